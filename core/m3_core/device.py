@@ -1,0 +1,119 @@
+"""Choice of device and data type."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import torch
+
+from m3_core.errors import DeviceError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+_DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+_ALIASES = {"fp32": "float32", "fp16": "float16", "half": "float16", "bf16": "bfloat16"}
+
+
+def resolve_device(device: str | torch.device | None) -> torch.device:
+    """Choose the device: the given one if it exists, else CUDA, else MPS, else the CPU.
+
+    Args:
+        device: ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"mps"``, a ``torch.device``, or ``None``.
+
+    Returns:
+        The device.
+
+    Raises:
+        ValueError: The string names no device.
+        DeviceError: This machine has no such device.
+    """
+    if device is None:
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        chosen = torch.device(device)
+    except RuntimeError as error:
+        raise ValueError(
+            f"device {device!r} is none that torch knows: use 'cpu', 'cuda', 'cuda:1' or 'mps'"
+        ) from error
+    if chosen.type == "cuda":
+        found = torch.cuda.device_count()
+        if (chosen.index or 0) >= found:
+            raise DeviceError(
+                f"device {device!r} was asked for; torch {torch.__version__} finds {found} CUDA "
+                "devices: install a CUDA build of torch or pass device='cpu'"
+            )
+    if chosen.type == "mps" and not torch.backends.mps.is_available():
+        raise DeviceError("device 'mps' was asked for; it is not available: pass device='cpu'")
+    return chosen
+
+
+def _cpu_capabilities() -> Mapping[str, object]:
+    # torch.cpu.get_capabilities came with torch 2.10; before it the same facts had private names.
+    getter = getattr(torch.cpu, "get_capabilities", None)
+    if getter is not None:
+        capabilities: Mapping[str, object] = getter()
+        return capabilities
+    checks = {
+        "avx512_bf16": "_is_avx512_bf16_supported",
+        "amx_tile": "_is_amx_tile_supported",
+        "amx_fp16": "_is_amx_fp16_supported",
+    }
+    return {key: getattr(torch.cpu, name, bool)() for key, name in checks.items()}
+
+
+def cpu_multiplies(dtype: torch.dtype) -> bool:
+    """Whether this CPU has matrix instructions of the type, so that it is not emulated.
+
+    Args:
+        dtype: The data type of a matrix product.
+
+    Returns:
+        True for float32; for the half types if the processor has instructions for them.
+    """
+    if dtype == torch.float32:
+        return True
+    capabilities = _cpu_capabilities()
+    names = {
+        torch.bfloat16: ("avx512_bf16", "amx_bf16", "amx_tile", "bf16", "sve_bf16"),
+        torch.float16: ("avx512_fp16", "amx_fp16", "fp16", "sve_fp16"),
+    }
+    return any(capabilities.get(name) for name in names.get(dtype, ()))
+
+
+def resolve_dtype(dtype: str | torch.dtype, device: torch.device) -> torch.dtype:
+    """Choose the data type in which the network computes.
+
+    ``"auto"`` is float16 on CUDA, bfloat16 on a CPU that has instructions for it, else float32.
+
+    Args:
+        dtype: ``"auto"``, ``"float32"``, ``"float16"``, ``"bfloat16"`` or the torch type.
+        device: Where the network runs.
+
+    Returns:
+        The data type.
+
+    Raises:
+        ValueError: The name is none of these.
+        DeviceError: A half type was asked for on a CPU that would have to emulate it.
+    """
+    if isinstance(dtype, str):
+        name = _ALIASES.get(dtype, dtype)
+        if name == "auto":
+            if device.type == "cuda":
+                return torch.float16
+            on_cpu = device.type == "cpu" and cpu_multiplies(torch.bfloat16)
+            return torch.bfloat16 if on_cpu else torch.float32
+        chosen = _DTYPES.get(name)
+    else:
+        chosen = dtype if dtype in _DTYPES.values() else None
+    if chosen is None:
+        raise ValueError(f"dtype {dtype!r} is not one of 'auto', {', '.join(map(repr, _DTYPES))}")
+    if device.type == "cpu" and not cpu_multiplies(chosen):
+        raise DeviceError(
+            f"dtype {dtype!r} was asked for on a CPU without instructions for it, where it is "
+            "slower than float32 and less exact: pass dtype='float32' or dtype='auto'"
+        )
+    return chosen

@@ -1,0 +1,63 @@
+"""The errors of the core.
+
+Arguments that can never work (a negative length, a text that is no string) raise the built-in
+``ValueError`` or ``TypeError``. Everything that depends on files, hardware or the model is here::
+
+    M3Error
+    ├── CheckpointError
+    │   ├── CheckpointNotFoundError
+    │   ├── CorruptCheckpointError
+    │   ├── MissingHeadError
+    │   └── UnsupportedModelError
+    ├── MissingRepresentationError
+    ├── DeviceError
+    ├── OutOfMemoryError
+    ├── NonFiniteError
+    └── ClosedError
+"""
+
+from __future__ import annotations
+
+
+class M3Error(Exception):
+    """Base of all errors that this package raises on purpose."""
+
+
+class CheckpointError(M3Error):
+    """A checkpoint cannot be used."""
+
+
+class CheckpointNotFoundError(CheckpointError):
+    """Neither a local folder nor a reachable or cached hub repository holds the files."""
+
+
+class CorruptCheckpointError(CheckpointError):
+    """A file of the checkpoint is cut, unreadable or does not fit the others."""
+
+
+class MissingHeadError(CheckpointError):
+    """A checkpoint has one of the two M3 heads, or none where the model is known to have them."""
+
+
+class UnsupportedModelError(CheckpointError):
+    """The checkpoint holds another kind of model than the one asked for."""
+
+
+class MissingRepresentationError(M3Error):
+    """A representation was asked for that the checkpoint cannot give."""
+
+
+class DeviceError(M3Error):
+    """The device is absent or cannot compute in the data type."""
+
+
+class OutOfMemoryError(M3Error):
+    """A single text does not fit into the device's memory."""
+
+
+class NonFiniteError(M3Error):
+    """The model's output for some texts holds NaN or infinity."""
+
+
+class ClosedError(M3Error):
+    """The object was used after ``close()``."""

@@ -1,0 +1,90 @@
+"""Checking what callers pass as texts, before anything is computed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+
+def check_texts(texts: Iterable[str], first: int = 0) -> list[str]:
+    """Return the texts as a list, or say which of them cannot be encoded.
+
+    Args:
+        texts: Strings; a single string is refused, since its letters would pass for texts.
+        first: Position of the first of them in the whole, for the error text.
+
+    Returns:
+        The texts.
+
+    Raises:
+        TypeError: An element, or the whole, is not what it should be.
+        ValueError: A text holds a lone surrogate, which no UTF-8 text can.
+    """
+    if isinstance(texts, (str, bytes)) or not isinstance(texts, Iterable):
+        raise TypeError(
+            f"texts must be a list or another iterable of str; got {type(texts).__name__}: "
+            "wrap a single text in a list"
+        )
+    checked = list(texts)
+    for position, text in enumerate(checked, start=first):
+        if not isinstance(text, str):
+            raise TypeError(f"text {position} is of type {type(text).__name__}; it must be a str")
+        try:
+            text.encode()
+        except UnicodeEncodeError as error:
+            raise ValueError(
+                f"text {position} holds the lone surrogate {text[error.start]!r} at character "
+                f"{error.start}: decode its source with errors='replace'"
+            ) from error
+    return checked
+
+
+def check_pairs(pairs: Iterable[tuple[str, str]]) -> tuple[list[str], list[str]]:
+    """Return the queries and the documents of pairs, or say which pair is none.
+
+    Args:
+        pairs: (query, document) tuples or lists; a single pair is refused.
+
+    Returns:
+        As many queries as documents.
+
+    Raises:
+        TypeError: An element is no pair of strings.
+        ValueError: A text holds a lone surrogate.
+    """
+    if isinstance(pairs, (str, bytes)) or not isinstance(pairs, Iterable):
+        raise TypeError(f"pairs must be a list of (query, document); got {type(pairs).__name__}")
+    checked: list[Any] = list(pairs)
+    for position, pair in enumerate(checked):
+        if isinstance(pair, (str, bytes)) or not isinstance(pair, Sequence) or len(pair) != 2:
+            raise TypeError(
+                f"pair {position} must be (query, document); got {type(pair).__name__}: "
+                "put a single pair into a list"
+            )
+    queries, documents = zip(*checked, strict=True) if checked else ((), ())
+    return check_texts(queries), check_texts(documents)
+
+
+def distinct(texts: Sequence[str]) -> tuple[NDArray[np.int64], list[str]]:
+    """Number equal texts alike, so that each need be computed only once.
+
+    Args:
+        texts: Any texts.
+
+    Returns:
+        For each text the row of its equal among the distinct ones, shape (texts,), and the
+        distinct texts in order of first appearance.
+
+    Example:
+        >>> rows, kept = distinct(["b", "a", "b"])
+        >>> rows.tolist(), kept
+        ([0, 1, 0], ['b', 'a'])
+    """
+    numbers: dict[str, int] = {}
+    rows = [numbers.setdefault(text, len(numbers)) for text in texts]
+    return np.array(rows, np.int64), list(numbers)

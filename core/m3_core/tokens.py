@@ -1,0 +1,239 @@
+"""Text to token ids, with ``tokenizer.json`` itself and a truncation of our own.
+
+A tokenizer of the ``tokenizers`` library keeps truncation as mutable state, so two threads with
+different lengths get each other's. Here it never truncates: ids are cut afterwards, in arrays
+that belong to the call.
+"""
+
+from __future__ import annotations
+
+import json
+import unicodedata
+from dataclasses import dataclass
+from itertools import chain
+from typing import TYPE_CHECKING
+
+import numpy as np
+from tokenizers import Tokenizer as RawTokenizer
+
+from m3_core.errors import CorruptCheckpointError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+# A first cut of a long text at this many characters a token: real text needs 2 to 5.
+CHARACTERS_PER_TOKEN = 8
+# Longest piece of any known vocabulary, and longest word that WordPiece splits.
+LONGEST_PIECE = 24
+LONGEST_WORD = 128
+
+_DEFAULT_SPECIALS = (
+    {"cls_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>", "unk_token": "<unk>"},
+    {"cls_token": "[CLS]", "pad_token": "[PAD]", "unk_token": "[UNK]"},
+)
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class TokenBatch:
+    """Token ids of texts, special tokens included, one text after another.
+
+    Attributes:
+        ids: Shape: (tokens,). Dtype: int32.
+        offsets: Text i is ``ids[offsets[i]:offsets[i + 1]]``. Shape: (texts + 1,). Dtype: int64.
+        truncated: Which texts were longer than allowed. Shape: (texts,). Dtype: bool.
+    """
+
+    ids: NDArray[np.int32]
+    offsets: NDArray[np.int64]
+    truncated: NDArray[np.bool_]
+
+    @property
+    def lengths(self) -> NDArray[np.int64]:
+        """Tokens a text. Shape: (texts,)."""
+        return np.diff(self.offsets)
+
+
+class Tokenizer:
+    """A ``tokenizer.json`` that cuts without state; safe under threads.
+
+    Args:
+        raw: The tokenizer; it is switched to neither truncate nor pad.
+        special_tokens: The text of ``cls_token``, ``eos_token``, ``pad_token``, ``unk_token``.
+    """
+
+    def __init__(self, raw: RawTokenizer, special_tokens: Mapping[str, str]) -> None:
+        raw.no_truncation()
+        raw.no_padding()
+        self._raw = raw
+        with_specials = raw.encode("a").ids
+        inner = raw.encode("a", add_special_tokens=False).ids
+        start = next(
+            i for i in range(len(with_specials)) if with_specials[i : i + len(inner)] == inner
+        )
+        self.prefix: tuple[int, ...] = tuple(with_specials[:start])
+        self.suffix: tuple[int, ...] = tuple(with_specials[start + len(inner) :])
+        self.vocabulary_size: int = raw.get_vocab_size(with_added_tokens=True)
+        ids = {
+            name: token_id
+            for name, token in special_tokens.items()
+            if (token_id := raw.token_to_id(token)) is not None
+        }
+        self.special_ids: dict[str, int] = ids
+        names = ("cls_token", "eos_token", "pad_token", "unk_token")
+        self.unweighted_ids: NDArray[np.int32] = np.array(
+            sorted({ids[name] for name in names if name in ids}), np.int32
+        )
+
+    @classmethod
+    def from_folder(cls, folder: Path) -> Tokenizer:
+        """Load ``tokenizer.json`` and the names of its special tokens.
+
+        Args:
+            folder: The checkpoint.
+
+        Returns:
+            The tokenizer.
+
+        Raises:
+            CorruptCheckpointError: ``tokenizer.json`` is absent or cannot be read.
+        """
+        path = folder / "tokenizer.json"
+        try:
+            raw = RawTokenizer.from_str(path.read_text(encoding="utf-8"))
+        except FileNotFoundError as error:
+            raise CorruptCheckpointError(
+                f"{folder} has no tokenizer.json: save the fast tokenizer beside the model"
+            ) from error
+        except Exception as error:
+            raise CorruptCheckpointError(f"{path} cannot be read: {error}") from error
+        return cls(raw, _special_tokens(folder, raw))
+
+    def id_to_token(self, token_id: int) -> str:
+        """The token's text as a reader sees it: without the marks of word starts and pieces.
+
+        Args:
+            token_id: Any id of the vocabulary.
+
+        Returns:
+            What FlagEmbedding's ``convert_id_to_token`` gives: the decoded id.
+        """
+        return str(self._raw.decode([int(token_id)], skip_special_tokens=False))
+
+    def content_ids(self, texts: Sequence[str], limit: int) -> list[list[int]]:
+        """Token ids without special tokens, complete up to ``limit`` and perhaps one beyond.
+
+        Args:
+            texts: Checked texts.
+            limit: How many tokens the caller will keep. A result longer than this says that the
+                text is longer; how much longer is not known.
+
+        Returns:
+            One list of ids a text.
+        """
+        bound = max(limit, 1) * CHARACTERS_PER_TOKEN
+        long = [i for i, text in enumerate(texts) if len(text) > 2 * bound]
+        if not long:
+            return self._encode(texts)
+        short = list(texts)
+        for i in long:
+            short[i] = ""
+        ids = self._encode(short)
+        for i in long:
+            ids[i] = self._long_content_ids(texts[i], limit, bound)
+        return ids
+
+    def encode(
+        self, texts: Sequence[str], max_length: int, marker_every: int | None = None
+    ) -> TokenBatch:
+        """Tokenise texts and cut each to ``max_length`` tokens, keeping its last special token.
+
+        Args:
+            texts: Checked texts; the empty string is valid.
+            max_length: Tokens a text at most, special tokens included.
+            marker_every: Put the leading special token again before every so many content tokens
+                (MCLS); it then counts towards ``max_length``.
+
+        Returns:
+            Ids of all texts.
+
+        Raises:
+            ValueError: ``max_length`` leaves no room beside the special tokens.
+        """
+        room = max_length - len(self.prefix) - len(self.suffix)
+        if room < 0:
+            raise ValueError(
+                f"max_length is {max_length}; the special tokens alone need {max_length - room}"
+            )
+        prefix, suffix = list(self.prefix), list(self.suffix)
+        rows: list[list[int]] = []
+        truncated = np.zeros(len(texts), bool)
+        for i, ids in enumerate(self.content_ids(texts, room)):
+            body = ids if marker_every is None else _with_markers(ids, prefix, marker_every)
+            truncated[i] = len(body) > room
+            rows.append([*prefix, *body[:room], *suffix])
+        offsets = np.cumsum([0, *map(len, rows)], dtype=np.int64)
+        flat = np.fromiter(chain.from_iterable(rows), np.int32, int(offsets[-1]))
+        return TokenBatch(flat, offsets, truncated)
+
+    def _encode(self, texts: Sequence[str]) -> list[list[int]]:
+        encodings = self._raw.encode_batch_fast(list(texts), add_special_tokens=False)
+        return [encoding.ids for encoding in encodings]
+
+    def _long_content_ids(self, text: str, limit: int, bound: int) -> list[int]:
+        """First tokens of a long text, from a part of it; equal to the whole text's."""
+        while 2 * bound < len(text):
+            at = max(text.rfind(space, bound // 2, bound) for space in " \n\t\r")
+            # Words are tokenised on their own, so a cut at white space changes nothing before it.
+            ids = self._encode([text[:at]])[0] if at > 0 else self._stable_ids(text, bound)
+            if len(ids) > limit:
+                return ids
+            bound *= 4
+        return self._encode([text])[0]
+
+    def _stable_ids(self, text: str, bound: int) -> list[int]:
+        """Tokens of a text without white space that no continuation can change.
+
+        Unigram's best path up to a position does not depend on what follows, and the best path of
+        the whole text passes through one of any ``LONGEST_PIECE`` consecutive positions: what the
+        best paths to all of those share is final. WordPiece may still change its last word.
+        """
+        window = text[bound - LONGEST_PIECE : bound + 1]
+        if not unicodedata.is_normalized("NFKC", window) or any(map(unicodedata.combining, window)):
+            return []
+        paths = self._encode([text[: bound - i] for i in range(LONGEST_PIECE)])
+        shortest = min(map(len, paths))
+        columns = np.array([path[:shortest] for path in paths])
+        differs = np.flatnonzero((columns != columns[0]).any(0))
+        shared = int(differs[0]) if len(differs) else shortest
+        return paths[0][: max(shared - LONGEST_WORD, 0)]
+
+
+def _with_markers(ids: list[int], marker: list[int], every: int) -> list[int]:
+    parts = [ids[at : at + every] for at in range(0, len(ids), every)]
+    # The text's own first token is the first part's marker.
+    return list(chain.from_iterable([*marker, *part] for part in parts))[len(marker) :]
+
+
+def _special_tokens(folder: Path, raw: RawTokenizer) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for name in ("tokenizer_config.json", "special_tokens_map.json"):
+        path = folder / name
+        if not path.is_file():
+            continue
+        try:
+            entries = json.loads(path.read_text(encoding="utf-8"))
+        except ValueError as error:
+            raise CorruptCheckpointError(f"{path} is not JSON: {error}") from error
+        for key, value in entries.items():
+            content = value.get("content") if isinstance(value, dict) else value
+            if key.endswith("_token") and isinstance(content, str):
+                found[key] = content
+    if found:
+        return found
+    for defaults in _DEFAULT_SPECIALS:
+        if raw.token_to_id(defaults["cls_token"]) is not None:
+            return dict(defaults)
+    return found

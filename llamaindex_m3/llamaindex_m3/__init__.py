@@ -1,0 +1,26 @@
+"""BGE-M3 and the BGE family for LlamaIndex.
+
+The names below load on first use: importing the package loads neither LlamaIndex nor torch.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from llamaindex_m3.embeddings import M3Embedding
+
+__all__ = ["M3Embedding"]
+
+_HOMES = {"M3Embedding": "llamaindex_m3.embeddings"}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return __all__
