@@ -61,21 +61,13 @@ def test_varlen_attention_equals_grouped_attention_and_float32(dtype: torch.dtyp
     parts = torch.randn(shape, generator=torch.Generator().manual_seed(0))
     on_gpu = [part.to(device, dtype) for part in parts]
     layer = torch.nn.Identity()
+    cpu = [part.float().cpu() for part in on_gpu]
     for scaling in (None, 64**-0.5, 0.05):
-        results = [
-            packed_attention(
-                torch.nn.Identity(),
-                *inputs,
-                None,
-                packing=Packing(batch, at, used),
-                scaling=scaling,
-            )[0].float()
-            for inputs, at, used in (
-                (on_gpu, device, kernel),
-                (on_gpu, device, None),
-                ([part.float().cpu() for part in on_gpu], torch.device("cpu"), None),
-            )
-        ]
+        results = []
+        for inputs, used in ((on_gpu, kernel), (on_gpu, None), (cpu, None)):
+            packing = Packing(batch, inputs[0].device, used)
+            output, _ = packed_attention(layer, *inputs, None, packing=packing, scaling=scaling)
+            results.append(output.float())
         varlen, grouped, reference = (result.cpu() for result in results)
         tolerance = 2e-3 if dtype == torch.float16 else 1.6e-2
         assert (varlen - reference).abs().max() < tolerance
