@@ -35,8 +35,14 @@ CHECKPOINTS = {
     "bge-mean": {"kind": "bge", "seed": 14, "pooling": "mean"},
 }
 
-# A number stands for so many words drawn from WORDS, each of which is one token.
-WORDS = ["the", "of", "and", "to", "in", "is", "was", "for", "that", "with", "on", "as", "are", "by", "this", "be", "from", "at", "which", "not", "have", "an", "they", "has", "one", "what", "how", "who", "where", "when", "why", "does", "it", "or", "but", "all", "can", "more", "about", "time", "year", "city", "river", "world", "people", "water", "first", "new", "model", "search", "query", "document", "vector", "token", "text", "language", "hello", "panda", "bear", "retrieval", "dense", "sparse", "embedding", "multi", "lexical", "der", "die", "das", "und", "ist", "ein", "eine", "mit", "auf", "wie"]
+# Words that are one token each; long texts are drawn from them.
+FREQUENT = (
+    "the of and to in is was for that with on as are by this be from at which not have an they has "
+    "one what how who where when why does it or but all can more about time year city river world "
+    "people water first new model search query document vector token text language hello panda "
+    "bear retrieval dense sparse embedding multi lexical der die das und ist ein eine mit auf wie"
+)
+WORDS = FREQUENT.split()
 SHORT_TEXTS = (
     "",
     "a",
