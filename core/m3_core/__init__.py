@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from m3_core.errors import M3Error
     from m3_core.registry import shared_encoder
     from m3_core.representations import LexicalWeights, MultiVectors, Representations
+    from m3_core.rerankers import Reranker
 
 __version__ = "0.1.0"
 
@@ -22,6 +23,7 @@ __all__ = [
     "M3Error",
     "MultiVectors",
     "Representations",
+    "Reranker",
     "__version__",
     "shared_encoder",
 ]
@@ -32,6 +34,7 @@ _HOMES = {
     "M3Error": "m3_core.errors",
     "MultiVectors": "m3_core.representations",
     "Representations": "m3_core.representations",
+    "Reranker": "m3_core.rerankers",
     "shared_encoder": "m3_core.registry",
 }
 
