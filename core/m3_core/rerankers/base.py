@@ -5,14 +5,25 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from m3_core.rerankers.common import RerankerBase, changed_options, sigmoid
-from m3_core.rerankers.loading import RerankerModel
+from m3_core.rerankers.loading import RerankerModel, shared_reranker_model
 from m3_core.texts import check_texts
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
     import torch
+
+
+_SOURCE_DEFAULTS: Mapping[str, Any] = {
+    "revision": None,
+    "device": None,
+    "dtype": "auto",
+    "cache_folder": None,
+    "token": None,
+    "local_files_only": False,
+    "token_budget": None,
+}
 
 
 class Reranker(RerankerBase):
@@ -89,16 +100,16 @@ class Reranker(RerankerBase):
             ValueError: An option does not fit the model.
         """
         del trust_remote_code
-        model = RerankerModel.load(
-            name,
-            device=device,
-            dtype=dtype,
-            token_budget=token_budget,
-            revision=revision,
-            cache_folder=cache_folder,
-            token=token,
-            local_files_only=local_files_only,
-        )
+        source: dict[str, Any] = {
+            "device": device,
+            "dtype": dtype,
+            "token_budget": token_budget,
+            "revision": revision,
+            "cache_folder": cache_folder,
+            "token": token,
+            "local_files_only": local_files_only,
+        }
+        model = RerankerModel.load(name, **source)
         changes = {
             "max_length": max_length,
             "query_max_length": query_max_length,
@@ -110,6 +121,27 @@ class Reranker(RerankerBase):
             "compress_ratio": compress_ratio,
         }
         return cls(model, changed_options(model.default_options, changes))
+
+    @classmethod
+    def shared(cls, name: str | Path, **options: Any) -> Reranker:
+        """Load a reranker once for the whole process, or return one over the loaded weights.
+
+        Args:
+            name: As of ``from_pretrained``.
+            **options: As there. Those that change scores but not weights may differ from one
+                call to the next.
+
+        Returns:
+            A reranker; closing it closes all over the same weights, and the next is loaded anew.
+
+        Raises:
+            TypeError: ``from_pretrained`` has no such option.
+            M3Error: The model cannot be loaded.
+        """
+        options.pop("trust_remote_code", None)
+        source = {key: options.pop(key, value) for key, value in _SOURCE_DEFAULTS.items()}
+        model = shared_reranker_model(name=str(name), **source)
+        return cls(model, changed_options(model.default_options, options))
 
     def with_options(self, **changes: Any) -> Reranker:
         """Make another reranker over the same loaded weights.

@@ -70,6 +70,19 @@ def reranker_kind(config: Mapping[str, Any], name: str) -> RerankerKind:
     )
 
 
+def reranker_kind_at(name: str | Path, **where: Any) -> RerankerKind:
+    """Tell which kind of reranker a folder or repository holds, without loading its network.
+
+    Args:
+        name: A folder or a hub repository.
+        **where: As of ``checkpoint.locate``.
+
+    Returns:
+        As of ``reranker_kind``.
+    """
+    return reranker_kind(read_checkpoint(locate(name, **where), str(name)).config, str(name))
+
+
 class RerankerModel:
     """A loaded checkpoint, shared by all rerankers over it.
 
