@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import importlib
 import json
+import lzma
 import sys
 from pathlib import Path
 
@@ -75,6 +76,44 @@ _NAMES = {
 }
 
 
+# With bge-m3's own tokenizer, which bge-reranker-v2-m3 has too.
+REAL_PAIRS = [
+    *PAIRS,
+    ("Wie heißt der Fluss?", "Der Fluss heißt Weser.  Zwei Leerzeichen, ½ und ﬁn."),
+    ("这条河叫什么？", "这条河叫长江，全长六千三百公里。" * 8),
+    ("كم عدد السكان", "हिन्दी पाठ परीक्षण के लिए " * 12),
+    ("𠀀 unknown 🫠", "<s> </s> <mask> \u200b zero\nwidth\ttab " * 6),
+]
+
+
+def real_tokenizer(folder: Path) -> Path:
+    target = folder / "real-tokenizer"
+    target.mkdir(parents=True, exist_ok=True)
+    packed = STORED.parent / "bge-m3-tokenizer.json.xz"
+    (target / "tokenizer.json").write_bytes(lzma.decompress(packed.read_bytes()))
+    names = (STORED.parent / "bge-m3-special_tokens_map.json").read_bytes()
+    (target / "special_tokens_map.json").write_bytes(names)
+    config = {"tokenizer_class": "XLMRobertaTokenizer"}
+    (target / "tokenizer_config.json").write_text(json.dumps(config), encoding="utf-8")
+    return target
+
+
+def record_real_ids(folder: Path) -> list[list[int]]:
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(real_tokenizer(folder))
+    limit = SHORT["max_length"]
+    found = []
+    for query, document in REAL_PAIRS:
+        ids = [
+            tokenizer(text, add_special_tokens=False, max_length=length, truncation=True).input_ids
+            for text, length in ((query, limit * 3 // 4), (document, limit))
+        ]
+        joined = tokenizer.prepare_for_model(*ids, truncation="only_second", max_length=limit)
+        found.append(joined["input_ids"])
+    return found
+
+
 def write_checkpoints(folder: Path) -> None:
     from m3_core.testing_rerankers import tiny_reranker
 
@@ -103,6 +142,7 @@ def record(folder: Path) -> None:
                 reranker.compute_score([pair])
                 ids.append(list(seen[-1][0]["input_ids"]))
             stored[kind].append({"setting": setting, "scores": scores, "ids": ids})
+    stored["real-tokenizer"] = record_real_ids(folder)
     STORED.write_text(json.dumps(stored, separators=(",", ":")) + "\n", encoding="utf-8")
 
 

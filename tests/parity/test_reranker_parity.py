@@ -14,7 +14,9 @@ import pytest
 
 from m3_core import Reranker
 from m3_core.model import TruncationWarning
+from m3_core.rerankers.pairs import encode_pairs, encoder_layout
 from m3_core.testing_rerankers import tiny_reranker
+from m3_core.tokens import Tokenizer
 
 _spec = importlib.util.spec_from_file_location(
     "record_rerankers", Path(__file__).parent / "record_rerankers.py"
@@ -57,6 +59,17 @@ def test_ids_are_those_of_prepare_for_model(rerankers, kind, number):
         recorder.PAIRS, stored["ids"], tokens.offsets, tokens.offsets[1:], strict=False
     ):
         assert tokens.ids[start:stop].tolist() == ids, pair
+
+
+def test_ids_with_the_real_tokenizer(real_tokenizer_folder):
+    tokenizer = Tokenizer.from_folder(real_tokenizer_folder)
+    queries, documents = zip(*recorder.REAL_PAIRS, strict=True)
+    tokens = encode_pairs(
+        tokenizer, encoder_layout(tokenizer), queries, documents, recorder.SHORT["max_length"]
+    ).tokens
+    for i, ids in enumerate(STORED["real-tokenizer"]):
+        found = tokens.ids[tokens.offsets[i] : tokens.offsets[i + 1]].tolist()
+        assert found == ids, recorder.REAL_PAIRS[i]
 
 
 @pytest.mark.parametrize(("kind", "number"), CASES)
