@@ -89,6 +89,10 @@ class Pipeline:
         """Tokens a batch at most, as of now."""
         return self.runner.token_budget
 
+    @token_budget.setter
+    def token_budget(self, tokens: int) -> None:
+        self.runner.token_budget = tokens
+
     @property
     def colbert_dim(self) -> int:
         """Width of the multi-vectors; 0 for a dense model."""

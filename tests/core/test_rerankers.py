@@ -176,6 +176,7 @@ def test_options_of_other_kinds_are_refused(rerankers):
         rerankers["llm"].with_options(no_such=1)
 
 
+@settings(deadline=None)
 @given(
     st.lists(
         st.tuples(st.integers(1, 5), st.integers(0, 20), st.integers(1, 5)), min_size=1, max_size=6
@@ -202,7 +203,7 @@ class _Words:
         return [[int(word) for word in text.split()] for text in texts]
 
 
-@settings(max_examples=200)
+@settings(max_examples=200, deadline=None)
 @given(st.integers(0, 40), st.integers(0, 60), st.integers(8, 40), st.none() | st.integers(1, 50))
 def test_pairs_are_cut_as_only_second_does(query_size, document_size, max_length, query_limit):
     layout = PairLayout((100,), (101, 101), (101,))
@@ -328,7 +329,7 @@ def test_shared_weights(folders):
     assert one.model is two.model
     assert (one.max_length, two.max_length) == (100, 512)
     assert (one.query_instruction, two.query_instruction) == ("A: ", "")
-    assert pickle.loads(pickle.dumps(one)).max_length == 100  # noqa: S301
+    assert pickle.loads(pickle.dumps(one)).max_length == 100
     assert copy.deepcopy(one) is one
     with pytest.raises(TypeError, match="no_such"):
         Reranker.shared(folders["llm"], device="cpu", no_such=1)
@@ -378,3 +379,18 @@ def test_missing_weights_are_refused(tmp_path, kind):
 def test_the_package_names_it():
     assert m3_core.Reranker is Reranker
     assert "Reranker" in dir(m3_core)
+
+
+@pytest.mark.gpu
+@pytest.mark.parametrize("kind", KINDS)
+@pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
+def test_scores_on_the_gpu(folders, rerankers, kind, dtype):
+    if not torch.cuda.is_available():
+        pytest.skip("no CUDA device")
+    options = {"compress_layers": (3,), "compress_ratio": 2} if kind == "lightweight" else {}
+    there = Reranker.from_pretrained(folders[kind], device="cuda", dtype=dtype, **options)
+    here = rerankers[kind].with_options(**options)
+    tolerance = {"float32": 1e-3, "float16": 0.03, "bfloat16": 0.3}[dtype]
+    np.testing.assert_allclose(
+        there.compute_score(PAIRS), here.compute_score(PAIRS), atol=tolerance
+    )

@@ -243,7 +243,7 @@ def _check_finite(scores: NDArray[np.float32], batch: PackedBatch) -> None:
         listed = ", ".join(map(str, bad[:10])) + (", …" if len(bad) > 10 else "")
         raise NonFiniteError(
             f"the scores of {len(bad)} pairs (positions {listed}) are NaN or infinite: the "
-            "weights are damaged, or their data type overflows: try dtype='float32'"
+            "weights are damaged, or their data type overflows: try dtype='bfloat16' or 'float32'"
         )
 
 

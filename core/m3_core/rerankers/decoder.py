@@ -6,6 +6,7 @@ position; here nothing is padded and only the last position of a pair is scored.
 
 from __future__ import annotations
 
+import inspect
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -173,7 +174,10 @@ class Decoder:
         self.dtype = dtype
         self.network = network.to(device).eval()
         self.bos = bos
-        self.varlen: Callable[..., Any] | None = varlen_kernel(device, dtype)
+        kernel = varlen_kernel(device, dtype)
+        # Earlier releases of the kernel know neither windows nor grouped heads.
+        windowed = kernel is not None and "window_size" in inspect.signature(kernel).parameters
+        self.varlen: Callable[..., Any] | None = kernel if windowed else None
 
     def layout(self, tokenizer: Tokenizer, options: RerankerOptions) -> PairLayout:
         """As of ``pairs.prompt_layout``."""
