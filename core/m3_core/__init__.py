@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from m3_core.index import LexicalIndex
     from m3_core.registry import shared_encoder
     from m3_core.representations import LexicalWeights, MultiVectors, Representations
+    from m3_core.rerankers import Reranker
 
 __version__ = "0.1.0"
 
@@ -24,6 +25,7 @@ __all__ = [
     "M3Error",
     "MultiVectors",
     "Representations",
+    "Reranker",
     "__version__",
     "shared_encoder",
 ]
@@ -35,6 +37,7 @@ _HOMES = {
     "M3Error": "m3_core.errors",
     "MultiVectors": "m3_core.representations",
     "Representations": "m3_core.representations",
+    "Reranker": "m3_core.rerankers",
     "shared_encoder": "m3_core.registry",
 }
 

@@ -15,10 +15,13 @@ import numpy as np
 import torch
 from torch.nn import functional
 
+from m3_core.device import default_token_budget
 from m3_core.errors import CorruptCheckpointError, UnsupportedModelError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from numpy.typing import NDArray
 
     from m3_core.batches import PackedBatch
     from m3_core.checkpoint import Checkpoint
@@ -162,14 +165,27 @@ class Backbone:
                 f"{checkpoint.name!r} is of type {model_type!r}; an encoder must be one of "
                 f"{', '.join(MODEL_TYPES)}"
             )
-        network = _load_network(checkpoint, dtype, trust_remote_code=trust_remote_code)
+        from transformers import AttentionInterface, AutoModel
+
+        AttentionInterface.register(ATTENTION_NAME, packed_attention)
+        network = load_network(
+            AutoModel.from_pretrained,
+            checkpoint,
+            dtype,
+            attn_implementation=ATTENTION_NAME,
+            add_pooling_layer=False,
+            trust_remote_code=trust_remote_code,
+        )
         return cls(network, device, dtype)
 
-    def forward(self, batch: PackedBatch) -> tuple[torch.Tensor, torch.Tensor]:
+    def forward(
+        self, batch: PackedBatch, token_types: NDArray[np.int64] | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
         """Run the network over a batch.
 
         Args:
             batch: The texts.
+            token_types: Segment of each token for BERT pairs, shape (tokens,); 0 if ``None``.
 
         Returns:
             Hidden states of the last layer, shape (tokens, hidden), in the network's data type,
@@ -178,11 +194,14 @@ class Backbone:
         packing = Packing(batch, self.device, self._varlen)
         ids = torch.from_numpy(batch.ids.astype(np.int64)).to(self.device, non_blocking=True)
         positions = torch.from_numpy(self._positions(batch)).to(self.device, non_blocking=True)
+        types = torch.zeros_like(ids)
+        if token_types is not None:
+            types = torch.from_numpy(token_types).to(self.device, non_blocking=True)
         with torch.inference_mode():
             output = self.network(
                 input_ids=ids[None],
                 position_ids=positions[None],
-                token_type_ids=torch.zeros_like(ids)[None],
+                token_type_ids=types[None],
                 packing=packing,
             )
         return output.last_hidden_state.squeeze(0), packing.offsets
@@ -191,47 +210,51 @@ class Backbone:
         """Tokens a batch at which the device is well used, from its kind and memory.
 
         Returns:
-            On a CPU 1,024 for each thread, at least 2,048 and at most 16,384; on a GPU what a
-            quarter of its memory holds, at most 65,536.
+            As of ``device.default_token_budget``.
         """
-        if self.device.type != "cuda":
-            return min(max(1024 * torch.get_num_threads(), 2048), 16384)
-        # Peak of a layer: its input, both sides of the feed-forward, and the outputs in float32.
-        bytes_per_token = 24 * self.hidden_size * self.dtype.itemsize
-        memory = torch.cuda.get_device_properties(self.device).total_memory
-        return int(min(max(memory // 4 // bytes_per_token, 4096), 65536))
+        return default_token_budget(self.device, self.dtype, self.hidden_size)
 
-    def _positions(self, batch: PackedBatch) -> np.ndarray[Any, np.dtype[np.int64]]:
+    def _positions(self, batch: PackedBatch) -> NDArray[np.int64]:
         starts = np.repeat(batch.offsets[:-1], batch.lengths)
         if self._padding_id is None:
             return np.arange(len(batch.ids)) - starts
         # As transformers does for RoBERTa: a padding id in the text takes no position.
         counted = (batch.ids != self._padding_id).astype(np.int64)
         running = np.concatenate([np.zeros(1, np.int64), np.cumsum(counted)])
-        result: np.ndarray[Any, np.dtype[np.int64]] = (running[1:] - running[starts]) * counted
+        result: NDArray[np.int64] = (running[1:] - running[starts]) * counted
         return result + self._padding_id
 
 
-def _load_network(
-    checkpoint: Checkpoint, dtype: torch.dtype, *, trust_remote_code: bool
+def load_network(
+    load: Callable[..., Any], checkpoint: Checkpoint, dtype: torch.dtype, **options: Any
 ) -> torch.nn.Module:
-    from transformers import AttentionInterface, AutoModel
+    """Load a network with transformers, quietly, and refuse weights that are not complete.
+
+    Args:
+        load: A class's ``from_pretrained``.
+        checkpoint: The folder.
+        dtype: Data type of the weights.
+        **options: Further keywords of ``load``.
+
+    Returns:
+        The network on the CPU.
+
+    Raises:
+        CorruptCheckpointError: Weights are absent, cut or incomplete.
+    """
     from transformers.utils import logging
 
-    AttentionInterface.register(ATTENTION_NAME, packed_attention)
     with _LOADING:
         bar, level = logging.is_progress_bar_enabled(), logging.get_verbosity()
         logging.disable_progress_bar()
         logging.set_verbosity_error()
         try:
-            network, report = AutoModel.from_pretrained(
+            network, report = load(
                 checkpoint.folder,
                 dtype=dtype,
-                attn_implementation=ATTENTION_NAME,
-                add_pooling_layer=False,
                 output_loading_info=True,
                 local_files_only=True,
-                trust_remote_code=trust_remote_code,
+                **options,
             )
         except Exception as error:
             raise CorruptCheckpointError(

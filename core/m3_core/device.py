@@ -117,3 +117,27 @@ def resolve_dtype(dtype: str | torch.dtype, device: torch.device) -> torch.dtype
             "slower than float32 and less exact: pass dtype='float32' or dtype='auto'"
         )
     return chosen
+
+
+def default_token_budget(device: torch.device, dtype: torch.dtype, width: int) -> int:
+    """Tokens a batch at which the device is well used, from its kind and memory.
+
+    Args:
+        device: Where the network runs.
+        dtype: Its data type.
+        width: Of its hidden states; a quarter of the feed-forward's width where that is more.
+
+    Returns:
+        On a CPU 1,024 for each thread, at least 2,048 and at most 16,384; on a GPU what a
+        quarter of its memory holds, at most 65,536.
+
+    Example:
+        >>> 2048 <= default_token_budget(torch.device("cpu"), torch.float32, 1024) <= 16384
+        True
+    """
+    if device.type != "cuda":
+        return min(max(1024 * torch.get_num_threads(), 2048), 16384)
+    # Peak of a layer: its input, both sides of the feed-forward, and the outputs in float32.
+    bytes_per_token = 24 * width * dtype.itemsize
+    memory = torch.cuda.get_device_properties(device).total_memory
+    return int(min(max(memory // 4 // bytes_per_token, 4096), 65536))

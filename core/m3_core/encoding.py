@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
-import contextvars
-import functools
 from concurrent.futures import ThreadPoolExecutor
 from itertools import islice
 from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar
@@ -12,6 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypeVar
 from tqdm.auto import tqdm
 
 from m3_core.errors import MissingRepresentationError
+from m3_core.execution import run_in_executor
 from m3_core.model import EncoderOptions, Model, shared_model
 from m3_core.pipeline import Request
 from m3_core.texts import check_texts
@@ -112,9 +110,7 @@ class EncoderBase:
 
     async def run_async(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Run a blocking function in the encoder's few threads, with the caller's context."""
-        context = contextvars.copy_context()
-        call = functools.partial(context.run, functools.partial(function, *args, **kwargs))
-        return await asyncio.get_running_loop().run_in_executor(self.model.executor, call)
+        return await run_in_executor(self.model.executor, function, *args, **kwargs)
 
     def __reduce__(self) -> tuple[Any, ...]:
         # Weights do not travel: the other process loads them once for all that arrive there.

@@ -1,21 +1,17 @@
-"""Tokens to representations: batches through the network and the heads, and back into order.
-
-While the device computes one batch, the host prepares the next and sorts the previous one's
-results into place. A batch that does not fit into memory is handed out again in halves.
-"""
+"""Tokens to representations: batches through the network and the heads, and back into order."""
 
 from __future__ import annotations
 
-import threading
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 
 from m3_core import heads
-from m3_core.batches import Batches, PackedBatch
-from m3_core.errors import NonFiniteError, OutOfMemoryError
+from m3_core.errors import NonFiniteError
+from m3_core.execution import BatchRunner
 from m3_core.representations import (
     LexicalWeights,
     MultiVectors,
@@ -29,10 +25,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from m3_core.backbone import Backbone
+    from m3_core.batches import PackedBatch
     from m3_core.checkpoint import Head, Pooling
     from m3_core.tokens import TokenBatch, Tokenizer
-
-_OUT_OF_MEMORY = ("not enough memory", "can't allocate memory", "out of memory", "ALLOC_FAILED")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -59,21 +54,6 @@ class Request:
     marker_every: int | None = None
 
 
-@dataclass(slots=True)
-class _Pending:
-    """Results of a batch on their way to the host."""
-
-    batch: PackedBatch
-    tensors: dict[str, torch.Tensor]
-    entry_keys: NDArray[np.int64] | None
-    copied: torch.cuda.Event | None
-
-    def arrays(self) -> dict[str, NDArray[Any]]:
-        if self.copied is not None:
-            self.copied.synchronize()
-        return {name: tensor.numpy() for name, tensor in self.tensors.items()}
-
-
 class Pipeline:
     """A network with its heads; safe under threads.
 
@@ -92,7 +72,7 @@ class Pipeline:
         token_budget: int | None = None,
     ) -> None:
         self.backbone = backbone
-        self.token_budget = token_budget or backbone.default_token_budget()
+        self.runner = BatchRunner(backbone.device, token_budget or backbone.default_token_budget())
         self._suffix_length = len(tokenizer.suffix)
         self._unweighted = np.zeros(
             max(tokenizer.vocabulary_size, tokenizer.unweighted_ids.max(initial=0) + 1), bool
@@ -103,7 +83,15 @@ class Pipeline:
             sparse, colbert = model_heads
             self._sparse_head = _placed(sparse, backbone.device, torch.float32)
             self._colbert_head = _placed(colbert, backbone.device, backbone.dtype)
-        self._lock = threading.Lock()
+
+    @property
+    def token_budget(self) -> int:
+        """Tokens a batch at most, as of now."""
+        return self.runner.token_budget
+
+    @token_budget.setter
+    def token_budget(self, tokens: int) -> None:
+        self.runner.token_budget = tokens
 
     @property
     def colbert_dim(self) -> int:
@@ -131,21 +119,7 @@ class Pipeline:
             NonFiniteError: An output holds NaN or infinity.
         """
         collector = _Collector(self, tokens, request)
-        batches = Batches(tokens)
-        pending: _Pending | None = None
-        while pending is not None or not batches.finished:
-            launched = None
-            if not batches.finished:
-                batch = batches.take(self.token_budget)
-                launched = self._launch(batch, request)
-                if launched is None:
-                    batches.put_back(batch)
-                    self._shrink(batch, last_resort=pending is None)
-            if pending is not None:
-                collector.add(pending)
-                if progress is not None:
-                    progress(len(pending.batch.rows))
-            pending = launched
+        self.runner.run(tokens, partial(self._compute, request=request), collector.add, progress)
         return collector.result()
 
     def markers(self, batch_offsets: NDArray[np.int64], every: int | None) -> NDArray[np.bool_]:
@@ -166,34 +140,10 @@ class Pipeline:
             markers |= (within % every == 0) & inside
         return markers
 
-    def _shrink(self, batch: PackedBatch, *, last_resort: bool) -> None:
-        if self.backbone.device.type == "cuda":
-            torch.cuda.empty_cache()
-        if len(batch.rows) > 1:
-            self.token_budget = max(min(self.token_budget, len(batch.ids)) // 2, 1)
-        elif last_resort:
-            raise OutOfMemoryError(
-                f"text {batch.rows[0]} of {len(batch.ids)} tokens does not fit into the memory of "
-                f"{self.backbone.device} even alone: pass a smaller max_length or split the text"
-            )
-
-    def _launch(self, batch: PackedBatch, request: Request) -> _Pending | None:
-        """Start computing a batch; None if memory did not suffice."""
-        try:
-            with self._lock, torch.inference_mode():
-                return self._compute(batch, request)
-        except (RuntimeError, MemoryError) as error:
-            if not is_out_of_memory(error):
-                raise
-        # Only here has the traceback let go of the failed batch's tensors.
-        return None
-
-    def _compute(self, batch: PackedBatch, request: Request) -> _Pending:
-        device = self.backbone.device
+    def _compute(self, batch: PackedBatch, request: Request) -> dict[str, torch.Tensor]:
         markers = self.markers(batch.offsets, request.marker_every)
         hidden, offsets = self.backbone.forward(batch)
         tensors: dict[str, torch.Tensor] = {}
-        keys = None
         if request.dense:
             if request.marker_every is None:
                 pooled = heads.pool(hidden, offsets, request.pooling)
@@ -214,6 +164,7 @@ class Pipeline:
                 weights[self._on_device(kept)], self._on_device(entries), len(keys)
             )
             tensors["sparse"] = merged
+            tensors["entry_keys"] = torch.from_numpy(keys)
         if request.colbert and self._colbert_head is not None:
             rows = self._on_device(np.flatnonzero(~markers))
             tensors["colbert"] = heads.multi_vectors(
@@ -223,14 +174,7 @@ class Pipeline:
                 truncate_dim=request.truncate_dim,
             )
             tensors["colbert_finite"] = _finite_rows(tensors["colbert"])
-        on_host = {name: t.to("cpu", non_blocking=True) for name, t in tensors.items()}
-        copied = None
-        if device.type == "cuda":
-            copied = torch.cuda.Event()
-            copied.record(torch.cuda.current_stream(device))
-        elif device.type == "mps":
-            torch.mps.synchronize()
-        return _Pending(batch, on_host, keys, copied)
+        return tensors
 
     def _entries(
         self, batch: PackedBatch
@@ -269,14 +213,14 @@ class _Collector:
                 np.float32 if single else np.float16,
             )
 
-    def add(self, pending: _Pending) -> None:
-        arrays, rows = pending.arrays(), pending.batch.rows
-        self._check(arrays, pending.batch)
+    def add(self, batch: PackedBatch, arrays: dict[str, NDArray[Any]]) -> None:
+        rows = batch.rows
+        self._check(arrays, batch)
         if "dense" in arrays:
             self._dense[rows] = arrays["dense"]
-        if pending.entry_keys is not None:
+        if "entry_keys" in arrays:
             positive = arrays["sparse"] > 0
-            texts, ids = np.divmod(pending.entry_keys[positive], self._vocabulary)
+            texts, ids = np.divmod(arrays["entry_keys"][positive], self._vocabulary)
             counts = np.bincount(texts, minlength=len(rows))
             # A copy: the host tensor may lie in scarce page-locked memory.
             self._lexical.append((rows, counts, ids.astype(np.int32), arrays["sparse"][positive]))
@@ -327,20 +271,6 @@ class _Collector:
                 "infinity: the weights are damaged, or their data type overflows: try "
                 "dtype='float32'"
             )
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether an error of torch says that memory did not suffice.
-
-    Args:
-        error: What torch raised.
-
-    Returns:
-        True for CUDA's and MPS's own types and for the CPU allocator's RuntimeError.
-    """
-    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
-        return True
-    return isinstance(error, RuntimeError) and any(mark in str(error) for mark in _OUT_OF_MEMORY)
 
 
 def _finite_rows(vectors: torch.Tensor) -> torch.Tensor:

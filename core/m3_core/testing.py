@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from m3_core.checkpoint import Pooling
 
-_WORDS = (
+WORDS = (
     "the of and to in is was for that with on as are by this be from at which not have an they "
     "has one what how who where when why does it or but all can more about time year city river "
     "world people water first new model search query document vector token text language hello "
@@ -72,7 +72,7 @@ def tiny_checkpoint(
     folder.mkdir(parents=True, exist_ok=True)
     is_bert = kind == "bge"
     length = positions or (512 if is_bert else 8192)
-    specials = _write_tokenizer(folder, wordpiece=is_bert, model_max_length=length)
+    specials = write_tokenizer(folder, wordpiece=is_bert, model_max_length=length)
     vocabulary = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))["model"]
     shape: dict[str, Any] = {
         "vocab_size": len(vocabulary["vocab"]) + (0 if is_bert else 1),
@@ -117,13 +117,23 @@ def tiny_checkpoint(
     return folder
 
 
-def _write_tokenizer(folder: Path, *, wordpiece: bool, model_max_length: int) -> list[str]:
+def write_tokenizer(folder: Path, *, wordpiece: bool, model_max_length: int) -> list[str]:
+    """Write ``tokenizer.json`` and the files that name its special tokens.
+
+    Args:
+        folder: The checkpoint.
+        wordpiece: WordPiece as BERT's, else Unigram as XLM-R's.
+        model_max_length: As ``tokenizer_config.json`` shall say.
+
+    Returns:
+        The special tokens.
+    """
     from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
 
     characters = [chr(code) for first, last in _RANGES for code in range(first, last)]
     if wordpiece:
         specials = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
-        pieces = characters + [f"##{c}" for c in characters] + _WORDS.split()
+        pieces = characters + [f"##{c}" for c in characters] + WORDS.split()
         vocabulary = {piece: i for i, piece in enumerate(dict.fromkeys(specials + pieces))}
         tokenizer = Tokenizer(models.WordPiece(vocabulary, unk_token="[UNK]"))
         tokenizer.normalizer = normalizers.BertNormalizer(lowercase=True)
@@ -132,7 +142,7 @@ def _write_tokenizer(folder: Path, *, wordpiece: bool, model_max_length: int) ->
         first, last, names = "[CLS]", "[SEP]", ["pad", "unk", "cls", "sep", "mask"]
     else:
         specials = ["<s>", "<pad>", "</s>", "<unk>"]
-        words = [piece for word in _WORDS.split() for piece in (f"▁{word}", word) if len(piece) > 1]
+        words = [piece for word in WORDS.split() for piece in (f"▁{word}", word) if len(piece) > 1]
         pieces = list(dict.fromkeys([*words, "▁", *characters]))
         scored = [(special, 0.0) for special in specials]
         # As a trained model: whole words are likelier than their letters.

@@ -122,6 +122,17 @@ class Tokenizer:
         """
         return str(self._raw.decode([int(token_id)], skip_special_tokens=False))
 
+    @property
+    def pair_separator(self) -> tuple[int, ...]:
+        """Special ids that the tokenizer puts between the two texts of a pair.
+
+        The pair's first and last special ids are ``prefix`` and ``suffix``, as a single text's.
+        """
+        pair = self._raw.encode("a", "a").ids
+        inner = self._raw.encode("a", add_special_tokens=False).ids
+        first = len(self.prefix) + len(inner)
+        return tuple(pair[first : len(pair) - len(self.suffix) - len(inner)])
+
     def content_ids(self, texts: Sequence[str], limit: int) -> list[list[int]]:
         """Token ids without special tokens, complete up to ``limit`` and perhaps one beyond.
 

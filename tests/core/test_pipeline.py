@@ -12,7 +12,7 @@ from tests.conftest import make_text
 from m3_core import Encoder
 from m3_core.batches import Batches, PackedBatch
 from m3_core.errors import NonFiniteError, OutOfMemoryError
-from m3_core.pipeline import is_out_of_memory
+from m3_core.execution import is_out_of_memory
 from m3_core.tokens import TokenBatch
 
 ALL = {"return_sparse": True, "return_colbert_vecs": True}

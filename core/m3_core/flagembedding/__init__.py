@@ -24,13 +24,34 @@ if TYPE_CHECKING:
     from m3_core.flagembedding.auto import FlagAutoModel
     from m3_core.flagembedding.dense import FlagModel
     from m3_core.flagembedding.m3 import BGEM3FlagModel
+    from m3_core.flagembedding.rerankers import (
+        FlagAutoReranker,
+        FlagLLMReranker,
+        FlagReranker,
+        LayerWiseFlagLLMReranker,
+        LightWeightFlagLLMReranker,
+    )
 
-__all__ = ["BGEM3FlagModel", "FlagAutoModel", "FlagModel"]
+__all__ = [
+    "BGEM3FlagModel",
+    "FlagAutoModel",
+    "FlagAutoReranker",
+    "FlagLLMReranker",
+    "FlagModel",
+    "FlagReranker",
+    "LayerWiseFlagLLMReranker",
+    "LightWeightFlagLLMReranker",
+]
 
 _HOMES = {
     "BGEM3FlagModel": "m3_core.flagembedding.m3",
     "FlagAutoModel": "m3_core.flagembedding.auto",
+    "FlagAutoReranker": "m3_core.flagembedding.rerankers",
+    "FlagLLMReranker": "m3_core.flagembedding.rerankers",
     "FlagModel": "m3_core.flagembedding.dense",
+    "FlagReranker": "m3_core.flagembedding.rerankers",
+    "LayerWiseFlagLLMReranker": "m3_core.flagembedding.rerankers",
+    "LightWeightFlagLLMReranker": "m3_core.flagembedding.rerankers",
 }
 
 
