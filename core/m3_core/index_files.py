@@ -114,7 +114,7 @@ def write_index(path: str | os.PathLike[str], content: IndexContent) -> None:
             file.write(len(text).to_bytes(8, "little") + text)
             for name in order:
                 for block in tensors[name][1]:
-                    file.write(memoryview(block).cast("B") if block.size else b"")
+                    file.write(block.data.cast("B") if block.size else b"")
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(target)
@@ -145,7 +145,7 @@ def _tensors(segment: Segment) -> dict[str, tuple[list[int], list[NDArray[Any]]]
 def _checksum(blocks: Sequence[NDArray[Any]]) -> int:
     value = 0
     for block in blocks:
-        value = zlib.crc32(block, value)
+        value = zlib.crc32(block.data, value)
     return value
 
 
@@ -240,7 +240,7 @@ def _read_segments(
             file.seek(start + begin)
             count = (end - begin) // np.dtype(_DTYPES[dtype]).itemsize
             array = np.fromfile(file, _DTYPES[dtype], count)
-            if array.nbytes != end - begin or zlib.crc32(array) != checksums[name]:
+            if array.nbytes != end - begin or zlib.crc32(array.data) != checksums[name]:
                 raise ValueError(f"tensor {name} does not match its checksum")
             arrays[part] = array.reshape(header[name]["shape"])
         segments.append(_segment(arrays, first))
