@@ -4,27 +4,25 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from m3_core.index_checks import checked_ids, checked_weights
 from m3_core.index_files import IndexContent, read_index, write_index
+from m3_core.index_joins import appended, without
 from m3_core.index_search import Query, Snapshot
-from m3_core.index_segments import COLUMN_DOCUMENTS, Segment, join, segments_from
-from m3_core.representations import LexicalWeights
+from m3_core.index_segments import segments_from
 
 if TYPE_CHECKING:
     import os
 
     from numpy.typing import NDArray
 
-Filter = Collection[str] | Callable[[str], bool]
+    from m3_core.representations import LexicalWeights
 
-# Segments are joined while the one before is at most so many times as large as those behind it:
-# adding one by one rewrites each document a few times, and leaves few segments to search.
-JOIN_RATIO = 3
-# A segment is rewritten once more than this share of its documents is dead.
-DEAD_SHARE = 0.25
+Filter = Collection[str] | Callable[[str], bool]
 
 
 class LexicalIndex:
@@ -101,8 +99,8 @@ class LexicalIndex:
             TypeError: An id is no string.
             ValueError: The lengths differ, an id comes twice, or a weight or token id cannot be.
         """
-        ids = _checked_ids(ids)
-        texts = _checked_weights(lexical_weights)
+        ids = checked_ids(ids)
+        texts = checked_weights(lexical_weights)
         if len(ids) != len(texts):
             raise ValueError(f"got {len(ids)} ids and the weights of {len(texts)} documents")
         if len(set(ids)) < len(ids):
@@ -115,8 +113,8 @@ class LexicalIndex:
             first = self._next_serial
             new = list(segments_from(ids, first, texts))
             replaced = [self._serials[document] for document in ids if document in self._serials]
-            old = _without(self._snapshot.segments, replaced)
-            snapshot = Snapshot(tuple(_joined(old, new)))
+            old = without(self._snapshot.segments, replaced)
+            snapshot = Snapshot(tuple(appended(old, new)))
             with self._exchanging:
                 # Taken out first, so that the order of the keys stays that of adding.
                 for document in ids:
@@ -137,11 +135,11 @@ class LexicalIndex:
         Raises:
             TypeError: An id is no string.
         """
-        known = dict.fromkeys(_checked_ids(ids))
+        known = dict.fromkeys(checked_ids(ids))
         with self._writing:
             found = [document for document in known if document in self._serials]
             gone = [self._serials[document] for document in found]
-            snapshot = Snapshot(tuple(_joined(_without(self._snapshot.segments, gone), [])))
+            snapshot = Snapshot(tuple(appended(without(self._snapshot.segments, gone), [])))
             with self._exchanging:
                 for document in found:
                     del self._serials[document]
@@ -225,9 +223,9 @@ class LexicalIndex:
             raise TypeError(f"k must be a whole number; got {k!r}")
         if k < 1:
             raise ValueError(f"k must be at least 1; got {k}")
-        texts = _checked_weights(queries)
+        texts = checked_weights(queries)
         accept = allowed if callable(allowed) else None
-        names = None if allowed is None or callable(allowed) else _checked_ids(allowed)
+        names = None if allowed is None or callable(allowed) else checked_ids(allowed)
         snapshot, rows = self._snapshot, None
         if names is not None:
             with self._exchanging:
@@ -274,77 +272,12 @@ class LexicalIndex:
         return index
 
 
-def _checked_ids(ids: Iterable[str]) -> list[str]:
-    if isinstance(ids, (str, bytes)):
-        raise TypeError(f"ids must be a list or another collection of str; got {ids!r}")
-    checked = list(ids)
-    for document in checked:
-        if not isinstance(document, str):
-            raise TypeError(f"ids must be str; got {document!r} of {type(document).__name__}")
-    return checked
-
-
-def _checked_weights(texts: LexicalWeights | Iterable[Mapping[int, float]]) -> LexicalWeights:
-    """Weights with nothing but what can be scored, or an error that says what is wrong."""
-    if isinstance(texts, Mapping):
-        raise TypeError("weights of several texts must be a list of mappings; got one mapping")
-    if not isinstance(texts, LexicalWeights):
-        try:
-            with np.errstate(over="ignore"):
-                texts = LexicalWeights.from_dicts(texts)
-        except OverflowError as error:
-            raise ValueError("a token id does not fit into 32 bits") from error
-    if len(texts.token_ids) and texts.token_ids.min() < 0:
-        raise ValueError(f"token ids must not be negative; got {texts.token_ids.min()}")
-    wrong = np.flatnonzero(~(np.isfinite(texts.weights) & (texts.weights >= 0)))
-    if len(wrong):
-        text = int(np.searchsorted(texts.offsets, wrong[0], side="right")) - 1
-        raise ValueError(
-            f"weights must be finite in float32 and not negative; text {text} gives token "
-            f"{texts.token_ids[wrong[0]]} the weight {texts.weights[wrong[0]]}"
-        )
-    if texts.weights.all():
-        return texts
-    kept = texts.weights > 0
-    before = np.concatenate([np.zeros(1, np.int64), np.cumsum(kept)])
-    return LexicalWeights(texts.token_ids[kept], texts.weights[kept], before[texts.offsets])
-
-
 def _queries(texts: LexicalWeights) -> list[Query]:
     borders = texts.offsets.tolist()
     return [
         Query(texts.token_ids[start:stop], texts.weights[start:stop])
-        for start, stop in zip(borders[:-1], borders[1:], strict=True)
+        for start, stop in pairwise(borders)
     ]
-
-
-def _without(segments: Sequence[Segment], serials: list[int]) -> list[Segment]:
-    """Segments in which some documents are dead; rewritten where much is."""
-    if not serials:
-        return list(segments)
-    gone = np.array(serials, np.int64)
-    marked = [segment.without(gone) for segment in segments]
-    return [
-        join([segment]) if len(segment.dead) > DEAD_SHARE * len(segment) else segment
-        for segment in marked
-        if len(segment.dead) < len(segment)
-    ]
-
-
-def _joined(old: list[Segment], new: list[Segment]) -> list[Segment]:
-    """All segments, the last ones joined so that sizes fall fast from first to last."""
-    segments = [*old, *new]
-    if not segments:
-        return []
-    start = len(old) if new else len(segments) - 1
-    size = sum(map(len, segments[start:]))
-    while start and len(segments[start - 1]) <= JOIN_RATIO * size:
-        start -= 1
-        size += len(segments[start])
-    tail = segments[start:]
-    if len(tail) > 1 or (new and size >= COLUMN_DOCUMENTS):
-        tail = [join(tail)]
-    return [*segments[:start], *tail]
 
 
 def _search(

@@ -114,7 +114,7 @@ def write_index(path: str | os.PathLike[str], content: IndexContent) -> None:
             file.write(len(text).to_bytes(8, "little") + text)
             for name in order:
                 for block in tensors[name][1]:
-                    file.write(memoryview(block).cast("B") if block.size else b"")
+                    file.write(block.data.cast("B") if block.size else b"")
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(target)
@@ -127,7 +127,8 @@ def write_index(path: str | os.PathLike[str], content: IndexContent) -> None:
 def _tensors(segment: Segment) -> dict[str, tuple[list[int], list[NDArray[Any]]]]:
     dead = set(segment.dead.tolist())
     names = [None if row in dead else name for row, name in enumerate(segment.ids)]
-    lines = "".join(json.dumps(name) + "\n" for name in names).encode()
+    encode = json.JSONEncoder().encode
+    lines = "".join([encode(name) + "\n" for name in names]).encode()
     columns: list[NDArray[Any]] = list(segment.columns.values())
     arrays: dict[str, NDArray[Any]] = {
         "tokens": segment.tokens,
@@ -145,7 +146,7 @@ def _tensors(segment: Segment) -> dict[str, tuple[list[int], list[NDArray[Any]]]
 def _checksum(blocks: Sequence[NDArray[Any]]) -> int:
     value = 0
     for block in blocks:
-        value = zlib.crc32(block, value)
+        value = zlib.crc32(block.data, value)
     return value
 
 
@@ -240,7 +241,7 @@ def _read_segments(
             file.seek(start + begin)
             count = (end - begin) // np.dtype(_DTYPES[dtype]).itemsize
             array = np.fromfile(file, _DTYPES[dtype], count)
-            if array.nbytes != end - begin or zlib.crc32(array) != checksums[name]:
+            if array.nbytes != end - begin or zlib.crc32(array.data) != checksums[name]:
                 raise ValueError(f"tensor {name} does not match its checksum")
             arrays[part] = array.reshape(header[name]["shape"])
         segments.append(_segment(arrays, first))
@@ -249,8 +250,9 @@ def _read_segments(
 
 
 def _segment(arrays: dict[str, NDArray[Any]], first_serial: int) -> Segment:
-    lines = arrays["ids"].tobytes().splitlines()
-    names = [json.loads(line) for line in lines]
+    # JSON holds no raw line feed, so the lines are one array's elements: read at once, it is fast.
+    lines = arrays["ids"].tobytes().decode().removesuffix("\n").replace("\n", ",")
+    names = json.loads(f"[{lines}]")
     if not all(name is None or isinstance(name, str) for name in names):
         raise ValueError("an id is no string")
     tokens, rows, weights = arrays["tokens"], arrays["rows"], arrays["weights"]

@@ -1,0 +1,67 @@
+"""Checking what callers hand to the lexical index, before anything is changed."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+import numpy as np
+
+from m3_core.representations import LexicalWeights
+
+
+def checked_ids(ids: Iterable[str]) -> list[str]:
+    """Return ids as a list.
+
+    Args:
+        ids: Strings; a single string is refused, since its letters would pass for ids.
+
+    Returns:
+        The ids.
+
+    Raises:
+        TypeError: An element, or the whole, is not what it should be.
+    """
+    if isinstance(ids, (str, bytes)):
+        raise TypeError(f"ids must be a list or another collection of str; got {ids!r}")
+    checked = list(ids)
+    for document in checked:
+        if not isinstance(document, str):
+            raise TypeError(f"ids must be str; got {document!r} of {type(document).__name__}")
+    return checked
+
+
+def checked_weights(texts: LexicalWeights | Iterable[Mapping[int, float]]) -> LexicalWeights:
+    """Return weights that can be scored, all above 0.
+
+    Args:
+        texts: Weights; those of 0 are left out.
+
+    Returns:
+        The texts in order.
+
+    Raises:
+        TypeError: A single mapping was given.
+        ValueError: A weight is negative, NaN or infinite, or a token id no int32 from 0 on.
+    """
+    if isinstance(texts, Mapping):
+        raise TypeError("weights of several texts must be a list of mappings; got one mapping")
+    if not isinstance(texts, LexicalWeights):
+        try:
+            with np.errstate(over="ignore"):
+                texts = LexicalWeights.from_dicts(texts)
+        except OverflowError as error:
+            raise ValueError("a token id does not fit into 32 bits") from error
+    if len(texts.token_ids) and texts.token_ids.min() < 0:
+        raise ValueError(f"token ids must not be negative; got {texts.token_ids.min()}")
+    wrong = np.flatnonzero(~(np.isfinite(texts.weights) & (texts.weights >= 0)))
+    if len(wrong):
+        text = int(np.searchsorted(texts.offsets, wrong[0], side="right")) - 1
+        raise ValueError(
+            f"weights must be finite in float32 and not negative; text {text} gives token "
+            f"{texts.token_ids[wrong[0]]} the weight {texts.weights[wrong[0]]}"
+        )
+    if texts.weights.all():
+        return texts
+    kept = texts.weights > 0
+    before = np.concatenate([np.zeros(1, np.int64), np.cumsum(kept)])
+    return LexicalWeights(texts.token_ids[kept], texts.weights[kept], before[texts.offsets])
