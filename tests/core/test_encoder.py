@@ -27,6 +27,7 @@ LENGTHS = [0, 1, 2, 3, 5, 5, 5, 17, 40, 90, 200]
 
 def assert_close(ours: Representations, reference: tuple, tolerance: float = 1e-5) -> None:
     dense, weights, colbert = reference
+    assert not weights or sum(map(len, weights)) > len(weights)
     np.testing.assert_allclose(ours.dense_vecs, dense, atol=tolerance)
     for mine, theirs in zip(ours.lexical_weights or [], weights, strict=True):
         assert mine.keys() == theirs.keys()
