@@ -188,7 +188,7 @@ class Model:
                 f"{cut} of {len(texts)} texts were longer than max_length={limit} tokens and were "
                 "cut to it",
                 TruncationWarning,
-                stacklevel=_level_of_caller(),
+                stacklevel=level_of_caller(),
             )
         return tokens
 
@@ -204,8 +204,12 @@ class Model:
             torch.cuda.empty_cache()
 
 
-def _level_of_caller() -> int:
-    """The ``stacklevel`` of the first frame outside this distribution's packages."""
+def level_of_caller() -> int:
+    """The ``stacklevel`` of the first frame outside this distribution's packages.
+
+    Returns:
+        As ``warnings.warn`` wants it from the function that asks.
+    """
     own = ("m3_core", "langchain_m3", "llamaindex_m3")
     frame, level = sys._getframe(1), 1
     while frame.f_globals.get("__name__", "").partition(".")[0] in own and frame.f_back:

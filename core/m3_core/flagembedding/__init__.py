@@ -10,6 +10,8 @@ Code written for FlagEmbedding 1.4 runs with its import changed to
 - One device is used. Of several, the first is, with a warning.
 - Texts that are cut raise a ``TruncationWarning``; there they are cut in silence.
 - ``encode([])`` gives empty results, missing heads and options that do not exist are errors.
+- Rerankers run no code of a checkpoint, whatever ``trust_remote_code`` says. ``peft_path`` is
+  refused, and so are cutoff layers without a head, which are passed over there.
 - Lexical weights are plain dicts of plain floats.
 
 The names below load on first use.

@@ -167,7 +167,7 @@ class Reranker(RerankerBase):
         query_max_length: int | None = None,
         show_progress: bool = False,
     ) -> list[float]:
-        """Score pairs with the last of the cutoff layers.
+        """Score pairs; of several cutoff layers the last one named counts.
 
         Args:
             pairs: Queries with documents.

@@ -12,7 +12,7 @@ from tqdm.auto import tqdm
 
 from m3_core.errors import NonFiniteError
 from m3_core.execution import run_in_executor
-from m3_core.model import TruncationWarning
+from m3_core.model import TruncationWarning, level_of_caller
 from m3_core.rerankers.loading import RerankerModel, shared_reranker_model
 from m3_core.rerankers.network import RerankerOptions
 from m3_core.rerankers.pairs import encode_pairs
@@ -185,7 +185,7 @@ class RerankerBase:
                 f"{cut} of {len(queries)} pairs were longer than max_length={limit} tokens and "
                 f"were cut to it; {self.name!r} takes up to {self.model.checkpoint.positions}",
                 TruncationWarning,
-                stacklevel=4,
+                stacklevel=level_of_caller(),
             )
         return encoded
 
