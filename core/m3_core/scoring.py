@@ -87,8 +87,8 @@ def maxsim_scores(queries: MultiVectors, documents: MultiVectors) -> NDArray[np.
         >>> from m3_core.representations import MultiVectors
         >>> q = MultiVectors([[1.0, 0.0], [0.0, 1.0]], [0, 2])
         >>> d = MultiVectors([[1.0, 0.0], [0.6, 0.8], [-1.0, 0.0]], [0, 2, 3])
-        >>> maxsim_scores(q, d).round(4).tolist()
-        [[0.9, -0.5]]
+        >>> [round(score, 4) for score in maxsim_scores(q, d)[0].tolist()]
+        [0.9, -0.5]
     """
     if queries.vectors.shape[1] != documents.vectors.shape[1]:
         raise ValueError(
