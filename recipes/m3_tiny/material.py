@@ -173,7 +173,7 @@ class BatchDataset(torch.utils.data.Dataset):
             "document": self._side(documents, self.prompts[1], int(length * 1.5) + 16),
         }
         flat = {f"{side}_{name}": t for side, made in sides.items() for name, t in made.items()}
-        return flat | {"lexical": torch.tensor(kind != "cross")}
+        return flat | {"lexical": kind != "cross"}
 
     def _side(self, texts: list[str], prompt: str, limit: int) -> dict[str, torch.Tensor]:
         if self._tokenizers is None:

@@ -50,7 +50,9 @@ class Teacher:
         return dense, tokens
 
 
-def information(tokenizer: Path, groups: list[list[str]], scale: float, sample: int) -> torch.Tensor:
+def information(
+    tokenizer: Path, groups: list[list[str]], scale: float, sample: int
+) -> torch.Tensor:
     """A weight for each piece before any training: the root of its mean inverse frequency.
 
     Half is counted on the texts, language by language, half is what the vocabulary itself says:
@@ -103,7 +105,9 @@ class Objective:
         self.options = LossOptions(temperature=temperature)
 
     def _target(self, batch: dict, side: str) -> tuple[torch.Tensor, torch.Tensor]:
-        dense, tokens = self.teacher.encode(batch[f"{side}_teacher_ids"], batch[f"{side}_teacher_mask"])
+        dense, tokens = self.teacher.encode(
+            batch[f"{side}_teacher_ids"], batch[f"{side}_teacher_mask"]
+        )
         return functional.normalize(self.dense(dense), dim=-1), tokens
 
     def __call__(self, model: TrainableM3, batch: dict, progress: float) -> dict[str, torch.Tensor]:
@@ -124,11 +128,12 @@ class Objective:
             )
             known = covered & (mask[:, 1:] > 0)
             parts[f"{side}_tokens"] = vector_distillation(vectors, self.colbert(spread), known)
-            weights = torch.nn.functional.linear(
+            weights = functional.linear(
                 hidden, model.sparse_linear.weight, model.sparse_linear.bias
             ).squeeze(-1)
             real = (mask > 0) & ~model.unweighted[ids]
-            parts[f"{side}_weights"] = (weights - self.weights[ids])[real].square().mean()
+            errors = (weights - self.weights[ids]).square() * real
+            parts[f"{side}_weights"] = errors.sum() / real.sum()
         loss = parts["query_dense"] + 2 * parts["document_dense"]
         loss = loss + parts["query_tokens"] + 2 * parts["document_tokens"]
         anchor = 0.3 if unified else 3.0
@@ -152,17 +157,16 @@ class Objective:
         same.fill_diagonal_(fill_value=False)
         hidden = same * -20.0
         sparse = q.sparse @ d.sparse.T
-        lexical = bool(batch["lexical"])
-        scores = Scores(
-            (dense + hidden) / t, (sparse + hidden) / t, (colbert + hidden) / t
-        )
-        if lexical:
-            unified = m3_loss(scores, 1, self.options)
-            total = unified["loss"] + 0.2 * unified["sparse"]
-            extra = {"sparse": unified["sparse"]}
+        scores = Scores((dense + hidden) / t, (sparse + hidden) / t, (colbert + hidden) / t)
+        rows = torch.arange(len(dense), device=dense.device)
+        if batch["lexical"]:
+            # The paper's weight of the lexical loss suits a head that has been trained before.
+            extra = {"sparse": functional.cross_entropy(scores.sparse, rows)}
+            total = m3_loss(scores, 1, self.options)["loss"] + 0.3 * extra["sparse"]
         else:
-            rows = torch.arange(len(dense), device=dense.device)
-            total = sum(functional.cross_entropy(s, rows) for s in (scores.dense, scores.colbert)) / 2
+            total = (
+                sum(functional.cross_entropy(s, rows) for s in (scores.dense, scores.colbert)) / 2
+            )
             extra = {}
         return extra | {
             "unified": total,

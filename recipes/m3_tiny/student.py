@@ -107,7 +107,9 @@ def round_mantissas(model: torch.nn.Module, bits: int) -> None:
     """Round weights to float16 with fewer bits, so that an archive holds them in less room."""
     with torch.no_grad():
         for weight in model.parameters():
-            half = weight.detach().cpu().numpy().astype(np.float16).view(np.uint16).astype(np.uint32)
+            half = (
+                weight.detach().cpu().numpy().astype(np.float16).view(np.uint16).astype(np.uint32)
+            )
             drop = 10 - bits
             if drop > 0:
                 half = (half + (1 << (drop - 1))) >> drop << drop

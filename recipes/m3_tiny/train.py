@@ -12,6 +12,7 @@ from __future__ import annotations
 import argparse
 import json
 import logging
+import os
 import time
 from pathlib import Path
 
@@ -115,9 +116,13 @@ class TinyTrainer(Trainer):
 
 def parse() -> argparse.Namespace:
     """The command line."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = argparse.ArgumentParser(
+        description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     parser.add_argument("--teacher", type=Path, required=True, help="checkpoint in the M3 layout")
-    parser.add_argument("--vocabulary", type=Path, required=True, help="tokenizer.json, old_to_new.npy")
+    parser.add_argument(
+        "--vocabulary", type=Path, required=True, help="tokenizer.json, old_to_new.npy"
+    )
     parser.add_argument("--texts", type=Path, required=True, help="texts.jsonl.gz, pairs.jsonl.gz")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--minutes", type=float, help="stop, learning rate at 0, after so long")
@@ -125,10 +130,11 @@ def parse() -> argparse.Namespace:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--tokens", type=int, default=24_576, help="of a batch's documents")
     parser.add_argument("--documents", type=int, default=384, help="a batch at most")
-    parser.add_argument("--learning-rate", type=float, default=2e-3)
+    parser.add_argument("--learning-rate", type=float, default=1.5e-3)
     parser.add_argument("--switch", type=float, default=0.4, help="when the unified loss begins")
     parser.add_argument("--temperature", type=float, default=0.05)
     parser.add_argument("--weight-scale", type=float, default=0.09, help="of lexical weights")
+    parser.add_argument("--fitting", type=int, default=24, help="batches for the projections")
     parser.add_argument("--workers", type=int, default=0)
     parser.add_argument("--limit", type=int, help="read so many records only")
     parser.add_argument("--mantissa-bits", type=int, default=6, help="kept in the saved float16")
@@ -141,6 +147,7 @@ def main() -> None:
     """Build, train, save."""
     a = parse()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
+    os.environ["TOKENIZERS_PARALLELISM"] = "false" if a.workers else "true"
     set_seed(a.seed)
     torch.set_float32_matmul_precision("high")
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -148,10 +155,14 @@ def main() -> None:
     source = TrainableM3.from_pretrained(a.teacher)
     student = build_student(source, a.vocabulary, a.out.with_name(a.out.name + "-start"), a)
     teacher = Teacher(source, device, half)
-    prompts = json.loads((a.teacher / "config_sentence_transformers.json").read_text("utf-8"))["prompts"]
+    prompts = json.loads((a.teacher / "config_sentence_transformers.json").read_text("utf-8"))[
+        "prompts"
+    ]
     log.info("student: %d parameters", sum(p.numel() for p in student.parameters()))
     material = Material(a.texts, a.limit)
-    log.info("%d groups, %s pairs", len(material.groups), {k: len(v) for k, v in material.pairs.items()})
+    log.info(
+        "%d groups, %s pairs", len(material.groups), {k: len(v) for k, v in material.pairs.items()}
+    )
     data = BatchDataset(
         material,
         a.vocabulary / "tokenizer.json",
@@ -163,9 +174,17 @@ def main() -> None:
         steps=a.steps,
     )
     fitting = BatchDataset(
-        material, *data.paths, data.prompts, seed=a.seed + 1, tokens=min(a.tokens, 8192), most=128, steps=24
+        material,
+        *data.paths,
+        data.prompts,
+        seed=a.seed + 1,
+        tokens=min(a.tokens, 8192),
+        most=128,
+        steps=a.fitting,
     )
-    dense, colbert = fit_projections(teacher, [fitting[i] for i in range(24)], a.hidden, device)
+    dense, colbert = fit_projections(
+        teacher, [fitting[i] for i in range(a.fitting)], a.hidden, device
+    )
     weights = information(a.vocabulary / "tokenizer.json", material.groups, a.weight_scale, 300)
     log.info("projections and weights are ready")
     objective = Objective(
@@ -186,6 +205,7 @@ def main() -> None:
             dataloader_prefetch_factor=8 if a.workers else None,
             dataloader_pin_memory=device.type == "cuda",
             logging_steps=a.log_steps,
+            logging_nan_inf_filter=False,
             save_strategy="no",
             report_to=[],
             remove_unused_columns=False,

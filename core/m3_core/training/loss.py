@@ -197,7 +197,7 @@ def m3_loss(
         dense = own_documents(dense, group_size)
     parts = {"dense": _contrast(dense, _gathered(targets, options), group_size, options)}
     if sparse is None or colbert is None:
-        return parts | {"loss": parts["dense"]}
+        return {"dense": parts["dense"].detach(), "loss": parts["dense"]}
     if options.in_batch_negatives:
         queries, documents = sparse.shape
         start = scores.first_query
