@@ -1,11 +1,10 @@
-"""Build the untrained student: a small XLM-R with the cut vocabulary and the teacher's embeddings."""
+"""Build the untrained student: a small XLM-R with the cut vocabulary, from the teacher's rows."""
 
 from __future__ import annotations
 
-import argparse
 import json
 import shutil
-from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -14,6 +13,10 @@ from m3_core.tokens import Tokenizer
 from m3_core.training.distillation import shrink_embeddings
 from m3_core.training.modeling import TrainableM3, fresh_heads
 from m3_core.training.saving import save_checkpoint
+
+if TYPE_CHECKING:
+    import argparse
+    from pathlib import Path
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -241,6 +241,30 @@ class TrainableM3(torch.nn.Module):
         vectors = self.colbert_linear(hidden[:, 1:]).float() * mask[:, 1:, None]
         return Encoded(dense, sparse, functional.normalize(vectors, dim=-1), mask[:, 1:])
 
+    def forward(
+        self,
+        query_ids: torch.Tensor,
+        query_mask: torch.Tensor,
+        document_ids: torch.Tensor,
+        document_mask: torch.Tensor,
+        *,
+        unified: bool = True,
+    ) -> tuple[Encoded, Encoded]:
+        """Represent the queries and the documents of a batch.
+
+        Args:
+            query_ids: Shape: (queries, tokens).
+            query_mask: As ``query_ids``.
+            document_ids: Shape: (documents, tokens).
+            document_mask: As ``document_ids``.
+            unified: Whether to give lexical weights and multi-vectors too.
+
+        Returns:
+            Both representations.
+        """
+        queries = self.encode(query_ids, query_mask, unified=unified)
+        return queries, self.encode(document_ids, document_mask, unified=unified)
+
     def encode(self, ids: torch.Tensor, mask: torch.Tensor, *, unified: bool = True) -> Encoded:
         """Represent a padded batch, in sub-batches where ``sub_batch_tokens`` says so.
 

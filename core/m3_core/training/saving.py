@@ -122,6 +122,8 @@ def write_checkpoint(
         return {name: value.detach().cpu().to(dtype).contiguous() for name, value in state.items()}
 
     save_file(stored(model.network), folder / "model.safetensors", metadata={"format": "pt"})
+    # safetensors writes files that only their owner reads.
+    (folder / "model.safetensors").chmod(0o644)
     torch.save(stored(model.sparse_linear), folder / "sparse_linear.pt")
     torch.save(stored(model.colbert_linear), folder / "colbert_linear.pt")
     config = model.network.config.to_dict()
