@@ -122,6 +122,10 @@ class Tokenizer:
         """
         return str(self._raw.decode([int(token_id)], skip_special_tokens=False))
 
+    def ids_of_tokens(self) -> dict[str, int]:
+        """Every token of the vocabulary, as it is written there, and its id."""
+        return dict(self._raw.get_vocab(with_added_tokens=True))
+
     def content_ids(self, texts: Sequence[str], limit: int) -> list[list[int]]:
         """Token ids without special tokens, complete up to ``limit`` and perhaps one beyond.
 

@@ -92,9 +92,10 @@ def record(folder: Path, case: dict, batch: dict[str, dict[str, torch.Tensor]]) 
 
 def main() -> None:
     """Write m3_loss.json beside this file."""
-    from m3_core.training.modeling import pad
+    from m3_core.training.padded import pad
 
-    out: dict = {"recorded_with": {n: version(n) for n in ("FlagEmbedding", "torch", "transformers")}}
+    packages = ("FlagEmbedding", "torch", "transformers")
+    out: dict = {"recorded_with": {name: version(name) for name in packages}}
     with tempfile.TemporaryDirectory() as temporary:
         folder = tiny_checkpoint(temporary, seed=7, positions=64)
         config = json.loads((folder / "config.json").read_text("utf-8"))

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from m3_core.training.data import TrainingDataError
-from m3_core.training.modeling import pad
+from m3_core.training.data import SOURCE, TrainingDataError
+from m3_core.training.padded import pad
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -35,6 +35,7 @@ class BatchOptions:
         document_instruction: Put before documents.
         teacher_scores: Whether to use the examples' ``pos_scores`` and ``neg_scores``.
         keep_texts: Whether batches hold the texts too, for a teacher to read.
+        same_file: Whether a batch's examples are from one file.
         epochs: How often each example is seen.
         seed: Of the order and of the choice of documents, the same in all processes.
         processes: How many there are.
@@ -48,6 +49,7 @@ class BatchOptions:
     document_instruction: str = ""
     teacher_scores: bool = False
     keep_texts: bool = False
+    same_file: bool = False
     epochs: int = 1
     seed: int = 42
     processes: int = 1
@@ -103,17 +105,22 @@ class TrainingBatches(torch.utils.data.Dataset[dict[str, Any]]):
         self, examples: Sequence[Mapping[str, Any]], tokenizer: Tokenizer, options: BatchOptions
     ) -> None:
         self.examples, self.tokenizer, self.options = examples, tokenizer, options
-        if len(examples) < options.processes:
-            raise TrainingDataError(
-                f"{len(examples)} examples cannot be shared by {options.processes} processes"
-            )
+        if len(examples) == 0:
+            raise TrainingDataError("no examples to train on")
         rows = (examples[i] for i in range(len(examples)))
         self._lengths = np.array(
             [len(row["query"]) + sum(map(len, row["pos"])) / len(row["pos"]) for row in rows]
         ).astype(np.int64)
-        self._size = min(options.batch_size, len(examples) // options.processes)
+        sources = [row.get(SOURCE, 0) if options.same_file else 0 for row in examples]
+        self._files = [np.flatnonzero(np.array(sources) == s) for s in sorted(set(sources))]
+        smallest = min(map(len, self._files))
+        if smallest < options.processes:
+            raise TrainingDataError(
+                f"a file of {smallest} examples cannot be shared by {options.processes} processes"
+            )
+        self._size = min(options.batch_size, smallest // options.processes)
         whole = self._size * options.processes
-        self.steps_per_epoch = max(len(examples) // whole, 1)
+        self.steps_per_epoch = sum(len(rows) // whole for rows in self._files)
         self._epoch: tuple[int, list[NDArray[np.int64]]] = (-1, [])
 
     def __len__(self) -> int:
@@ -125,7 +132,12 @@ class TrainingBatches(torch.utils.data.Dataset[dict[str, Any]]):
         if self._epoch[0] != epoch:
             rng = np.random.default_rng((self.options.seed, epoch))
             whole = self._size * self.options.processes
-            self._epoch = (epoch, length_groups(self._lengths, whole, rng))
+            groups = [
+                rows[group]
+                for rows in self._files
+                for group in length_groups(self._lengths[rows], whole, rng)
+            ]
+            self._epoch = (epoch, [groups[i] for i in rng.permutation(len(groups))])
         rows = self._epoch[1][at][process * self._size : (process + 1) * self._size]
         return self._batch([self.examples[int(i)] for i in rows], (epoch, step, process))
 

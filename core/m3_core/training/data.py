@@ -19,6 +19,8 @@ if TYPE_CHECKING:
     from datasets import Dataset
 
 KEYS = ("query", "pos", "neg", "pos_scores", "neg_scores", "prompt")
+# The number of the file that an example is from.
+SOURCE = "source"
 
 
 class TrainingDataError(M3Error):
@@ -153,20 +155,29 @@ def read_lines(files: Iterable[Path | str]) -> Iterator[dict[str, Any]]:
             raise TrainingDataError(f"{file} cannot be read: {error}") from error
 
 
-def load_examples(*sources: str | Path) -> Dataset:
+def load_examples(*sources: str | Path) -> Dataset | list[dict[str, Any]]:
     """Read a training set.
 
     Args:
         *sources: Files, or folders of .json and .jsonl files.
 
     Returns:
-        A data set of ``datasets`` with the columns ``KEYS``.
+        A data set of ``datasets`` with the columns ``KEYS`` and ``SOURCE``; a list of the same
+        without that package.
 
     Raises:
         TrainingDataError: A source does not exist, a line is no example, or there are none.
     """
-    import datasets
-
+    files = find_files(sources)
+    rows = [
+        {**row, SOURCE: number} for number, file in enumerate(files) for row in read_lines([file])
+    ]
+    if not rows:
+        raise TrainingDataError(f"no examples in {', '.join(map(str, files))}: all are empty")
+    try:
+        import datasets
+    except ImportError:
+        return rows
     texts, numbers = (
         datasets.List(datasets.Value("string")),
         datasets.List(datasets.Value("float64")),
@@ -174,8 +185,5 @@ def load_examples(*sources: str | Path) -> Dataset:
     text = datasets.Value("string")
     kinds = (text, texts, texts, numbers, numbers, text)
     features = datasets.Features(dict(zip(KEYS, kinds, strict=True)))
-    files = find_files(sources)
-    rows = list(read_lines(files))
-    if not rows:
-        raise TrainingDataError(f"no examples in {', '.join(map(str, files))}: all are empty")
+    features[SOURCE] = datasets.Value("int64")
     return datasets.Dataset.from_list(rows, features=features)

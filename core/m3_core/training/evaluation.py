@@ -14,8 +14,35 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from m3_core.encoder import Encoder
+    from m3_core.representations import Representations
 
 ENSEMBLES = {"hybrid .4/.2/.4": (0.4, 0.2, 0.4), "hybrid 1/.3/1": (1.0, 0.3, 1.0)}
+
+
+def score_matrix(kind: str, q: Representations, d: Representations) -> NDArray[np.float32]:
+    """Score every query with every document by one representation.
+
+    Args:
+        kind: ``"dense"``, ``"sparse"`` or ``"colbert"``.
+        q: Queries.
+        d: Documents.
+
+    Returns:
+        Shape: (queries, documents).
+
+    Raises:
+        ValueError: One of the two lacks the representation.
+    """
+    scored: Any = None
+    if kind == "dense" and q.dense_vecs is not None and d.dense_vecs is not None:
+        scored = dense_scores(q.dense_vecs, d.dense_vecs)
+    if kind == "sparse" and q.lexical_weights is not None and d.lexical_weights is not None:
+        scored = lexical_scores(q.lexical_weights, d.lexical_weights)
+    if kind == "colbert" and q.colbert_vecs is not None and d.colbert_vecs is not None:
+        scored = maxsim_scores(q.colbert_vecs, d.colbert_vecs)
+    if scored is None:
+        raise ValueError(f"queries or documents have no {kind} representation to score")
+    return np.asarray(scored, np.float32)
 
 
 def retrieval_metrics(scores: NDArray[Any], gold: NDArray[np.int64]) -> dict[str, float]:
@@ -61,12 +88,10 @@ def evaluate_encoder(
     options = {"return_sparse": unified, "return_colbert_vecs": unified}
     d = encoder.encode_documents(documents, **options)
     q = encoder.encode_queries([row["query"] for row in examples], **options)
-    dense = np.asarray(dense_scores(q.dense_vecs, d.dense_vecs))
-    scores = {"dense": dense}
+    kinds = ("dense", "sparse", "colbert") if unified else ("dense",)
+    scores = {kind: score_matrix(kind, q, d) for kind in kinds}
     if unified:
-        sparse = np.asarray(lexical_scores(q.lexical_weights, d.lexical_weights))
-        colbert = np.asarray(maxsim_scores(q.colbert_vecs, d.colbert_vecs))
-        scores |= {"sparse": sparse, "colbert": colbert}
-        for name, (a, b, c) in ENSEMBLES.items():
-            scores[name] = a * dense + b * sparse + c * colbert
+        for name, weights in ENSEMBLES.items():
+            parts = zip(weights, (scores[kind] for kind in kinds), strict=True)
+            scores[name] = np.sum([weight * part for weight, part in parts], axis=0)
     return {name: retrieval_metrics(matrix, gold) for name, matrix in scores.items()}

@@ -39,7 +39,10 @@ class TrainOptions:
         learning_rate: Highest learning rate.
         warmup: Share of the steps over which it rises.
         weight_decay: Of AdamW.
-        freeze_backbone: Train the heads alone.
+        freeze: Parts that keep their weights: ``network`` (to train the heads alone),
+            ``sparse``, ``colbert``.
+        same_file_batches: Fill each batch from one file, so that negatives are of its language or
+            kind.
         unified: Train lexical weights and multi-vectors too, not the dense vector alone.
         temperature: Scores are divided by it.
         self_distill: Whether the ensemble teaches the three scores.
@@ -74,7 +77,8 @@ class TrainOptions:
     learning_rate: float = 1e-5
     warmup: float = 0.1
     weight_decay: float = 0.01
-    freeze_backbone: bool = False
+    freeze: tuple[str, ...] = ()
+    same_file_batches: bool = False
     unified: bool = True
     temperature: float = 0.02
     self_distill: bool = True
@@ -176,7 +180,6 @@ def prepare(
     """
     try:
         import accelerate  # noqa: F401
-        import datasets  # noqa: F401
     except ImportError as error:
         raise M3Error(
             f"training needs the package {error.name!r}: pip install 'm3-retrieval[train]'"
@@ -193,7 +196,7 @@ def prepare(
     evaluation = load_examples(*options.evaluation) if options.evaluation else None
     set_seed(options.seed)
     model = TrainableM3.from_pretrained(options.model, pooling=options.pooling, seed=options.seed)
-    model.freeze_backbone(frozen=options.freeze_backbone)
+    model.freeze(*options.freeze)
     model.sub_batch_tokens = options.sub_batch_tokens
     arguments = TrainingArguments(
         output_dir=str(Path(options.output) / "checkpoints"),
@@ -216,7 +219,7 @@ def prepare(
         report_to=[],
         remove_unused_columns=False,
         dataloader_num_workers=0,
-        ddp_find_unused_parameters=options.freeze_backbone or not options.unified,
+        ddp_find_unused_parameters=not options.unified,
     )
     batch_options = _batch_options(options, model, arguments.world_size, distillation)
     data = TrainingBatches(examples, model.tokenizer, batch_options)
@@ -267,6 +270,7 @@ def _batch_options(
         document_instruction=document,
         teacher_scores=options.teacher_scores,
         keep_texts=distillation is not None,
+        same_file=options.same_file_batches,
         epochs=options.epochs,
         seed=options.seed,
         processes=processes,

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from m3_core.scoring import dense_scores, lexical_scores
 from m3_core.training.data import TrainingDataError, find_files, read_lines
+from m3_core.training.evaluation import score_matrix
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -119,14 +119,9 @@ def _filled(
 
 
 def _scores(q: Representations, d: Representations, method: str) -> np.ndarray[Any, Any]:
-    total: Any = 0.0
-    if method != "sparse":
-        total = np.asarray(dense_scores(q.dense_vecs, d.dense_vecs))
-    if method != "dense":
-        weight = 1.0 if method == "sparse" else 0.3
-        total = total + weight * np.asarray(lexical_scores(q.lexical_weights, d.lexical_weights))
-    result: np.ndarray[Any, Any] = total
-    return result
+    if method != "hybrid":
+        return score_matrix(method, q, d)
+    return score_matrix("dense", q, d) + np.float32(0.3) * score_matrix("sparse", q, d)
 
 
 def mine_files(

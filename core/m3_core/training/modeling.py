@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -16,61 +15,16 @@ from m3_core.backbone import MODEL_TYPES
 from m3_core.checkpoint import Head, locate, read_checkpoint, read_heads
 from m3_core.errors import UnsupportedModelError
 from m3_core.tokens import Tokenizer
+from m3_core.training.padded import Encoded
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from m3_core.checkpoint import Pooling
-    from m3_core.tokens import TokenBatch
 
 
 class FreshHeadsWarning(UserWarning):
     """The base model has no M3 heads: they start random and mean nothing before training."""
-
-
-@dataclass(frozen=True, slots=True)
-class Encoded:
-    """Representations of a padded batch, with gradients.
-
-    Attributes:
-        dense: Length 1. Shape: (texts, hidden).
-        sparse: A weight for each token id; ``None`` where not asked for. Shape: (texts, ids).
-        colbert: Without the first token; length 1, zero where padded. Shape: (texts, tokens - 1,
-            dim).
-        mask: 1 for real vectors of ``colbert``. Shape: (texts, tokens - 1).
-    """
-
-    dense: torch.Tensor
-    sparse: torch.Tensor | None
-    colbert: torch.Tensor | None
-    mask: torch.Tensor
-
-    @staticmethod
-    def join(parts: list[Encoded]) -> Encoded:
-        """Put sub-batches together, padding their multi-vectors to the longest.
-
-        Args:
-            parts: In order.
-
-        Returns:
-            One batch.
-        """
-        if len(parts) == 1:
-            return parts[0]
-        width = max(part.mask.shape[1] for part in parts)
-
-        def padded(values: torch.Tensor) -> torch.Tensor:
-            missing = (0, width - values.shape[1])
-            return functional.pad(values, (0, 0, *missing) if values.dim() == 3 else missing)
-
-        sparse = [part.sparse for part in parts if part.sparse is not None]
-        colbert = [padded(part.colbert) for part in parts if part.colbert is not None]
-        return Encoded(
-            torch.cat([part.dense for part in parts]),
-            torch.cat(sparse) if sparse else None,
-            torch.cat(colbert) if colbert else None,
-            torch.cat([padded(part.mask) for part in parts]),
-        )
 
 
 class TrainableM3(torch.nn.Module):
@@ -84,6 +38,8 @@ class TrainableM3(torch.nn.Module):
         pooling: How the dense vector is taken.
         source: Folder whose tokenizer and prompts go into saved checkpoints.
     """
+
+    unweighted: torch.Tensor
 
     def __init__(
         self,
@@ -177,14 +133,30 @@ class TrainableM3(torch.nn.Module):
         """Where the weights are."""
         return self.sparse_linear.weight.device
 
-    def freeze_backbone(self, *, frozen: bool = True) -> None:
-        """Train the heads alone, or everything again.
+    def freeze(self, *parts: str) -> None:
+        """Keep the weights of some parts as they are and train the rest.
 
         Args:
-            frozen: Whether the network keeps its weights; it then also runs without dropout.
+            *parts: ``"network"`` (it then also runs without dropout), ``"sparse"``,
+                ``"colbert"``; none to train everything again.
+
+        Raises:
+            ValueError: There is no such part, or nothing would be left to train.
         """
-        self.frozen_backbone = frozen
-        self.network.requires_grad_(not frozen)
+        known = {
+            "network": self.network,
+            "sparse": self.sparse_linear,
+            "colbert": self.colbert_linear,
+        }
+        unknown = sorted(set(parts) - known.keys())
+        if unknown or len(set(parts)) == len(known):
+            raise ValueError(
+                f"cannot freeze {', '.join(unknown or parts)}: parts are {', '.join(known)}, and "
+                "one must be left to train"
+            )
+        for name, module in known.items():
+            module.requires_grad_(name not in parts)
+        self.frozen_backbone = "network" in parts
         self.train(self.training)
 
     def train(self, mode: bool = True) -> TrainableM3:  # noqa: FBT001, FBT002 - torch's signature
@@ -300,23 +272,6 @@ def fresh_heads(hidden_size: int, seed: int) -> tuple[torch.nn.Linear, torch.nn.
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         return torch.nn.Linear(hidden_size, 1), torch.nn.Linear(hidden_size, hidden_size)
-
-
-def pad(tokens: TokenBatch, padding_id: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Lay texts out as a rectangle.
-
-    Args:
-        tokens: The texts.
-        padding_id: Fills up short rows.
-
-    Returns:
-        Ids, int64, and mask, 1 for real tokens, int64, both of shape (texts, longest).
-    """
-    lengths = tokens.lengths
-    inside = np.arange(lengths.max(initial=0)) < lengths[:, None]
-    ids = np.full(inside.shape, padding_id, np.int64)
-    ids[inside] = tokens.ids
-    return torch.from_numpy(ids), torch.from_numpy(inside.astype(np.int64))
 
 
 def _pooled(hidden: torch.Tensor, mask: torch.Tensor, pooling: Pooling) -> torch.Tensor:

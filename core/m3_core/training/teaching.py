@@ -8,19 +8,20 @@ import numpy as np
 import torch
 
 from m3_core.encoder import Encoder
-from m3_core.scoring import dense_scores, lexical_scores, maxsim_scores
 from m3_core.training.distillation import (
     Projection,
     check_same_tokenizer,
     score_distillation,
     vector_distillation,
 )
+from m3_core.training.evaluation import score_matrix
 from m3_core.training.trainer import M3Trainer, score_batch
 
 if TYPE_CHECKING:
     from m3_core.representations import Representations
     from m3_core.training.finetune import Distillation
-    from m3_core.training.modeling import Encoded, TrainableM3
+    from m3_core.training.modeling import TrainableM3
+    from m3_core.training.padded import Encoded
 
 KINDS = ("dense", "sparse", "colbert")
 
@@ -78,7 +79,7 @@ class DistillationTrainer(M3Trainer):
             student = getattr(own, kind)
             if not weight or student is None:
                 continue
-            teacher = torch.from_numpy(_scores(kind, q, d)).to(student.device)
+            teacher = torch.from_numpy(score_matrix(kind, q, d)).to(student.device)
             student = student * self.loss_options.temperature
             parts[f"kl_{kind}"] = score_distillation(student, teacher, plan.temperature)
             loss = loss + weight * parts[f"kl_{kind}"]
@@ -151,14 +152,6 @@ class DistillationTrainer(M3Trainer):
                 "only be learnt from the same tokens; set query_instruction and "
                 "document_instruction"
             )
-
-
-def _scores(kind: str, q: Representations, d: Representations) -> np.ndarray[Any, Any]:
-    if kind == "dense":
-        return np.asarray(dense_scores(q.dense_vecs, d.dense_vecs), np.float32)
-    if kind == "sparse":
-        return np.asarray(lexical_scores(q.lexical_weights, d.lexical_weights), np.float32)
-    return np.asarray(maxsim_scores(q.colbert_vecs, d.colbert_vecs), np.float32)
 
 
 def _token_loss(student: Encoded, teacher: Representations) -> torch.Tensor:

@@ -14,14 +14,14 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from m3_core.training.evaluation import retrieval_metrics
 from m3_core.training.loss import LossOptions, Scores, gather, m3_loss, maxsim
-from m3_core.training.modeling import pad
+from m3_core.training.padded import Encoded, pad
 from m3_core.training.saving import SavingError, load_weights, write_checkpoint
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from m3_core.training.batching import BatchOptions
-    from m3_core.training.modeling import Encoded, TrainableM3
+    from m3_core.training.modeling import TrainableM3
 
 
 class M3Trainer(Trainer):
@@ -60,7 +60,8 @@ class M3Trainer(Trainer):
 
     def _get_train_sampler(self, train_dataset: Any = None) -> SequentialSampler:
         # Batches are shuffled already, in the same way in every process.
-        return SequentialSampler(self.train_dataset if train_dataset is None else train_dataset)
+        data: Any = self.train_dataset if train_dataset is None else train_dataset
+        return SequentialSampler(data)
 
     def compute_loss(
         self,
@@ -130,13 +131,18 @@ class M3Trainer(Trainer):
             self._parts.clear()
         super().log(logs, *rest, **options)
 
-    def evaluate(self, *_: Any, metric_key_prefix: str = "eval", **__: Any) -> dict[str, float]:
+    def evaluate(
+        self,
+        eval_dataset: Any = None,
+        ignore_keys: Any = None,
+        metric_key_prefix: str = "eval",
+    ) -> dict[str, float]:
         """Rank all positives for each query of the evaluation's examples.
 
         Args:
-            *_: Not used.
+            eval_dataset: Not used.
+            ignore_keys: Not used.
             metric_key_prefix: Put before the metrics' names.
-            **__: Not used.
 
         Returns:
             Recall at 1 and 10 and MRR at 10 of each representation.
@@ -244,8 +250,6 @@ def _only(batches: list[dict[str, Any]]) -> dict[str, Any]:
 
 @torch.no_grad()
 def _encode_texts(model: TrainableM3, texts: list[str], limit: int, size: int = 32) -> Encoded:
-    from m3_core.training.modeling import Encoded
-
     parts = []
     for at in range(0, len(texts), size):
         tokens = model.tokenizer.encode(texts[at : at + size], limit)
