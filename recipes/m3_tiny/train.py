@@ -96,7 +96,10 @@ class TinyTrainer(Trainer):
 
     def compute_loss(self, model, inputs, return_outputs=False, **_):  # noqa: ANN001, ANN003, ANN201, FBT002
         """The objective's loss; its parts are logged."""
-        parts = self.objective(self.accelerator.unwrap_model(model), inputs, self.clock.progress())
+        plain = self.accelerator.unwrap_model(model)
+        # The objective calls parts of the model, so the Trainer's own autocast does not apply.
+        with torch.autocast(self.args.device.type, torch.bfloat16, enabled=self.args.bf16):
+            parts = self.objective(plain, inputs, self.clock.progress())
         self.tokens += inputs["document_ids"].numel() + inputs["query_ids"].numel()
         for name, value in parts.items():
             total, count = self.sums.get(name, (0.0, 0))
