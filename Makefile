@@ -2,6 +2,8 @@ PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
+# A folder with bge-m3's tokenizer.json, for benchmarks.
+TOKENIZER ?= models/bge-m3
 
 .PHONY: install demo test check fix wheel-test notebooks bench clean
 
@@ -35,10 +37,10 @@ wheel-test: install
 	bash tests/wheel_test.sh $(BIN)/python
 
 notebooks: install
-	$(BIN)/python cookbook/run.py
+	find cookbook -name '*.ipynb' | xargs -r $(BIN)/python -m pytest --nbmake --nbmake-timeout=600
 
 bench: install
-	$(BIN)/python benchmarks/encode.py
+	$(BIN)/python benchmarks/encode.py --tokenizer $(TOKENIZER)
 
 clean:
 	rm -rf $(VENV) build dist

@@ -8,11 +8,14 @@ Arguments that can never work (a negative length, a text that is no string) rais
     │   ├── CheckpointNotFoundError
     │   ├── CorruptCheckpointError
     │   ├── MissingHeadError
+    │   ├── SavingError
     │   └── UnsupportedModelError
     ├── MissingRepresentationError
     ├── DeviceError
     ├── OutOfMemoryError
     ├── NonFiniteError
+    ├── IndexFileError
+    ├── TrainingDataError
     └── ClosedError
 """
 
@@ -39,6 +42,10 @@ class MissingHeadError(CheckpointError):
     """A checkpoint has one of the two M3 heads, or none where the model is known to have them."""
 
 
+class SavingError(CheckpointError):
+    """A checkpoint could not be written; what was there before is as it was."""
+
+
 class UnsupportedModelError(CheckpointError):
     """The checkpoint holds another kind of model than the one asked for."""
 
@@ -59,5 +66,13 @@ class NonFiniteError(M3Error):
     """The model's output for some texts holds NaN or infinity."""
 
 
+class IndexFileError(M3Error):
+    """A file holds no lexical index, a damaged one, or one made with another model."""
+
+
 class ClosedError(M3Error):
     """The object was used after ``close()``."""
+
+
+class TrainingDataError(M3Error):
+    """A training file is absent, empty, or holds a line that is not an example."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 import warnings
 from concurrent.futures import ThreadPoolExecutor
@@ -187,7 +188,7 @@ class Model:
                 f"{cut} of {len(texts)} texts were longer than max_length={limit} tokens and were "
                 "cut to it",
                 TruncationWarning,
-                stacklevel=5,
+                stacklevel=_level_of_caller(),
             )
         return tokens
 
@@ -201,6 +202,15 @@ class Model:
         del pipeline
         if on_cuda:
             torch.cuda.empty_cache()
+
+
+def _level_of_caller() -> int:
+    """The ``stacklevel`` of the first frame outside this distribution's packages."""
+    own = ("m3_core", "langchain_m3", "llamaindex_m3")
+    frame, level = sys._getframe(1), 1
+    while frame.f_globals.get("__name__", "").partition(".")[0] in own and frame.f_back:
+        frame, level = frame.f_back, level + 1
+    return level
 
 
 _shared: dict[Any, Model] = {}

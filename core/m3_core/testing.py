@@ -104,6 +104,9 @@ def tiny_checkpoint(
         for name, outputs in (("sparse", 1), ("colbert", colbert_dim or hidden_size)):
             weight = torch.randn(outputs, hidden_size, generator=generator) * hidden_size**-0.5
             bias = torch.randn(outputs, generator=generator) * 0.1
+            if name == "sparse":
+                # Most tokens shall have a weight, some none, whatever the seed.
+                weight, bias = 0.4 * weight, bias + 0.5
             torch.save({"weight": weight, "bias": bias}, folder / f"{name}_linear.pt")
     flags = {"cls": "cls_token", "mean": "mean_tokens", "last": "lasttoken"}
     modes = {f"pooling_mode_{flag}": mode == pooling for mode, flag in flags.items()}

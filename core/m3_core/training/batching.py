@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from m3_core.training.data import SOURCE, TrainingDataError
+from m3_core.errors import TrainingDataError
+from m3_core.training.data import SOURCE
 from m3_core.training.padded import pad
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from m3_core.errors import M3Error
+from m3_core.errors import TrainingDataError
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
@@ -21,10 +21,6 @@ if TYPE_CHECKING:
 KEYS = ("query", "pos", "neg", "pos_scores", "neg_scores", "prompt")
 # The number of the file that an example is from.
 SOURCE = "source"
-
-
-class TrainingDataError(M3Error):
-    """A training file is absent, empty, or holds a line that is not an example."""
 
 
 def parse_example(line: str, where: str) -> dict[str, Any]:
@@ -46,7 +42,7 @@ def parse_example(line: str, where: str) -> dict[str, Any]:
         >>> parse_example('{"query": "q", "pos": "d"}', "data.jsonl:7")
         Traceback (most recent call last):
             ...
-        m3_core.training.data.TrainingDataError: data.jsonl:7: 'pos' is str; it must be a list of \
+        m3_core.errors.TrainingDataError: data.jsonl:7: 'pos' is str; it must be a list of \
 texts
     """
     try:

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from m3_core.training.data import TrainingDataError, find_files, read_lines
+from m3_core.errors import TrainingDataError
+from m3_core.training.data import find_files, read_lines
 from m3_core.training.evaluation import score_matrix
 
 if TYPE_CHECKING:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import torch
 
-from m3_core.errors import CheckpointError
+from m3_core.errors import SavingError
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -28,10 +28,6 @@ COPIED_FILES = (
     "sentence_bert_config.json",
 )
 _POOLING_FLAGS = {"cls": "cls_token", "mean": "mean_tokens", "last": "lasttoken"}
-
-
-class SavingError(CheckpointError):
-    """A checkpoint could not be written; what was there before is as it was."""
 
 
 @contextmanager

@@ -12,10 +12,11 @@ from torch.utils.data import SequentialSampler
 from transformers import Trainer
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
+from m3_core.errors import SavingError
 from m3_core.training.evaluation import retrieval_metrics
 from m3_core.training.loss import LossOptions, Scores, gather, m3_loss, maxsim
 from m3_core.training.padded import Encoded, pad
-from m3_core.training.saving import SavingError, load_weights, write_checkpoint
+from m3_core.training.saving import load_weights, write_checkpoint
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -1,9 +1,9 @@
 import numpy as np
 import pytest
 
+from m3_core.errors import TrainingDataError
 from m3_core.tokens import Tokenizer
 from m3_core.training.batching import BatchOptions, TrainingBatches, length_groups
-from m3_core.training.data import TrainingDataError
 
 
 def example(query, pos, neg=(), **extra):

@@ -2,8 +2,8 @@ import json
 
 import pytest
 
+from m3_core.errors import TrainingDataError
 from m3_core.training.data import (
-    TrainingDataError,
     find_files,
     load_examples,
     parse_example,

@@ -7,11 +7,10 @@ import pytest
 import torch
 
 from m3_core import Encoder
-from m3_core.errors import M3Error
+from m3_core.errors import M3Error, SavingError
 from m3_core.testing import tiny_checkpoint
 from m3_core.training.finetune import Distillation, TrainOptions, train
 from m3_core.training.modeling import FreshHeadsWarning, TrainableM3
-from m3_core.training.saving import SavingError
 
 
 def options(base, data, output, **changes):

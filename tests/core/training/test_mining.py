@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 
 from m3_core import Encoder
-from m3_core.training.data import TrainingDataError, parse_example, read_lines
+from m3_core.errors import TrainingDataError
+from m3_core.training.data import parse_example, read_lines
 from m3_core.training.mining import MiningOptions, mine, mine_files
 
 WORDS = ["bear", "city", "river", "world", "people", "water", "first", "search"]

@@ -1,0 +1,44 @@
+"""FlagEmbedding's class names and signatures over this package's core.
+
+Code written for FlagEmbedding 1.4 runs with its import changed to
+``from m3_core.flagembedding import BGEM3FlagModel``. What differs, and why:
+
+- A query instruction is applied only if one is given, as there; the known models' own are not.
+- ``use_fp16=True`` means the fastest type that the device has instructions for; results are
+  float32 in any case. ``use_fp16=False`` means float32.
+- ``batch_size`` is accepted and without effect: batches are filled by tokens.
+- One device is used. Of several, the first is, with a warning.
+- Texts that are cut raise a ``TruncationWarning``; there they are cut in silence.
+- ``encode([])`` gives empty results, missing heads and options that do not exist are errors.
+- Lexical weights are plain dicts of plain floats.
+
+The names below load on first use.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from m3_core.flagembedding.auto import FlagAutoModel
+    from m3_core.flagembedding.dense import FlagModel
+    from m3_core.flagembedding.m3 import BGEM3FlagModel
+
+__all__ = ["BGEM3FlagModel", "FlagAutoModel", "FlagModel"]
+
+_HOMES = {
+    "BGEM3FlagModel": "m3_core.flagembedding.m3",
+    "FlagAutoModel": "m3_core.flagembedding.auto",
+    "FlagModel": "m3_core.flagembedding.dense",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(_HOMES[name]), name)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -1,0 +1,121 @@
+"""FlagEmbedding's ``FlagAutoModel``: the class for a model by its name."""
+
+from __future__ import annotations
+
+from enum import Enum
+from pathlib import PurePath
+from typing import TYPE_CHECKING, Any
+
+from m3_core.flagembedding.dense import FlagModel
+from m3_core.flagembedding.m3 import BGEM3FlagModel
+from m3_core.instructions import find_known
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+_CLASSES: dict[str, type[BGEM3FlagModel | FlagModel]] = {
+    "encoder-only-base": FlagModel,
+    "encoder-only-m3": BGEM3FlagModel,
+}
+
+# Pooling of other encoders that FlagEmbedding's table names.
+_OTHER_MODELS: dict[str, str] = {
+    **{
+        f"e5-{size}{version}": "mean"
+        for size in ("large", "base", "small")
+        for version in ("", "-v2")
+    },
+    **{f"multilingual-e5-{size}": "mean" for size in ("large", "base", "small")},
+    "multilingual-e5-large-instruct": "mean",
+    **{f"gte-{size}": "mean" for size in ("large", "base", "small")},
+    **{f"gte-{size}-zh": "cls" for size in ("large", "base", "small")},
+    "bce-embedding-base_v1": "cls",
+}
+_OTHER_FORMATS = {"multilingual-e5-large-instruct": "Instruct: {}\nQuery: {}"}
+
+
+class FlagAutoModel:
+    """Chooses between ``BGEM3FlagModel`` and ``FlagModel``; made by ``from_finetuned`` only."""
+
+    def __init__(self) -> None:
+        raise OSError("use FlagAutoModel.from_finetuned(model_name_or_path)")
+
+    @classmethod
+    def from_finetuned(
+        cls,
+        model_name_or_path: str,
+        model_class: str | Enum | None = None,
+        normalize_embeddings: bool = True,
+        use_fp16: bool = True,
+        use_bf16: bool = False,
+        query_instruction_for_retrieval: str | None = None,
+        devices: str | int | Sequence[str] | Sequence[int] | None = None,
+        pooling_method: str | None = None,
+        trust_remote_code: bool | None = None,
+        query_instruction_format: str | None = None,
+        truncate_dim: int | None = None,
+        **kwargs: Any,
+    ) -> BGEM3FlagModel | FlagModel:
+        """Load a model with the class that fits its name.
+
+        Args:
+            model_name_or_path: A folder or a repository of the hub. A folder whose name holds
+                that of a known model counts as that model; of ``checkpoint-...`` folders the one
+                above counts.
+            model_class: ``"encoder-only-base"`` or ``"encoder-only-m3"``, for other names.
+            normalize_embeddings: As of ``FlagModel``; so are the others that are not named here.
+            use_fp16: As there.
+            use_bf16: As there.
+            query_instruction_for_retrieval: As there.
+            devices: As there.
+            pooling_method: As there; the model's own if ``None``.
+            trust_remote_code: As there.
+            query_instruction_format: As there; the model's own if ``None``.
+            truncate_dim: As there.
+            **kwargs: Other arguments of the class.
+
+        Returns:
+            The loaded model.
+
+        Raises:
+            ValueError: The name says nothing and no class was given, or it is not one of these.
+        """
+        path = PurePath(model_name_or_path)
+        name = path.parent.name if path.name.startswith("checkpoint-") else path.name
+        pooling, template = "cls", "{}{}"
+        if model_class is not None:
+            asked = model_class.value if isinstance(model_class, Enum) else model_class
+            if asked not in _CLASSES:
+                raise ValueError(
+                    f"model_class {asked!r} is none of {', '.join(map(repr, _CLASSES))}: models "
+                    "that only decode are not served"
+                )
+            chosen = _CLASSES[asked]
+        elif name in _OTHER_MODELS:
+            chosen, pooling = FlagModel, _OTHER_MODELS[name]
+            template = _OTHER_FORMATS.get(name, template)
+        else:
+            chosen = _class_of_known(name)
+        return chosen(
+            model_name_or_path,
+            normalize_embeddings=normalize_embeddings,
+            use_fp16=use_fp16,
+            use_bf16=use_bf16,
+            query_instruction_for_retrieval=query_instruction_for_retrieval,
+            query_instruction_format=query_instruction_format or template,
+            devices=devices,
+            pooling_method=pooling_method or pooling,
+            trust_remote_code=bool(trust_remote_code),
+            truncate_dim=truncate_dim,
+            **kwargs,
+        )
+
+
+def _class_of_known(name: str) -> type[BGEM3FlagModel | FlagModel]:
+    known = find_known(name)
+    if known is None or known.pooling is None:
+        raise ValueError(
+            f"{name!r} is not the name of a known encoder: pass model_class='encoder-only-m3' for "
+            "an M3 model or 'encoder-only-base' for a dense one"
+        )
+    return BGEM3FlagModel if known.kind == "m3" else FlagModel

@@ -1,0 +1,348 @@
+from __future__ import annotations
+
+import asyncio
+import copy
+import json
+import pickle
+import threading
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from tests.conftest import make_text
+from tests.core.reference import Reference
+
+from m3_core import Encoder, Representations, shared_encoder
+from m3_core.errors import ClosedError, MissingRepresentationError
+from m3_core.model import TruncationWarning
+from m3_core.testing import tiny_checkpoint
+
+ALL = {"return_sparse": True, "return_colbert_vecs": True}
+LENGTHS = [0, 1, 2, 3, 5, 5, 5, 17, 40, 90, 200]
+
+
+def assert_close(ours: Representations, reference: tuple, tolerance: float = 1e-5) -> None:
+    dense, weights, colbert = reference
+    assert not weights or sum(map(len, weights)) > len(weights)
+    np.testing.assert_allclose(ours.dense_vecs, dense, atol=tolerance)
+    for mine, theirs in zip(ours.lexical_weights or [], weights, strict=True):
+        assert mine.keys() == theirs.keys()
+        assert mine == pytest.approx(theirs, abs=tolerance)
+    for mine, theirs in zip(ours.colbert_vecs or [], colbert, strict=True):
+        np.testing.assert_allclose(mine, theirs, atol=tolerance)
+
+
+def same(left: Representations, right: Representations, tolerance: float = 1e-5) -> bool:
+    return (
+        np.allclose(left.dense_vecs, right.dense_vecs, atol=tolerance)
+        and np.allclose(left.colbert_vecs.vectors, right.colbert_vecs.vectors, atol=tolerance)
+        and np.array_equal(left.lexical_weights.token_ids, right.lexical_weights.token_ids)
+        and np.allclose(left.lexical_weights.weights, right.lexical_weights.weights, atol=tolerance)
+    )
+
+
+@pytest.mark.parametrize("pooling", ["cls", "mean", "last"])
+def test_equals_the_padded_forward(tmp_path: Path, pooling: str) -> None:
+    folder = tiny_checkpoint(tmp_path, pooling=pooling, seed=3)
+    texts = [make_text(i, n) for i, n in enumerate(LENGTHS)]
+    encoder = Encoder.from_pretrained(folder, device="cpu", dtype="float32")
+    assert encoder.options.pooling == pooling
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", TruncationWarning)
+        ours = encoder.encode_documents(texts, max_length=100, **ALL)
+    assert_close(ours, Reference(folder, pooling).encode(texts, 100))
+
+
+def test_equals_the_padded_forward_on_bert(tiny_bge: Path) -> None:
+    texts = [make_text(i, n) for i, n in enumerate(LENGTHS)]
+    encoder = Encoder.from_pretrained(tiny_bge, device="cpu", dtype="float32")
+    ours = encoder.encode_documents(texts)
+    dense, _, _ = Reference(tiny_bge, "cls").encode(texts, 512)
+    np.testing.assert_allclose(ours.dense_vecs, dense, atol=1e-5)
+    assert encoder.representations == {"dense"}
+
+
+def test_padding_tokens_inside_a_text_take_no_position(encoder: Encoder, tiny_m3: Path) -> None:
+    texts = ["panda <pad> bear", "<pad><pad>", "<mask> river"]
+    assert_close(
+        encoder.encode_documents(texts, **ALL), Reference(tiny_m3, "cls").encode(texts, 99)
+    )
+
+
+@settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.too_slow])
+@given(st.data())
+def test_results_do_not_depend_on_neighbours_order_or_budget(
+    encoder: Encoder, data: st.DataObject
+) -> None:
+    numbers = data.draw(st.lists(st.integers(0, 40), min_size=1, max_size=12))
+    texts = [make_text(n, n) for n in numbers]
+    budget = data.draw(st.integers(1, 300))
+    alone = Representations.concatenate([encoder.encode_documents([t], **ALL) for t in texts])
+    pipeline = encoder.model.pipeline
+    old, pipeline.token_budget = pipeline.token_budget, budget
+    try:
+        together = encoder.encode_documents(texts, **ALL)
+    finally:
+        pipeline.token_budget = old
+    assert same(together, alone)
+
+
+def test_threads_with_mixed_lengths_get_the_serial_results(encoder: Encoder) -> None:
+    texts = [make_text(i, i % 23) for i in range(250)]
+    limits = [5, 8, 13, 100]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", TruncationWarning)
+        expected = {n: encoder.encode_documents(texts, max_length=n, **ALL) for n in limits}
+        failed: list[int] = []
+
+        def work(limit: int) -> None:
+            result = encoder.encode_documents(texts, max_length=limit, **ALL)
+            if not same(result, expected[limit]):
+                failed.append(limit)
+
+        threads = [threading.Thread(target=work, args=(limit,)) for limit in limits * 4]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join()
+    assert failed == []
+
+
+def test_instructions_go_before_texts(tiny_m3: Path) -> None:
+    encoder = Encoder.from_pretrained(tiny_m3, query_instruction="q: ", document_instruction="d: ")
+    plain = encoder.with_options(query_instruction="", document_instruction="")
+    expected = plain.encode_queries(["q: panda", "d: panda"]).dense_vecs
+    np.testing.assert_allclose(
+        encoder.encode_queries(["panda"]).dense_vecs, expected[:1], atol=1e-6
+    )
+    documents = encoder.encode_documents(["panda"]).dense_vecs
+    np.testing.assert_allclose(documents, expected[1:], atol=1e-6)
+    assert "query_instruction='q: ', document_instruction='d: '" in repr(encoder)
+
+
+def test_prompts_of_the_checkpoint_are_used_and_switched_off(tmp_path: Path) -> None:
+    folder = tiny_checkpoint(tmp_path / "own")
+    prompts = {"prompts": {"query": "query: ", "passage": "passage: "}}
+    (folder / "config_sentence_transformers.json").write_text(json.dumps(prompts))
+    encoder = Encoder.from_pretrained(folder)
+    assert (encoder.query_instruction, encoder.document_instruction) == ("query: ", "passage: ")
+    off = Encoder.from_pretrained(folder, query_instruction="", document_instruction="")
+    assert (off.query_instruction, off.document_instruction) == ("", "")
+
+
+def test_a_bge_copy_gets_its_instruction(tmp_path: Path) -> None:
+    folder = tiny_checkpoint(tmp_path / "bge-base-en-v1.5", kind="bge")
+    encoder = Encoder.from_pretrained(folder)
+    assert encoder.query_instruction == "Represent this sentence for searching relevant passages: "
+    assert (encoder.document_instruction, encoder.max_length) == ("", 512)
+
+
+def test_truncate_dim_comes_before_normalising(encoder: Encoder) -> None:
+    short = encoder.with_options(truncate_dim=8)
+    whole = encoder.with_options(normalize=False).encode_documents(["panda bear"], **ALL)
+    cut = short.encode_documents(["panda bear"], **ALL)
+    expected = whole.dense_vecs[:, :8] / np.linalg.norm(whole.dense_vecs[:, :8])
+    np.testing.assert_allclose(cut.dense_vecs, expected, atol=1e-6)
+    vectors = whole.colbert_vecs[0][:, :8]
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    np.testing.assert_allclose(cut.colbert_vecs[0], vectors, atol=1e-6)
+    assert short.dimension == 8
+    for bad in (0, 33):
+        with pytest.raises(ValueError, match="vectors have 32 values"):
+            encoder.with_options(truncate_dim=bad)
+
+
+def test_mcls_averages_the_states_of_cls_tokens(encoder: Encoder, tiny_m3: Path) -> None:
+    text = make_text(3, 700)
+    ours = encoder.encode_documents([text, "panda"], mcls=True, **ALL)
+    plain = encoder.encode_documents(["panda"])
+    np.testing.assert_allclose(ours.dense_vecs[1], plain.dense_vecs[0], atol=1e-6)
+    reference = Reference(tiny_m3, "cls")
+    body = reference.tokenizer.encode(text, add_special_tokens=False).ids
+    row = [t for i in range(0, len(body), 256) for t in (0, *body[i : i + 256])] + [2]
+    assert row.count(0) > 2
+    with torch.inference_mode():
+        states = reference.model(input_ids=torch.tensor([row])).last_hidden_state[0]
+    markers = torch.tensor([token == 0 for token in row])
+    pooled = states[markers].mean(0)
+    np.testing.assert_allclose(ours.dense_vecs[0], pooled / pooled.norm(), atol=1e-5)
+    assert len(ours.colbert_vecs[0]) == len(body) + 1
+    head = reference.heads["colbert"]
+    vectors = states[~markers] @ head["weight"].T + head["bias"]
+    vectors /= vectors.norm(dim=-1, keepdim=True)
+    np.testing.assert_allclose(ours.colbert_vecs[0], vectors, atol=1e-5)
+
+
+def test_mcls_needs_cls_pooling(tiny_mean: Path) -> None:
+    encoder = Encoder.from_pretrained(tiny_mean)
+    with pytest.raises(ValueError, match="pools 'mean'"):
+        encoder.encode_documents(["a"], mcls=True)
+
+
+def test_cut_texts_are_warned_of_once(encoder: Encoder) -> None:
+    with pytest.warns(
+        TruncationWarning, match="2 of 3 texts were longer than max_length=6"
+    ) as seen:
+        encoder.encode_documents([make_text(1, 20), "a", make_text(2, 30)], max_length=6)
+    assert len(seen) == 1
+    assert Path(seen[0].filename).name == Path(__file__).name
+
+
+def test_empty_input_gives_empty_output(encoder: Encoder) -> None:
+    empty = encoder.encode_documents([], **ALL)
+    assert empty.dense_vecs.shape == (0, 32)
+    assert list(empty.lexical_weights) == []
+    assert empty.colbert_vecs.vectors.shape == (0, 32)
+    assert encoder.encode_documents(iter(["", " "]), **ALL).lexical_weights[0] == {}
+    assert all(value == [] for value in encoder.compute_score([]).values())
+
+
+def test_bad_calls_say_what_is_wrong(encoder: Encoder, tiny_dense: Path) -> None:
+    with pytest.raises(ValueError, match="nothing to compute"):
+        encoder.encode_documents(["a"], return_dense=False)
+    with pytest.raises(TypeError, match="text 1 is of type NoneType"):
+        encoder.encode_queries(["a", None])
+    with pytest.raises(TypeError, match="wrap a single text"):
+        encoder.encode_queries("a")
+    for limit in (2, 8193):
+        with pytest.raises(ValueError, match="from 3 to 8192"):
+            encoder.encode_documents(["a"], max_length=limit)
+    dense = Encoder.from_pretrained(tiny_dense)
+    with pytest.raises(MissingRepresentationError, match="colbert and sparse asked for"):
+        dense.encode_documents(["a"], **ALL)
+    with pytest.raises(MissingRepresentationError):
+        dense.compute_score([("a", "b")])
+    with pytest.raises(ValueError, match="none of 'cls'"):
+        Encoder.from_pretrained(tiny_dense, pooling="max")
+
+
+def test_compute_score_encodes_each_text_once(
+    encoder: Encoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    counted: list[int] = []
+    run = encoder.model.pipeline.run
+    monkeypatch.setattr(
+        encoder.model.pipeline,
+        "run",
+        lambda tokens, request: counted.append(len(tokens.lengths)) or run(tokens, request),
+    )
+    pairs = [("panda", "bear river"), ("panda", "мир"), ("city", "мир"), ("panda", "bear river")]
+    scores = encoder.compute_score(pairs, weights=(0.4, 0.2, 0.4))
+    assert counted == [2, 2]
+    assert all(len(values) == 4 and type(values[0]) is float for values in scores.values())
+    one = encoder.compute_score(pairs[1:2], weights=(0.4, 0.2, 0.4))
+    for key, values in one.items():
+        assert scores[key][1] == pytest.approx(values[0], abs=1e-6)
+    mixed = [
+        0.4 * d + 0.2 * s + 0.4 * c
+        for d, s, c in zip(scores["dense"], scores["sparse"], scores["colbert"], strict=True)
+    ]
+    assert scores["colbert+sparse+dense"] == pytest.approx(mixed, abs=1e-6)
+
+
+def test_decode_weights(encoder: Encoder) -> None:
+    token = encoder.model.tokenizer._raw.token_to_id
+    weights = {token("▁panda"): 0.5, str(token("panda")): 0.25, token("世"): 1.0}
+    assert encoder.decode_weights(weights) == {"panda": 0.5, "世": 1.0}
+
+
+def test_stream_equals_one_call_and_reads_no_further_ahead(encoder: Encoder) -> None:
+    texts = [make_text(i, i % 9) for i in range(50)]
+    taken = 0
+
+    def source() -> object:
+        nonlocal taken
+        for text in texts:
+            taken += 1
+            yield text
+
+    stream = encoder.encode_stream(source(), batch_size=8, **ALL)
+    parts = [next(stream)]
+    assert taken <= 24
+    parts += stream
+    assert [len(part) for part in parts] == [8] * 6 + [2]
+    assert same(Representations.concatenate(parts), encoder.encode_documents(texts, **ALL))
+    assert list(encoder.encode_stream([])) == []
+
+
+def test_stream_names_the_position_and_checks_its_options(encoder: Encoder) -> None:
+    with pytest.raises(TypeError, match="text 11 is of type int"):
+        list(encoder.encode_stream(["a"] * 11 + [7], batch_size=4))
+    with pytest.raises(ValueError, match="at least 1"):
+        encoder.encode_stream(["a"], batch_size=0)
+    with pytest.raises(ValueError, match="role must be"):
+        encoder.encode_stream(["a"], role="passage")
+
+
+async def test_async_forms_equal_the_blocking_ones_and_leave_the_loop_free(
+    encoder: Encoder,
+) -> None:
+    texts = [make_text(i, 60) for i in range(40)]
+    ticks = 0
+
+    async def tick() -> None:
+        nonlocal ticks
+        while True:
+            await asyncio.sleep(0)
+            ticks += 1
+
+    ticking = asyncio.create_task(tick())
+    results = await asyncio.gather(*(encoder.aencode_documents(texts, **ALL) for _ in range(4)))
+    query = await encoder.aencode_queries(texts[:1])
+    ticking.cancel()
+    expected = encoder.encode_documents(texts, **ALL)
+    assert all(same(result, expected) for result in results)
+    np.testing.assert_allclose(query.dense_vecs, expected.dense_vecs[:1], atol=1e-6)
+    assert ticks > 10
+
+
+def test_progress_bar_only_when_asked(encoder: Encoder, capsys: pytest.CaptureFixture) -> None:
+    encoder.encode_documents(["a", "b"])
+    assert capsys.readouterr() == ("", "")
+    encoder.encode_documents(["a", "b"], show_progress=True)
+    assert "2/2" in capsys.readouterr().err
+
+
+def test_close_and_context(tiny_m3: Path) -> None:
+    with Encoder.from_pretrained(tiny_m3) as encoder:
+        other = encoder.with_options(max_length=64)
+        encoder.encode_documents(["a"])
+    encoder.close()
+    assert other.closed
+    assert repr(encoder).endswith("closed)")
+    with pytest.raises(ClosedError, match="load it again"):
+        other.encode_documents(["a"])
+
+
+def test_shared_encoder_loads_once(tiny_m3: Path) -> None:
+    found: list[Encoder] = []
+    threads = [
+        threading.Thread(target=lambda: found.append(shared_encoder(tiny_m3))) for _ in range(8)
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len({id(encoder) for encoder in found}) == 1
+    other = shared_encoder(str(tiny_m3), query_instruction="q: ")
+    assert other is not found[0]
+    assert other.model is found[0].model
+    assert shared_encoder(tiny_m3, dtype="float32").model is not other.model
+    found[0].close()
+    assert not shared_encoder(tiny_m3).closed
+    with pytest.raises(TypeError):
+        shared_encoder(tiny_m3, no_such_option=1)
+
+
+def test_pickle_and_copy(encoder: Encoder) -> None:
+    short = encoder.with_options(truncate_dim=8, query_instruction="q: ")
+    again = pickle.loads(pickle.dumps(short))
+    assert again.options == short.options
+    left, right = (e.encode_queries(["panda"]).dense_vecs for e in (again, short))
+    np.testing.assert_allclose(left, right, atol=1e-6)
+    assert copy.deepcopy(short) is short
+    assert copy.copy(short) is short

@@ -1,0 +1,43 @@
+#!/usr/bin/env bash
+# Build the wheel and use it from a folder where the work tree cannot be imported by accident.
+#   bash tests/wheel_test.sh PYTHON     (an interpreter with the dependencies and `build`)
+set -euo pipefail
+python=$(realpath -s "$1")
+root=$(cd "$(dirname "$0")/.." && pwd)
+work=$(mktemp -d)
+trap 'rm -rf "$work"' EXIT
+"$python" -m build --wheel --outdir "$work" "$root" > "$work/build.log" || { cat "$work/build.log"; exit 1; }
+"$python" -m pip install --quiet --no-deps --target "$work/site" "$work"/*.whl
+cd "$work"
+# -I leaves out the current folder; the wheel's packages go before the editable install's.
+"$python" -I - "$work" <<'PY'
+import sys
+from pathlib import Path
+
+work = Path(sys.argv[1])
+sys.path.insert(0, str(work / "site"))
+import langchain_m3
+import llamaindex_m3
+import m3_core
+from m3_core.testing import tiny_checkpoint
+
+for package in (m3_core, langchain_m3, llamaindex_m3):
+    folder = Path(package.__file__).parent
+    assert folder.is_relative_to(work), f"{folder} is not the wheel's"
+    assert (folder / "py.typed").is_file(), f"{folder} lacks py.typed"
+folder = tiny_checkpoint(work / "tiny")
+texts = ["panda", "bear river"]
+vectors = m3_core.Encoder.from_pretrained(folder).encode_documents(texts).dense_lists()
+for embedding, call in (
+    (langchain_m3.M3Embeddings(model_name=str(folder)), "embed_documents"),
+    (llamaindex_m3.M3Embedding(model_name=str(folder)), "get_text_embedding_batch"),
+):
+    assert getattr(embedding, call)(texts) == vectors
+leaked = [name for name in ("core", "tests", "benchmarks", "demo") if (work / "site" / name).exists()]
+assert not leaked, f"the wheel ships {leaked}"
+PY
+# Without the frameworks the packages still import, and say what is missing when used.
+"$python" -m venv "$work/bare"
+"$work/bare/bin/python" -m pip install --quiet --no-deps --disable-pip-version-check "$work"/*.whl
+"$work/bare/bin/python" -c "import m3_core, langchain_m3, llamaindex_m3; print(m3_core.__version__)"
+echo "wheel test passed"
