@@ -109,7 +109,7 @@ def top(scores: NDArray[np.float32], k: int) -> list[tuple[str, float]]:
 
 
 def by_columns(matrix: csc_array, tokens: NDArray[np.int32], weights: NDArray[np.float32]):
-    """Scipy's best case: only the query's columns, put together from slices."""
+    """scipy's best case: only the query's columns, put together from slices."""
     parts = [slice(matrix.indptr[token], matrix.indptr[token + 1]) for token in tokens]
     offsets = np.cumsum([0] + [part.stop - part.start for part in parts])
     small = csc_array(
