@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from m3_core.encoder import Encoder
     from m3_core.errors import M3Error
+    from m3_core.index import LexicalIndex
     from m3_core.registry import shared_encoder
     from m3_core.representations import LexicalWeights, MultiVectors, Representations
 
@@ -18,6 +19,7 @@ __version__ = "0.1.0"
 
 __all__ = [
     "Encoder",
+    "LexicalIndex",
     "LexicalWeights",
     "M3Error",
     "MultiVectors",
@@ -28,6 +30,7 @@ __all__ = [
 
 _HOMES = {
     "Encoder": "m3_core.encoder",
+    "LexicalIndex": "m3_core.index",
     "LexicalWeights": "m3_core.representations",
     "M3Error": "m3_core.errors",
     "MultiVectors": "m3_core.representations",

@@ -13,6 +13,7 @@ Arguments that can never work (a negative length, a text that is no string) rais
     ├── DeviceError
     ├── OutOfMemoryError
     ├── NonFiniteError
+    ├── IndexFileError
     └── ClosedError
 """
 
@@ -57,6 +58,10 @@ class OutOfMemoryError(M3Error):
 
 class NonFiniteError(M3Error):
     """The model's output for some texts holds NaN or infinity."""
+
+
+class IndexFileError(M3Error):
+    """A file holds no lexical index, a damaged one, or one made with another model."""
 
 
 class ClosedError(M3Error):
