@@ -78,7 +78,8 @@ def main() -> None:
     parser.add_argument("--texts", type=Path, required=True, help="folder with texts.jsonl.gz")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--languages", nargs="+", default=["en", "de", "es", "zh", "ru", "hi"])
-    parser.add_argument("--count", type=int, default=20_000, help="pairs a language")
+    parser.add_argument("--count", type=int, default=20_000, help="passages a language")
+    parser.add_argument("--queries", type=int, default=1, help="a passage")
     parser.add_argument("--noise", type=int, default=6, help="words of other passages at most")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
@@ -96,9 +97,10 @@ def main() -> None:
         others = [word for some in words[:: max(len(words) // 2000, 1)] for word in some]
         with (arguments.out / f"{lang}.jsonl").open("w", encoding="utf-8") as lines:
             for text, own in zip(passages, words, strict=True):
-                asked = query(rng, own, others, lang, arguments.noise)
-                row = {"query": asked, "pos": [text], "neg": []}
-                lines.write(json.dumps(row, ensure_ascii=False) + "\n")
+                for _ in range(arguments.queries):
+                    asked = query(rng, own, others, lang, arguments.noise)
+                    row = {"query": asked, "pos": [text], "neg": []}
+                    lines.write(json.dumps(row, ensure_ascii=False) + "\n")
 
 
 if __name__ == "__main__":
