@@ -12,7 +12,7 @@ from m3_core.scoring import pair_scores
 from m3_core.texts import check_pairs, distinct
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Iterable, Iterator, Sequence
     from pathlib import Path
 
     import torch
@@ -319,22 +319,6 @@ class Encoder(EncoderBase):
             weights,
         )
         return {key: value.tolist() for key, value in scores.items()}
-
-    def decode_weights(self, weights: Mapping[int, float]) -> dict[str, float]:
-        """Show lexical weights with token texts in place of ids.
-
-        Args:
-            weights: ``{token id: weight}``; FlagEmbedding's string keys will do.
-
-        Returns:
-            ``{token text: weight}``. Where two ids have the same text (one at the start of a
-            word, one within), the larger weight stands.
-        """
-        decoded: dict[str, float] = {}
-        for token_id, weight in weights.items():
-            text = self.model.tokenizer.id_to_token(int(token_id))
-            decoded[text] = max(float(weight), decoded.get(text, 0.0))
-        return decoded
 
     def __enter__(self) -> Encoder:
         return self

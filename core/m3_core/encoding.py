@@ -15,7 +15,7 @@ from m3_core.pipeline import Request
 from m3_core.texts import check_texts
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     import torch
 
@@ -107,6 +107,22 @@ class EncoderBase:
     def close(self) -> None:
         """Let go of the network and its memory; further calls raise ``ClosedError``."""
         self.model.close()
+
+    def decode_weights(self, weights: Mapping[int, float]) -> dict[str, float]:
+        """Show lexical weights with token texts in place of ids.
+
+        Args:
+            weights: ``{token id: weight}``; FlagEmbedding's string keys will do.
+
+        Returns:
+            ``{token text: weight}``. Where two ids have the same text (one at the start of a
+            word, one within), the larger weight stands.
+        """
+        decoded: dict[str, float] = {}
+        for token_id, weight in weights.items():
+            text = self.model.tokenizer.id_to_token(int(token_id))
+            decoded[text] = max(float(weight), decoded.get(text, 0.0))
+        return decoded
 
     async def run_async(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Run a blocking function in the encoder's few threads, with the caller's context."""
