@@ -319,9 +319,3 @@ class Encoder(EncoderBase):
             weights,
         )
         return {key: value.tolist() for key, value in scores.items()}
-
-    def __enter__(self) -> Encoder:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 P = ParamSpec("P")
 T = TypeVar("T")
+E = TypeVar("E", bound="EncoderBase")
 Role = Literal["query", "document"]
 
 # M3-Embedding (arXiv 2402.03216), "Multiple CLS": one CLS before every 256 tokens.
@@ -123,6 +124,12 @@ class EncoderBase:
             text = self.model.tokenizer.id_to_token(int(token_id))
             decoded[text] = max(float(weight), decoded.get(text, 0.0))
         return decoded
+
+    def __enter__(self: E) -> E:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     async def run_async(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
         """Run a blocking function in the encoder's few threads, with the caller's context."""
