@@ -9,11 +9,17 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from langchain_m3.bge_reranker import BGEReranker
+    from langchain_m3.cascade import M3CascadeReranker
     from langchain_m3.embeddings import M3Embeddings
 
-__all__ = ["M3Embeddings"]
+__all__ = ["BGEReranker", "M3CascadeReranker", "M3Embeddings"]
 
-_HOMES = {"M3Embeddings": "langchain_m3.embeddings"}
+_HOMES = {
+    "BGEReranker": "langchain_m3.bge_reranker",
+    "M3CascadeReranker": "langchain_m3.cascade",
+    "M3Embeddings": "langchain_m3.embeddings",
+}
 
 
 def __getattr__(name: str) -> Any:
