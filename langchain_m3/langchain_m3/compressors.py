@@ -82,6 +82,10 @@ class ScoringCompressor(BaseDocumentCompressor):
         """Positions of the texts to keep, best first, each with its entries in the metadata."""
 
     def _ranked(self, documents: Sequence[Document], query: str) -> list[Document]:
+        if not isinstance(documents, Sequence) or not all(
+            isinstance(document, Document) for document in documents
+        ):
+            raise TypeError(f"documents must be a list of Document; got {documents!r:.80}")
         scored = self._scored(query, [document.page_content for document in documents])
         return [
             documents[i].model_copy(update={"metadata": {**documents[i].metadata, **scores}})

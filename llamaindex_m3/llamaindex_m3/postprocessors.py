@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -41,7 +41,7 @@ class ScoringPostprocessor(BaseNodePostprocessor):
     def _postprocess_nodes(
         self, nodes: list[NodeWithScore], query_bundle: QueryBundle | None = None
     ) -> list[NodeWithScore]:
-        query = self._query(query_bundle)
+        query = self._query(nodes, query_bundle)
         if not nodes:
             return []
         with self._events(query, nodes) as kept:
@@ -51,7 +51,7 @@ class ScoringPostprocessor(BaseNodePostprocessor):
     async def _apostprocess_nodes(
         self, nodes: list[NodeWithScore], query_bundle: QueryBundle | None = None
     ) -> list[NodeWithScore]:
-        query = self._query(query_bundle)
+        query = self._query(nodes, query_bundle)
         if not nodes:
             return []
         with self._events(query, nodes) as kept:
@@ -80,7 +80,11 @@ class ScoringPostprocessor(BaseNodePostprocessor):
             own.excluded_llm_metadata_keys = [*own.excluded_llm_metadata_keys, RETRIEVAL_SCORE]
         return NodeWithScore(node=own, score=score)
 
-    def _query(self, query_bundle: QueryBundle | None) -> str:
+    def _query(self, nodes: list[NodeWithScore], query_bundle: QueryBundle | None) -> str:
+        if not isinstance(nodes, Sequence) or not all(
+            isinstance(node, NodeWithScore) for node in nodes
+        ):
+            raise TypeError(f"nodes must be a list of NodeWithScore; got {nodes!r:.80}")
         if query_bundle is None:
             raise ValueError(f"{self.class_name()} needs the query: pass query_bundle or query_str")
         return query_bundle.query_str

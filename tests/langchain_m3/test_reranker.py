@@ -101,6 +101,9 @@ def test_bad_input(folder, core):
     for pairs in (None, [None], ["text"], [("a", "b", "c")]):
         with pytest.raises(TypeError, match="pair"):
             reranker.score(pairs)
+    for documents in (None, "text", ["text"]):
+        with pytest.raises(TypeError, match="documents must be a list of Document"):
+            reranker.compress_documents(documents, QUERY)
     with pytest.raises(ValidationError):
         BGEReranker(reranker=core, top_k=3)
     with pytest.raises(ValidationError):

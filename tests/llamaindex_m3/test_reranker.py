@@ -55,6 +55,10 @@ def test_scores_are_the_cores(folder, core, nodes):
     assert reranker.postprocess_nodes([], query_str=QUERY) == []
     with pytest.raises(ValueError, match="needs the query"):
         reranker.postprocess_nodes(nodes)
+    with pytest.raises(TypeError, match="nodes must be a list of NodeWithScore"):
+        reranker.postprocess_nodes(None, query_str=QUERY)
+    with pytest.raises(TypeError, match="nodes must be a list of NodeWithScore"):
+        reranker.postprocess_nodes([node.node for node in nodes], query_str=QUERY)
 
 
 async def test_async_equals_sync(core, nodes):
