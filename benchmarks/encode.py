@@ -74,7 +74,9 @@ def operations(shape: str, lengths: list[int]) -> float:
     return layers * each + sum(2 * width * width * n for n in lengths)
 
 
-def flag_embedding(folder: Path, device: str, dtype: str, limit: int) -> tuple[Call, Call] | None:
+def flag_embedding(
+    folder: Path, device: str, dtype: str, limit: int, batch_size: int
+) -> tuple[Call, Call] | None:
     try:
         from FlagEmbedding import BGEM3FlagModel
     except ImportError:
@@ -84,6 +86,7 @@ def flag_embedding(folder: Path, device: str, dtype: str, limit: int) -> tuple[C
         use_fp16=dtype == "float16",
         use_bf16=dtype == "bfloat16",
         devices=device,
+        batch_size=batch_size,
         query_max_length=limit,
         passage_max_length=limit,
     )
@@ -126,7 +129,7 @@ def report(
     device = args.device
     encoders: dict[str, Call] = {}
     scorers: dict[str, Call] = {}
-    peers = flag_embedding(folder, device, args.peer_dtype, args.max_length)
+    peers = flag_embedding(folder, device, args.peer_dtype, args.max_length, args.peer_batch_size)
     if peers:
         encoders["FlagEmbedding"], scorers["FlagEmbedding"] = peers
     other = sentence_transformers(folder, device, args.peer_dtype)
@@ -171,21 +174,22 @@ def main() -> None:
     parser.add_argument("--shape", choices=SHAPES, default="base")
     parser.add_argument("--dtypes", nargs="+", default=["float32"], help="ours")
     parser.add_argument("--peer-dtype", default="float32", help="the peers'")
+    parser.add_argument("--peer-batch-size", type=int, default=256, help="FlagEmbedding's own")
     parser.add_argument("--rounds", type=int, default=3)
-    parser.add_argument("--scale", type=int, default=1, help="times as many texts")
+    parser.add_argument("--scale", type=float, default=1.0, help="times as many texts")
     parser.add_argument("--max-length", type=int, default=512)
     parser.add_argument("--only", nargs="+")
     args = parser.parse_args()
     warnings.simplefilter("ignore")
     sample = {
-        "paragraphs": sample_texts(args.tokenizer, 91, 0.5, 192 * args.scale, 1),
-        "mix": sample_texts(args.tokenizer, 120, 0.5, 24 * args.scale, 2)
-        + sample_texts(args.tokenizer, 12, 0.4, 120 * args.scale, 3),
+        "paragraphs": sample_texts(args.tokenizer, 91, 0.5, int(192 * args.scale), 1),
+        "mix": sample_texts(args.tokenizer, 120, 0.5, int(24 * args.scale), 2)
+        + sample_texts(args.tokenizer, 12, 0.4, int(120 * args.scale), 3),
         "compute_score": sample_texts(args.tokenizer, 12, 0.1, 1, 4)
         + sample_texts(args.tokenizer, 91, 0.5, 32, 5),
     }
     if args.device == "cuda":
-        sample["long"] = sample_texts(args.tokenizer, 400, 0.3, 96 * args.scale, 6)
+        sample["long"] = sample_texts(args.tokenizer, 400, 0.3, int(96 * args.scale), 6)
     texts = {name: chosen for name, chosen in sample.items() if name in (args.only or sample)}
     name = torch.cuda.get_device_name() if args.device == "cuda" else platform.processor()
     facts = {"device": name, "threads": torch.get_num_threads(), "torch": torch.__version__}

@@ -2,7 +2,8 @@
 
 python demo/demo.py
 
-The model is ``$M3_MODEL``: a hub repository (by default BAAI/bge-m3) or a local folder.
+The model is ``$M3_MODEL``: by default m3-tiny, which comes with the package; a hub repository such
+as BAAI/bge-m3 or a local folder otherwise.
 """
 
 from __future__ import annotations
@@ -91,13 +92,13 @@ def report(queries: list[dict], found: list[list[str]]) -> None:
 
 
 def main() -> None:
-    name = os.environ.get("M3_MODEL", "BAAI/bge-m3")
+    name = os.environ.get("M3_MODEL", "m3-tiny")
     try:
         encoder = shared_encoder(name)
     except CheckpointNotFoundError:
         print(
             f"The model {name!r} is no local folder and no hub can be reached: "
-            "run M3_MODEL=/path/to/bge-m3 make demo"
+            "run M3_MODEL=/path/to/bge-m3 make demo, or leave M3_MODEL away"
         )
         return
     corpus = json.loads((Path(__file__).parent / "corpus.json").read_text(encoding="utf-8"))

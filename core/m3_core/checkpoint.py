@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 Pooling = Literal["cls", "mean", "last"]
 
+PACKAGED: Mapping[str, Path] = {"m3-tiny": Path(__file__).parent / "models" / "m3-tiny"}
+
 _CONFIG_FILES = ["*.json", "*.model", "*.txt", "1_Pooling/*", "*_linear.*"]
 _WEIGHT_FILES = {"safetensors": ["*.safetensors"], "bin": ["pytorch_model*.bin*"]}
 _OTHER_RUNTIMES = ["onnx/*", "openvino/*", "*.onnx", "*.gguf", "flax*", "tf_*", "rust_*", "imgs/*"]
@@ -68,7 +70,8 @@ def locate(
     """Return the local folder of a checkpoint, downloading it if it is a hub repository.
 
     Args:
-        name: A local folder, or a repository such as ``"BAAI/bge-m3"``.
+        name: A local folder, a repository such as ``"BAAI/bge-m3"``, or ``"m3-tiny"``, which
+            comes with this package.
         revision: Branch, tag or commit of the repository.
         cache_folder: Where downloads are kept; the hub's own default if ``None``.
         token: Access token, or ``False`` to send none.
@@ -84,6 +87,8 @@ def locate(
     if path.is_dir():
         return path
     text = str(name)
+    if text in PACKAGED:
+        return PACKAGED[text]
     if path.is_absolute() or text.startswith((".", "~")) or text.count("/") > 1:
         raise CheckpointNotFoundError(
             f"checkpoint {text!r} looks like a path, but there is no such folder: "

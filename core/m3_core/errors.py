@@ -8,12 +8,14 @@ Arguments that can never work (a negative length, a text that is no string) rais
     │   ├── CheckpointNotFoundError
     │   ├── CorruptCheckpointError
     │   ├── MissingHeadError
+    │   ├── SavingError
     │   └── UnsupportedModelError
     ├── MissingRepresentationError
     ├── DeviceError
     ├── OutOfMemoryError
     ├── NonFiniteError
     ├── IndexFileError
+    ├── TrainingDataError
     └── ClosedError
 """
 
@@ -38,6 +40,10 @@ class CorruptCheckpointError(CheckpointError):
 
 class MissingHeadError(CheckpointError):
     """A checkpoint has one of the two M3 heads, or none where the model is known to have them."""
+
+
+class SavingError(CheckpointError):
+    """A checkpoint could not be written; what was there before is as it was."""
 
 
 class UnsupportedModelError(CheckpointError):
@@ -66,3 +72,7 @@ class IndexFileError(M3Error):
 
 class ClosedError(M3Error):
     """The object was used after ``close()``."""
+
+
+class TrainingDataError(M3Error):
+    """A training file is absent, empty, or holds a line that is not an example."""

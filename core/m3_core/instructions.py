@@ -49,7 +49,7 @@ LLM_EMBEDDER_TASKS: Mapping[str, tuple[str, str]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class KnownModel:
-    """What BAAI says of a model.
+    """What its makers say of a model.
 
     Attributes:
         kind: Encoder with three representations, dense encoder, or kind of reranker.
@@ -69,6 +69,7 @@ class KnownModel:
 
 
 KNOWN_MODELS: Mapping[str, KnownModel] = {
+    "m3-tiny": KnownModel(kind="m3", max_length=512, pooling="mean"),
     "bge-m3": KnownModel(kind="m3", max_length=8192),
     "bge-m3-unsupervised": KnownModel(kind="dense", max_length=8192),
     "bge-m3-retromae": KnownModel(kind="dense", max_length=8192),

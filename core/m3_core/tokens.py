@@ -133,6 +133,10 @@ class Tokenizer:
         first = len(self.prefix) + len(inner)
         return tuple(pair[first : len(pair) - len(self.suffix) - len(inner)])
 
+    def ids_of_tokens(self) -> dict[str, int]:
+        """Every token of the vocabulary, as it is written there, and its id."""
+        return dict(self._raw.get_vocab(with_added_tokens=True))
+
     def content_ids(self, texts: Sequence[str], limit: int) -> list[list[int]]:
         """Token ids without special tokens, complete up to ``limit`` and perhaps one beyond.
 

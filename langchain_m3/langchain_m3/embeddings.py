@@ -2,16 +2,12 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
-
 from langchain_core.embeddings import Embeddings
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
 
-if TYPE_CHECKING:
-    from m3_core import Encoder
+from langchain_m3.options import EncoderFields
 
 
-class M3Embeddings(BaseModel, Embeddings):
+class M3Embeddings(EncoderFields, Embeddings):
     """Embed queries and documents with a BGE encoder.
 
     The model is loaded once a process for all objects with the same options. Safe under threads;
@@ -24,50 +20,21 @@ class M3Embeddings(BaseModel, Embeddings):
             vectors = embeddings.embed_documents(["Pandas eat bamboo."])
     """
 
-    model_config = ConfigDict(extra="forbid", protected_namespaces=(), frozen=True)
-
-    model_name: str = "BAAI/bge-m3"
-    """Local folder or hub repository."""
-    revision: str | None = None
-    """Branch, tag or commit of the repository."""
-    device: str | None = None
-    """``"cpu"``, ``"cuda"``, ``"mps"``; by default the best there is."""
-    dtype: str = "auto"
-    """Data type of the network; ``"float32"`` gives reference numbers."""
-    max_length: int | None = None
-    """Tokens a text at most; by default what the model allows."""
-    query_instruction: str | None = None
-    """Put before queries; by default the model's own, ``""`` for none."""
-    document_instruction: str | None = None
-    """Put before documents, likewise."""
     truncate_dim: int | None = None
     """Keep so many leading values of each vector (Matryoshka)."""
     normalize: bool = True
     """Scale vectors to length 1."""
-    cache_folder: str | None = None
-    """Where downloads are kept."""
-    token: str | None = Field(default=None, repr=False, exclude=True)
-    """Access token of the hub."""
-    local_files_only: bool = False
-    """Ask no server."""
-    trust_remote_code: bool = False
-    """Run model code that the checkpoint brings."""
-    show_progress: bool = False
-    """Show a progress bar while documents are embedded."""
-    encoder: Any = Field(default=None, repr=False, exclude=True)
-    """An ``m3_core.Encoder`` that is loaded already; the options above then say nothing of it."""
 
-    _encoder: Any = PrivateAttr()
+    @property
+    def cache_namespace(self) -> str:
+        """Name of everything that changes the vectors, for ``CacheBackedEmbeddings``.
 
-    def model_post_init(self, _: Any) -> None:
-        """Load the model, or take the one that was given."""
-        from m3_core.registry import adapter_encoder
+        Equal wherever the same checkpoint is used with the same options: weights, maximum length,
+        instructions, pooling, truncation and normalisation count; device and data type do not.
+        """
+        from m3_core.fingerprint import encoder_fingerprint
 
-        self._encoder = adapter_encoder(
-            self.encoder,
-            self.model_name,
-            {name: getattr(self, name) for name in self.model_fields_set},
-        )
+        return encoder_fingerprint(self._model, self.parts, queries=True)
 
     def embed_documents(self, texts: list[str]) -> list[list[float]]:
         """Embed documents.
@@ -89,7 +56,7 @@ class M3Embeddings(BaseModel, Embeddings):
         Returns:
             Its vector, as Python floats.
         """
-        return self._model.encode_queries([text]).dense_lists()[0]
+        return self._source.queries([text]).dense_lists()[0]
 
     async def aembed_documents(self, texts: list[str]) -> list[list[float]]:
         """Embed documents off the event loop.
@@ -111,12 +78,7 @@ class M3Embeddings(BaseModel, Embeddings):
         Returns:
             Its vector, as Python floats.
         """
-        return (await self._model.aencode_queries([text])).dense_lists()[0]
-
-    @property
-    def _model(self) -> Encoder:
-        encoder: Encoder = self._encoder
-        return encoder
+        return (await self._source.aqueries([text])).dense_lists()[0]
 
     def _encode_documents(self, texts: list[str]) -> list[list[float]]:
-        return self._model.encode_documents(texts, show_progress=self.show_progress).dense_lists()
+        return self._source.documents(texts, show_progress=self.show_progress).dense_lists()

@@ -1,0 +1,106 @@
+"""Checks of what users give to searches and collections."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Mapping
+from typing import Any
+
+import numpy as np
+
+Filter = Mapping[str, Any] | Callable[[Mapping[str, Any]], bool]
+
+
+def check_count(name: str, number: Any) -> int:
+    """Check a number of documents.
+
+    Args:
+        name: What the argument is called.
+        number: Its value.
+
+    Returns:
+        The number.
+
+    Raises:
+        TypeError: It is no whole number.
+        ValueError: It is below 1.
+
+    Example:
+        >>> check_count("k", 0)
+        Traceback (most recent call last):
+        ...
+        ValueError: k must be at least 1; got 0
+    """
+    if isinstance(number, bool) or not isinstance(number, (int, np.integer)):
+        raise TypeError(f"{name} must be a whole number; got {number!r}")
+    if number < 1:
+        raise ValueError(f"{name} must be at least 1; got {number}")
+    return int(number)
+
+
+def check_ids(ids: Iterable[Any]) -> list[str]:
+    """Check that ids are strings.
+
+    Args:
+        ids: A list or another iterable.
+
+    Returns:
+        The ids as a list.
+
+    Raises:
+        TypeError: An id is none, or all are one string.
+
+    Example:
+        >>> check_ids(("a", "b"))
+        ['a', 'b']
+    """
+    if isinstance(ids, (str, bytes)):
+        raise TypeError(f"ids must be a list of strings; got {ids!r}")
+    checked = list(ids)
+    for one in checked:
+        if not isinstance(one, str):
+            raise TypeError(f"ids must be strings; got {one!r} of {type(one).__name__}")
+    return checked
+
+
+def check_distinct(ids: Collection[str]) -> None:
+    """Check that no id comes twice.
+
+    Args:
+        ids: The ids.
+
+    Raises:
+        ValueError: One does.
+
+    Example:
+        >>> check_distinct(["a", "b"])
+    """
+    seen: set[str] = set()
+    for one in ids:
+        if one in seen:
+            raise ValueError(f"id {one!r} comes more than once in one call")
+        seen.add(one)
+
+
+def metadata_test(where: Filter) -> Callable[[Mapping[str, Any]], bool]:
+    """Make a test of metadata from a filter.
+
+    Args:
+        where: Values that metadata must have, or a function of the metadata.
+
+    Returns:
+        A function that says whether metadata pass.
+
+    Raises:
+        TypeError: It is neither.
+
+    Example:
+        >>> test = metadata_test({"language": "de"})
+        >>> test({"language": "de", "page": 3}), test({})
+        (True, False)
+    """
+    if callable(where):
+        return where
+    if not isinstance(where, Mapping):
+        raise TypeError(f"a filter is a mapping or a function; got {type(where).__name__}")
+    absent = object()
+    return lambda metadata: all(metadata.get(key, absent) == v for key, v in where.items())

@@ -1,0 +1,68 @@
+"""Several rankings of the same documents made into one."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from m3_core.scoring import reciprocal_rank_fusion
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+Fusion = Literal["weights", "rrf"]
+
+
+@dataclass(frozen=True, slots=True)
+class Found:
+    """A document that a search found.
+
+    Attributes:
+        id: Its id.
+        text: Its text.
+        metadata: What was stored with it; a copy.
+        score: What results are sorted by.
+        scores: The scores it was made of, by representation; a document that is outside the
+            candidates of a ranking lacks that ranking's score only where fusion is by rank.
+    """
+
+    id: str
+    text: str
+    metadata: dict[str, Any]
+    score: float
+    scores: dict[str, float]
+
+
+def fuse(
+    rankings: Mapping[str, Mapping[str, float]], shares: Mapping[str, float], fusion: Fusion
+) -> list[tuple[str, float]]:
+    """Merge rankings by weighted scores or by ranks.
+
+    Args:
+        rankings: By name, ``{id: score}``, best first.
+        shares: A weight for each name; rankings with the weight 0 are left out.
+        fusion: ``"weights"``: weighted mean of the scores, an absent one counting 0.
+            ``"rrf"``: weighted reciprocal ranks.
+
+    Returns:
+        Ids and scores, best first.
+
+    Raises:
+        ValueError: All weights are 0.
+
+    Example:
+        >>> fuse({"x": {"a": 1.0, "b": 0.5}, "y": {"b": 1.0}}, {"x": 0.5, "y": 0.5}, "weights")
+        [('b', 0.75), ('a', 0.5)]
+    """
+    used = [name for name in rankings if shares[name] > 0]
+    if not used:
+        raise ValueError("the weights of all scores that are there are 0")
+    if fusion == "rrf":
+        orders = [list(rankings[name]) for name in used]
+        return reciprocal_rank_fusion(orders, weights=[shares[name] for name in used])
+    total = sum(shares[name] for name in used)
+    sums: dict[str, float] = {}
+    for name in used:
+        for one, score in rankings[name].items():
+            sums[one] = sums.get(one, 0.0) + shares[name] / total * score
+    return sorted(sums.items(), key=lambda pair: -pair[1])

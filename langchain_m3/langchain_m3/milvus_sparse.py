@@ -1,0 +1,80 @@
+"""M3's lexical weights as the sparse embeddings of langchain-milvus."""
+
+from __future__ import annotations
+
+from langchain_milvus.utils.sparse import BaseSparseEmbedding
+
+from langchain_m3.options import EncoderFields
+from m3_core.converters import to_milvus
+from m3_core.representations import LexicalWeights, Representations
+
+
+class M3MilvusSparseEmbeddings(EncoderFields, BaseSparseEmbedding):
+    """Lexical weights for ``Milvus(embedding_function=[M3Embeddings(), ...])``.
+
+    Beside ``M3Embeddings`` over the same model, each text goes through the network once: both
+    share recent encodings. To keep all weights, have ``drop_ratio_build`` 0 in the index of the
+    sparse field, with the metric ``IP``.
+
+    Example:
+        .. code-block:: python
+
+            store = Milvus.from_texts(
+                texts,
+                [M3Embeddings(), M3MilvusSparseEmbeddings()],
+                vector_field=["dense", "sparse"],
+                connection_args={"uri": "m3.db"},
+            )
+    """
+
+    parts = ("sparse",)
+
+    def embed_documents(self, texts: list[str]) -> list[dict[int, float]]:
+        """Weigh documents.
+
+        Args:
+            texts: The documents.
+
+        Returns:
+            One ``{token id: weight}`` a document.
+        """
+        return _rows(self._source.documents(texts, show_progress=self.show_progress))
+
+    def embed_query(self, query: str) -> dict[int, float]:
+        """Weigh a query.
+
+        Args:
+            query: The query.
+
+        Returns:
+            Its ``{token id: weight}``.
+        """
+        return _rows(self._source.queries([query]))[0]
+
+    async def aembed_documents(self, texts: list[str]) -> list[dict[int, float]]:
+        """Do ``embed_documents`` off the event loop.
+
+        Args:
+            texts: The documents.
+
+        Returns:
+            One ``{token id: weight}`` a document.
+        """
+        return await self._model.run_async(self.embed_documents, texts)
+
+    async def aembed_query(self, query: str) -> dict[int, float]:
+        """Do ``embed_query`` off the event loop.
+
+        Args:
+            query: The query.
+
+        Returns:
+            Its ``{token id: weight}``.
+        """
+        return await self._model.run_async(self.embed_query, query)
+
+
+def _rows(reps: Representations) -> list[dict[int, float]]:
+    weights = reps.lexical_weights
+    assert isinstance(weights, LexicalWeights)
+    return [to_milvus(text) for text in weights]

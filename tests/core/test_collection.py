@@ -1,0 +1,215 @@
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+from tests.conftest import make_text
+
+from m3_core import Encoder
+from m3_core.adapter import AdapterEncoder
+from m3_core.collection import DocumentCollection
+from m3_core.errors import IndexFileError
+from m3_core.index import LexicalIndex
+from m3_core.scoring import dense_scores, hybrid_scores, lexical_scores, maxsim_scores
+
+ALL = ("dense", "sparse", "colbert")
+TEXTS = [make_text(i, 3 + i % 7) for i in range(40)]
+IDS = [f"id{i}" for i in range(40)]
+QUERY = "panda bear Stadt мир"
+
+
+def make(encoder: Encoder, parts=ALL) -> DocumentCollection:
+    collection = DocumentCollection(AdapterEncoder(encoder, parts))
+    metadatas = [{"even": i % 2 == 0, "number": i} for i in range(40)]
+    assert collection.add(TEXTS, metadatas, IDS) == IDS
+    return collection
+
+
+def ids(found) -> list[str]:
+    return [one.id for one in found]
+
+
+@pytest.fixture(scope="module")
+def reps(encoder: Encoder):
+    wanted = {"return_sparse": True, "return_colbert_vecs": True}
+    return encoder.encode_queries([QUERY], **wanted), encoder.encode_documents(TEXTS, **wanted)
+
+
+@pytest.mark.parametrize("weights", [(1, 0.3, 1), (0, 1, 1), (1, 0, 0)])
+def test_hybrid_is_brute_force_with_the_same_weights(encoder, reps, weights) -> None:
+    found = make(encoder).search(QUERY, 40, weights=weights)
+    expected = hybrid_scores(*reps, weights)[0]
+    assert len(found) == 40
+    for one in found:
+        row = IDS.index(one.id)
+        # Multi-vectors are stored in float16.
+        assert one.score == pytest.approx(expected[row], abs=2e-3)
+        assert one.text == TEXTS[row]
+        assert one.metadata["number"] == row
+        assert set(one.scores) == set(ALL)
+    assert [one.score for one in found] == sorted((one.score for one in found), reverse=True)
+
+
+def test_each_score_is_the_cores(encoder, reps) -> None:
+    queries, documents = reps
+    dense = dense_scores(queries.dense_vecs, documents.dense_vecs)[0]
+    sparse = lexical_scores(queries.lexical_weights, documents.lexical_weights)[0]
+    late = maxsim_scores(queries.colbert_vecs, documents.colbert_vecs)[0]
+    for one in make(encoder).search(QUERY, 5):
+        row = IDS.index(one.id)
+        assert one.scores["dense"] == pytest.approx(dense[row], abs=1e-5)
+        assert one.scores["sparse"] == pytest.approx(sparse[row], abs=1e-5)
+        assert one.scores["colbert"] == pytest.approx(late[row], abs=2e-3)
+
+
+def test_few_candidates_are_the_best_of_each_ranking(encoder, reps) -> None:
+    found = make(encoder, ("dense", "sparse")).search(QUERY, 1, fetch_k=1)
+    dense = dense_scores(reps[0].dense_vecs, reps[1].dense_vecs)[0]
+    sparse = lexical_scores(reps[0].lexical_weights, reps[1].lexical_weights)[0]
+    candidates = {int(dense.argmax()), int(sparse.argmax())}
+    best = max(candidates, key=lambda row: dense[row] + 0.3 * sparse[row])
+    assert ids(found) == [IDS[best]]
+
+
+def test_rank_fusion_counts_ranks(encoder, reps) -> None:
+    found = make(encoder, ("dense", "sparse")).search(
+        QUERY, 40, fusion="rrf", weights=(1, 1, 0), fetch_k=40
+    )
+    dense = dense_scores(reps[0].dense_vecs, reps[1].dense_vecs)[0]
+    sparse = lexical_scores(reps[0].lexical_weights, reps[1].lexical_weights)[0]
+    for one in found:
+        row = IDS.index(one.id)
+        expected = 0.5 / (60 + 1 + int((dense > dense[row]).sum()))
+        if sparse[row] > 0:
+            expected += 0.5 / (60 + 1 + int((sparse > sparse[row]).sum()))
+        assert one.score == pytest.approx(expected, rel=0.02)
+
+
+def test_sparse_alone_finds_only_shared_tokens(encoder, reps) -> None:
+    found = make(encoder, ("sparse",)).search(QUERY, 100)
+    expected = lexical_scores(reps[0].lexical_weights, reps[1].lexical_weights)[0]
+    order = [IDS[row] for row in np.argsort(-expected, kind="stable") if expected[row] > 0]
+    assert ids(found) == order
+
+
+@pytest.mark.parametrize("parts", [("sparse",), ("dense", "sparse"), ALL])
+def test_filters_delete_upsert_save_and_load(encoder, tmp_path, parts) -> None:
+    collection = make(encoder, parts)
+    found = collection.search(QUERY, 40, where={"even": True})
+    assert found
+    assert all(one.metadata["even"] for one in found)
+    assert collection.search(QUERY, 5, where={"even": "yes"}) == []
+    assert collection.search(QUERY, 5, where=lambda metadata: False) == []
+    assert ids(collection.search(QUERY, 5, where=lambda m: m["number"] == 0)) in (["id0"], [])
+    first = found[0]
+    first.metadata["even"] = "changed"
+    assert collection.get([first.id])[0][2]["even"] is True
+    assert collection.delete(["id0", "no such id", *IDS[10:30]]) == 21
+    collection.add(["panda"], [{"new": 1}], [first.id])
+    assert collection.get([first.id, "id0"]) == [(first.id, "panda", {"new": 1})]
+    assert len(collection) == len({*IDS[1:10], *IDS[30:], first.id})
+    before = collection.search(QUERY, 40)
+    collection.save(tmp_path / "saved")
+    collection.save(tmp_path / "saved")
+    again = DocumentCollection.load(tmp_path / "saved", AdapterEncoder(encoder, parts))
+    assert [(one.id, one.text, one.metadata) for one in again.search(QUERY, 40)] == [
+        (one.id, one.text, one.metadata) for one in before
+    ]
+    assert len(list((tmp_path / "saved").glob("data-*"))) == 1
+
+
+def test_wrong_input_is_refused_and_changes_nothing(encoder) -> None:
+    collection = make(encoder)
+    with pytest.raises(ValueError, match="id 'x' comes more than once"):
+        collection.add(["a", "b"], ids=["x", "x"])
+    with pytest.raises(ValueError, match="2 texts, 1 metadatas"):
+        collection.add(["a", "b"], [{}])
+    with pytest.raises(TypeError, match="text 1"):
+        collection.add(["a", None])
+    with pytest.raises(TypeError, match="ids must be strings"):
+        collection.add(["a"], ids=[3])
+    with pytest.raises(TypeError, match="list of strings"):
+        collection.delete("id1")
+    for k, error in ((0, ValueError), (-1, ValueError), (2.5, TypeError), (True, TypeError)):
+        with pytest.raises(error, match="k must be"):
+            collection.search(QUERY, k)
+    with pytest.raises(ValueError, match="fusion"):
+        collection.search(QUERY, 1, fusion="sum")
+    with pytest.raises(ValueError, match="weights"):
+        collection.search(QUERY, 1, weights=(0, 0, 0))
+    assert len(collection) == 40
+    assert collection.add([]) == []
+    assert DocumentCollection(collection.encodings).search(QUERY, 3) == []
+
+
+def test_damaged_foreign_and_other_models_files_are_refused(encoder, tmp_path) -> None:
+    saved, view = tmp_path / "saved", AdapterEncoder(encoder, ALL)
+    make(encoder).save(saved)
+    with pytest.raises(FileNotFoundError, match="no folder"):
+        DocumentCollection.load(tmp_path / "nothing", view)
+    with pytest.raises(IndexFileError, match="no saved collection"):
+        DocumentCollection.load(tmp_path, view)
+    other = AdapterEncoder(encoder.with_options(max_length=99), ALL)
+    with pytest.raises(IndexFileError, match="another model"):
+        DocumentCollection.load(saved, other)
+    with pytest.raises(IndexFileError, match="with dense, sparse, colbert"):
+        DocumentCollection.load(saved, AdapterEncoder(encoder, ("sparse",)))
+    for file in next(saved.glob("data-*")).iterdir():
+        content = file.read_bytes()
+        file.write_bytes(content[:-1])
+        with pytest.raises(IndexFileError, match="cut or damaged"):
+            DocumentCollection.load(saved, view)
+        file.write_bytes(content)
+    assert len(DocumentCollection.load(saved, view)) == 40
+
+
+@pytest.mark.parametrize("broken", ["save", "replace"])
+def test_a_full_disk_leaves_the_older_state(encoder, tmp_path, monkeypatch, broken) -> None:
+    saved, view = tmp_path / "saved", AdapterEncoder(encoder, ALL)
+    collection = make(encoder)
+    collection.save(saved)
+    collection.delete(IDS[:20])
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(LexicalIndex if broken == "save" else Path, broken, full)
+    with pytest.raises(OSError, match="No space"):
+        collection.save(saved)
+    monkeypatch.undo()
+    assert len(DocumentCollection.load(saved, view)) == 40
+    assert sorted(file.name[:5] for file in saved.iterdir()) == ["data-", "manif"]
+    collection.add(["a"], [{"file": saved}], ["x"])
+    with pytest.raises(TypeError, match="metadata of document 'x'"):
+        collection.save(saved)
+    assert len(DocumentCollection.load(saved, view)) == 40
+
+
+def test_searches_while_documents_are_added_see_whole_batches(encoder) -> None:
+    collection = DocumentCollection(AdapterEncoder(encoder, ("dense", "sparse")))
+    wrong, done = [], threading.Event()
+
+    def search() -> None:
+        while not done.is_set():
+            batches = [one.metadata["batch"] for one in collection.search("panda", 1000)]
+            if any(batches.count(batch) != 4 for batch in batches):
+                wrong.append(batches)
+
+    threads = [threading.Thread(target=search) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    try:
+        for batch in range(12):
+            collection.add(
+                [f"panda {i}" for i in range(4)],
+                [{"batch": batch}] * 4,
+                [f"{batch % 6}.{i}" for i in range(4)],
+            )
+    finally:
+        done.set()
+        for thread in threads:
+            thread.join()
+    assert wrong == []
+    assert len(collection) == 24

@@ -1,0 +1,165 @@
+from __future__ import annotations
+
+import asyncio
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+from langchain_classic.retrievers import EnsembleRetriever
+from langchain_core.documents import Document
+from langchain_core.language_models.fake_chat_models import FakeListChatModel
+from langchain_core.output_parsers import StrOutputParser
+from langchain_core.prompts import ChatPromptTemplate
+from langchain_core.runnables import RunnablePassthrough
+from langchain_tests.integration_tests import RetrieversIntegrationTests
+from pydantic import ValidationError
+from tests.conftest import make_text
+
+from langchain_m3 import M3HybridRetriever, M3SparseRetriever
+from m3_core import Encoder
+from m3_core.errors import IndexFileError, MissingRepresentationError
+
+# A random head gives few tokens a weight; this query shares one with all texts but the first.
+TEXTS = [make_text(i, 8) for i in range(6)]
+QUERY = "world water der Fluss und Stadt"
+KINDS = [
+    (M3SparseRetriever, {}),
+    (M3HybridRetriever, {}),
+    (M3HybridRetriever, {"rerank": True}),
+    (M3HybridRetriever, {"fusion": "rrf"}),
+]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _model(encoder: Encoder) -> None:
+    _Params.encoder = encoder
+
+
+class _Params:
+    encoder = None
+    kind: type = M3SparseRetriever
+
+    @property
+    def retriever_constructor(self):
+        return self.kind.from_texts
+
+    @property
+    def retriever_constructor_params(self) -> dict:
+        return {"texts": TEXTS, "encoder": self.encoder}
+
+    @property
+    def retriever_query_example(self) -> str:
+        return QUERY
+
+
+class TestSparseStandard(_Params, RetrieversIntegrationTests):
+    pass
+
+
+class TestHybridStandard(_Params, RetrieversIntegrationTests):
+    kind = M3HybridRetriever
+
+
+@pytest.mark.parametrize(("kind", "options"), KINDS)
+def test_documents_ids_scores_filters_and_files(encoder, tmp_path, kind, options) -> None:
+    documents = [
+        Document(id=str(i), page_content=text, metadata={"even": i % 2 == 0})
+        for i, text in enumerate(TEXTS)
+    ]
+    retriever = kind.from_documents(documents, encoder=encoder, k=3, **options)
+    found = retriever.invoke(QUERY)
+    assert len(found) == len(retriever) - 3 == 3
+    scores = [document.metadata.pop("score") for document in found]
+    assert scores == sorted(scores, reverse=True)
+    for document in found:
+        document.metadata.pop("scores")
+        assert document == documents[int(document.id)]
+    assert [set(document.metadata) for document in documents] == [{"even"}] * 6
+    odd = retriever.invoke(QUERY, filter={"even": False}, k=5)
+    assert {document.id for document in odd} <= {"1", "3", "5"}
+    assert odd
+    assert retriever.invoke(QUERY, filter={"colour": "red"}) == []
+    assert retriever.invoke(QUERY, filter=lambda metadata: False) == []
+    assert len(retriever.invoke(QUERY, k=100)) >= 5
+    with pytest.raises(ValueError, match="k must be at least 1"):
+        retriever.invoke(QUERY, k=0)
+    assert retriever.delete(["1", "unknown"]) == 1
+    assert retriever.add_documents([Document(id="2", page_content="Fluss")]) == ["2"]
+    assert retriever.add_documents([]) == []
+    assert "1" not in {document.id for document in retriever.invoke(QUERY, k=9)}
+    retriever.save(tmp_path / "saved")
+    again = kind.load(tmp_path / "saved", encoder=encoder, k=3, **options)
+    assert again.invoke(QUERY) == retriever.invoke(QUERY)
+    with pytest.raises(IndexFileError, match="another model"):
+        kind.load(tmp_path / "saved", encoder=encoder, max_length=77, **options)
+
+
+@pytest.mark.parametrize(("kind", "options"), KINDS)
+def test_empty_retrievers_and_wrong_options(encoder, tiny_dense, kind, options) -> None:
+    retriever = kind(encoder=encoder, **options)
+    assert retriever.invoke(QUERY) == []
+    assert kind.from_texts([], encoder=encoder, **options).invoke(QUERY) == []
+    for wrong in ({"k": 0}, {"kay": 3}):
+        with pytest.raises(ValidationError):
+            kind(encoder=encoder, **wrong)
+    with pytest.raises(ValueError, match="id 'a' comes more than once"):
+        retriever.add_texts(["x", "y"], ids=["a", "a"])
+    with pytest.raises(MissingRepresentationError, match="sparse is needed"):
+        kind(model_name=str(tiny_dense))
+
+
+@pytest.mark.parametrize(("kind", "options"), KINDS)
+async def test_concurrent_searches_give_the_serial_results(encoder, kind, options) -> None:
+    texts = [make_text(i, 4) for i in range(30)]
+    retriever = kind.from_texts(texts, ids=list(map(str, range(30))), encoder=encoder, **options)
+    queries = [make_text(i, 2) for i in range(40)]
+    expected = [[document.id for document in retriever.invoke(query)] for query in queries]
+    found = await asyncio.gather(*(retriever.ainvoke(queries[i % 40]) for i in range(200)))
+    assert [[d.id for d in documents] for documents in found] == expected * 5
+    with ThreadPoolExecutor(64) as pool:
+        threaded = list(pool.map(retriever.invoke, queries))
+    assert [[d.id for d in documents] for documents in threaded] == expected
+
+
+def test_a_text_goes_through_the_network_once(tmp_path, monkeypatch) -> None:
+    from m3_core.testing import tiny_checkpoint
+
+    fresh = Encoder.from_pretrained(tiny_checkpoint(tmp_path / "m3"), device="cpu")
+    sizes, run, lock = [], fresh.model.pipeline.run, threading.Lock()
+
+    def counting(tokens, *args):
+        with lock:
+            sizes.append(len(tokens.lengths))
+        return run(tokens, *args)
+
+    monkeypatch.setattr(fresh.model.pipeline, "run", counting)
+    retriever = M3HybridRetriever.from_texts(TEXTS, encoder=fresh, rerank=True)
+    retriever.invoke(QUERY)
+    assert sizes == [6, 1]
+
+
+async def test_ensembles_and_chains(encoder) -> None:
+    hybrid = M3HybridRetriever.from_texts(TEXTS, encoder=encoder, ids=list("abcdef"), k=2)
+    sparse = M3SparseRetriever.from_texts(TEXTS, encoder=encoder, ids=list("abcdef"), k=2)
+    both = EnsembleRetriever(retrievers=[hybrid, sparse], weights=[0.5, 0.5])
+    assert {document.id for document in both.invoke(QUERY)} <= set("bcdef")
+
+    prompt = ChatPromptTemplate.from_template("Answer from {context}: {question}")
+    chain = (
+        {
+            "context": hybrid | (lambda documents: "; ".join(d.page_content for d in documents)),
+            "question": RunnablePassthrough(),
+        }
+        | prompt
+        | FakeListChatModel(responses=["bamboo"])
+        | StrOutputParser()
+    )
+    assert chain.invoke(QUERY) == "bamboo"
+    assert await chain.ainvoke(QUERY) == "bamboo"
+    asked = (chain.first | prompt).invoke(QUERY).to_string()
+    assert any(text in asked for text in TEXTS)
+
+
+def test_repr_shows_the_effective_instruction(encoder) -> None:
+    retriever = M3SparseRetriever(encoder=encoder.with_options(query_instruction="find: "))
+    assert "query_instruction='find: '" in repr(retriever)
