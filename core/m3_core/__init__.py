@@ -9,6 +9,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from m3_core.cascade import Cascade
     from m3_core.encoder import Encoder
     from m3_core.errors import M3Error
     from m3_core.index import LexicalIndex
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "Cascade",
     "Encoder",
     "LexicalIndex",
     "LexicalWeights",
@@ -31,6 +33,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "Cascade": "m3_core.cascade",
     "Encoder": "m3_core.encoder",
     "LexicalIndex": "m3_core.index",
     "LexicalWeights": "m3_core.representations",

@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from langchain_m3.bge import HuggingFaceBgeEmbeddings
+    from langchain_m3.bge_reranker import BGEReranker
+    from langchain_m3.cascade import M3CascadeReranker
     from langchain_m3.embeddings import M3Embeddings
     from langchain_m3.milvus_sparse import M3MilvusSparseEmbeddings
     from langchain_m3.qdrant_sparse import M3SparseEmbeddings
@@ -17,7 +19,9 @@ if TYPE_CHECKING:
     from langchain_m3.retrievers import M3HybridRetriever, M3SparseRetriever
 
 __all__ = [
+    "BGEReranker",
     "HuggingFaceBgeEmbeddings",
+    "M3CascadeReranker",
     "M3Embeddings",
     "M3HybridRetriever",
     "M3MilvusSparseEmbeddings",
@@ -27,7 +31,9 @@ __all__ = [
 ]
 
 _HOMES = {
+    "BGEReranker": "langchain_m3.bge_reranker",
     "HuggingFaceBgeEmbeddings": "langchain_m3.bge",
+    "M3CascadeReranker": "langchain_m3.cascade",
     "M3Embeddings": "langchain_m3.embeddings",
     "M3HybridRetriever": "langchain_m3.retrievers",
     "M3MilvusSparseEmbeddings": "langchain_m3.milvus_sparse",

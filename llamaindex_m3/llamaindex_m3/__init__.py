@@ -9,11 +9,17 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from llamaindex_m3.bge_reranker import BGEReranker
+    from llamaindex_m3.cascade import M3CascadeReranker
     from llamaindex_m3.embeddings import M3Embedding
 
-__all__ = ["M3Embedding"]
+__all__ = ["BGEReranker", "M3CascadeReranker", "M3Embedding"]
 
-_HOMES = {"M3Embedding": "llamaindex_m3.embeddings"}
+_HOMES = {
+    "BGEReranker": "llamaindex_m3.bge_reranker",
+    "M3CascadeReranker": "llamaindex_m3.cascade",
+    "M3Embedding": "llamaindex_m3.embeddings",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from m3_core.ranking import select_best
 from m3_core.rerankers.common import RerankerBase, changed_options, sigmoid
 from m3_core.rerankers.loading import RerankerModel, shared_reranker_model
 from m3_core.texts import check_texts
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
     import torch
 
 
-_SOURCE_DEFAULTS: Mapping[str, Any] = {
+SOURCE_DEFAULTS: Mapping[str, Any] = {
     "revision": None,
     "device": None,
     "dtype": "auto",
@@ -139,7 +140,7 @@ class Reranker(RerankerBase):
             M3Error: The model cannot be loaded.
         """
         options.pop("trust_remote_code", None)
-        source = {key: options.pop(key, value) for key, value in _SOURCE_DEFAULTS.items()}
+        source = {key: options.pop(key, value) for key, value in SOURCE_DEFAULTS.items()}
         model = shared_reranker_model(name=str(name), **source)
         return cls(model, changed_options(model.default_options, options))
 
@@ -243,8 +244,7 @@ class Reranker(RerankerBase):
         (checked,) = check_texts([query])
         pairs = [(checked, document) for document in check_texts(documents)]
         scores = self.compute_score(pairs, normalize, **options)
-        order = sorted(range(len(scores)), key=lambda i: -scores[i])
-        return [(i, scores[i]) for i in order[:top_n]]
+        return select_best(scores, top_n)
 
     async def acompute_score(
         self, pairs: Iterable[tuple[str, str]], *args: Any, **options: Any

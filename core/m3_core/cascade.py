@@ -1,0 +1,165 @@
+"""M3's own scores first, a cross-encoder on the best of them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from m3_core.encoder import Encoder
+from m3_core.ranking import select_best
+from m3_core.rerankers import Reranker
+from m3_core.scoring import hybrid_scores, normalized_weights
+from m3_core.texts import check_texts, distinct
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+
+@dataclass(frozen=True, slots=True)
+class CascadeScore:
+    """What a cascade found out about a document.
+
+    Attributes:
+        index: Its position among the given documents.
+        score: Of the reranker; results are sorted by it.
+        first_score: M3's weighted score, which let it into the second step.
+    """
+
+    index: int
+    score: float
+    first_score: float
+
+
+class Cascade:
+    """Two steps as one object: an encoder's hybrid score, then a reranker on the few best.
+
+    A reranker runs the network once for each document; M3's scores are cheaper and thin out what
+    the reranker must read. BAAI recommends to retrieve 100 documents and to rerank them to 3.
+
+    Args:
+        encoder: The encoder of the first step.
+        reranker: The reranker of the second.
+        first: How many documents go from the first step to the second; others are dropped.
+        weights: Of M3's dense, lexical and multi-vector scores; a part of weight 0 is not
+            computed, so ``(1, 0, 0)`` works with dense encoders too.
+
+    Raises:
+        TypeError: The encoder or the reranker is of another type.
+        ValueError: ``first`` is below 1, or the weights do not have a sum above 0.
+    """
+
+    def __init__(
+        self,
+        encoder: Encoder,
+        reranker: Reranker,
+        *,
+        first: int = 20,
+        weights: tuple[float, float, float] = (1.0, 0.3, 1.0),
+    ) -> None:
+        if not isinstance(encoder, Encoder):
+            raise TypeError(f"encoder must be an m3_core.Encoder; got {type(encoder).__name__}")
+        if not isinstance(reranker, Reranker):
+            raise TypeError(f"reranker must be an m3_core.Reranker; got {type(reranker).__name__}")
+        if first < 1:
+            raise ValueError(f"first must be at least 1; got {first}")
+        normalized_weights(weights)
+        self.encoder = encoder
+        self.reranker = reranker
+        self.first = first
+        self.weights = weights
+
+    def first_scores(self, query: str, documents: Iterable[str]) -> list[float]:
+        """Score documents with the encoder alone.
+
+        Args:
+            query: The query.
+            documents: The documents; equal ones are encoded once.
+
+        Returns:
+            M3's weighted score of each document.
+
+        Raises:
+            MissingRepresentationError: The encoder lacks a representation with a weight.
+        """
+        queries, texts = check_texts([query]), check_texts(documents)
+        if not texts:
+            return []
+        dense, sparse, colbert = (weight > 0 for weight in self.weights)
+        parts = {"return_dense": dense, "return_sparse": sparse, "return_colbert_vecs": colbert}
+        rows, kept = distinct(texts)
+        left = self.encoder.encode_queries(queries, **parts)
+        right = self.encoder.encode_documents(kept, **parts)
+        scores: list[float] = hybrid_scores(left, right, self.weights)[0][rows].tolist()
+        return scores
+
+    def compute(
+        self,
+        query: str,
+        documents: Iterable[str],
+        top_n: int | None = None,
+        *,
+        threshold: float | None = None,
+        normalize: bool = False,
+        show_progress: bool = False,
+    ) -> list[CascadeScore]:
+        """Order documents and say how each step scored them.
+
+        Args:
+            query: The query.
+            documents: The documents.
+            top_n: How many to return at most; all of the second step if ``None``.
+            threshold: The lowest score of the reranker that is kept.
+            normalize: Put the reranker's scores through the sigmoid; the threshold is compared
+                with the result.
+            show_progress: Show a progress bar of the second step.
+
+        Returns:
+            The documents of the second step, the best first; an empty list for no documents.
+
+        Raises:
+            TypeError: A text is no string.
+            ValueError: ``top_n`` is below 0.
+            NonFiniteError: A network gave NaN or infinity.
+        """
+        texts = check_texts(documents)
+        chosen = select_best(self.first_scores(query, texts), self.first)
+        pairs = [(query, texts[i]) for i, _ in chosen]
+        scores = self.reranker.compute_score(pairs, normalize, show_progress=show_progress)
+        return [
+            CascadeScore(chosen[position][0], score, chosen[position][1])
+            for position, score in select_best(scores, top_n, threshold)
+        ]
+
+    def rank(
+        self, query: str, documents: Iterable[str], top_n: int | None = None, **options: Any
+    ) -> list[tuple[int, float]]:
+        """Order documents, with the results of ``Reranker.rank``.
+
+        Args:
+            query: The query.
+            documents: The documents.
+            top_n: As of ``compute``.
+            **options: Its other arguments.
+
+        Returns:
+            (position among the documents, the reranker's score), the best first.
+        """
+        return [(one.index, one.score) for one in self.compute(query, documents, top_n, **options)]
+
+    async def acompute(
+        self, query: str, documents: Iterable[str], top_n: int | None = None, **options: Any
+    ) -> list[CascadeScore]:
+        """Do ``compute`` off the event loop, with its arguments and results."""
+        return await self.reranker.run_async(self.compute, query, documents, top_n, **options)
+
+    async def arank(
+        self, query: str, documents: Iterable[str], top_n: int | None = None, **options: Any
+    ) -> list[tuple[int, float]]:
+        """Do ``rank`` off the event loop, with its arguments and results."""
+        return await self.reranker.run_async(self.rank, query, documents, top_n, **options)
+
+    def __repr__(self) -> str:
+        return (
+            f"Cascade({self.encoder!r}, {self.reranker!r}, first={self.first}, "
+            f"weights={self.weights})"
+        )

@@ -1,0 +1,115 @@
+"""What the rerankers of this package share: copies with scores, events, async."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
+
+from llama_index.core.callbacks import CBEventType, EventPayload
+from llama_index.core.instrumentation.events.rerank import ReRankEndEvent, ReRankStartEvent
+from llama_index.core.postprocessor.types import BaseNodePostprocessor
+from llama_index.core.schema import MetadataMode, NodeWithScore, QueryBundle
+from llama_index_instrumentation import get_dispatcher
+from pydantic import ConfigDict, Field
+
+if TYPE_CHECKING:
+    from m3_core import Reranker
+
+RETRIEVAL_SCORE = "retrieval_score"
+dispatcher = get_dispatcher(__name__)
+
+
+class ScoringPostprocessor(BaseNodePostprocessor):
+    """A postprocessor that sorts nodes by a reranker's score and keeps the best."""
+
+    model_config = ConfigDict(extra="forbid", protected_namespaces=(), arbitrary_types_allowed=True)
+
+    top_n: int | None = Field(default=None, ge=1, description="Nodes to keep; all, if None.")
+    score_threshold: float | None = Field(
+        default=None, description="The lowest score that is kept; a score equal to it stays."
+    )
+    normalize: bool = Field(
+        default=False, description="Scores through the sigmoid, into 0 to 1; else raw logits."
+    )
+    keep_retrieval_score: bool = Field(
+        default=False, description="Put the score of the retriever into the metadata."
+    )
+    show_progress: bool = Field(default=False, exclude=True, description="Show a progress bar.")
+
+    def _postprocess_nodes(
+        self, nodes: list[NodeWithScore], query_bundle: QueryBundle | None = None
+    ) -> list[NodeWithScore]:
+        query = self._query(nodes, query_bundle)
+        if not nodes:
+            return []
+        with self._events(query, nodes) as kept:
+            kept += self._ranked(query, nodes)
+        return kept
+
+    async def _apostprocess_nodes(
+        self, nodes: list[NodeWithScore], query_bundle: QueryBundle | None = None
+    ) -> list[NodeWithScore]:
+        query = self._query(nodes, query_bundle)
+        if not nodes:
+            return []
+        with self._events(query, nodes) as kept:
+            kept += await self._model.run_async(self._ranked, query, nodes)
+        return kept
+
+    @property
+    @abstractmethod
+    def _model(self) -> Reranker:
+        """The reranker that gives the final score."""
+
+    @abstractmethod
+    def _scored(self, query: str, texts: list[str]) -> list[tuple[int, float]]:
+        """Positions and scores of the texts to keep, best first."""
+
+    def _ranked(self, query: str, nodes: list[NodeWithScore]) -> list[NodeWithScore]:
+        texts = [node.node.get_content(metadata_mode=MetadataMode.EMBED) for node in nodes]
+        return [self._copy(nodes[i], score) for i, score in self._scored(query, texts)]
+
+    def _copy(self, node: NodeWithScore, score: float) -> NodeWithScore:
+        own = node.node.model_copy(update={"metadata": dict(node.node.metadata)})
+        if self.keep_retrieval_score:
+            own.metadata[RETRIEVAL_SCORE] = node.score
+            # A number for the program, not for the language model or the next reranker.
+            own.excluded_embed_metadata_keys = [*own.excluded_embed_metadata_keys, RETRIEVAL_SCORE]
+            own.excluded_llm_metadata_keys = [*own.excluded_llm_metadata_keys, RETRIEVAL_SCORE]
+        return NodeWithScore(node=own, score=score)
+
+    def _query(self, nodes: list[NodeWithScore], query_bundle: QueryBundle | None) -> str:
+        if not isinstance(nodes, Sequence) or not all(
+            isinstance(node, NodeWithScore) for node in nodes
+        ):
+            raise TypeError(f"nodes must be a list of NodeWithScore; got {nodes!r:.80}")
+        if query_bundle is None:
+            raise ValueError(f"{self.class_name()} needs the query: pass query_bundle or query_str")
+        return query_bundle.query_str
+
+    @contextmanager
+    def _events(self, query: str, nodes: list[NodeWithScore]) -> Iterator[list[NodeWithScore]]:
+        """Tell both kinds of listeners of the start and of what the block puts into the list."""
+        top_n = len(nodes) if self.top_n is None else self.top_n
+        name, kept = self._model.name, list[NodeWithScore]()
+        dispatcher.event(ReRankStartEvent(query=query, nodes=nodes, top_n=top_n, model_name=name))
+        payload: dict[str, Any] = {
+            EventPayload.NODES: nodes,
+            EventPayload.MODEL_NAME: name,
+            EventPayload.QUERY_STR: query,
+            EventPayload.TOP_K: top_n,
+        }
+        with self.callback_manager.event(CBEventType.RERANKING, payload=payload) as event:
+            yield kept
+            event.on_end(payload={EventPayload.NODES: kept})
+        dispatcher.event(ReRankEndEvent(nodes=kept))
+
+    def _changed(self) -> dict[str, Any]:
+        """The options that differ from their defaults."""
+        return {
+            name: value
+            for name, field in type(self).model_fields.items()
+            if field.default_factory is None and (value := getattr(self, name)) != field.default
+        }
