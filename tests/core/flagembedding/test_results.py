@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import functools
+
 import numpy as np
 import pytest
 import torch
 
 from m3_core.flagembedding import BGEM3FlagModel, FlagModel
+
+# Neighbours in a batch may change the last bit of a matrix product.
+assert_close = functools.partial(np.testing.assert_allclose, rtol=0, atol=1e-6)
 
 QUERIES = ["What is BGE M3?", "Defination of BM25"]
 DOCUMENTS = [
@@ -58,9 +63,9 @@ def test_flags_of_the_constructor_are_defaults(m3_path):
 def test_a_single_text_comes_without_a_list(m3, bge):
     for encode in (m3.encode, m3.encode_queries, m3.encode_corpus):
         found, rows = encode(QUERIES[0], **ALL), encode(QUERIES[:1], **ALL)
-        np.testing.assert_array_equal(found["dense_vecs"], rows["dense_vecs"][0])
+        assert_close(found["dense_vecs"], rows["dense_vecs"][0])
         assert found["lexical_weights"] == rows["lexical_weights"][0]
-        np.testing.assert_array_equal(found["colbert_vecs"], rows["colbert_vecs"][0])
+        assert_close(found["colbert_vecs"], rows["colbert_vecs"][0])
     assert bge.encode(QUERIES[0]).shape == (32,)
     assert bge.encode_queries(QUERIES[0], convert_to_numpy=False).shape == (32,)
 
@@ -123,7 +128,7 @@ def test_compute_score_weights_and_the_other_scores(m3):
 def test_matching_scores_of_lists_are_a_matrix(m3):
     first, second = [{"a": 1.0, "b": 2.0}, {}], [{"b": 0.5}, {"a": 3.0, "b": 1.0}, {"c": 9.0}]
     found = m3.compute_lexical_matching_score(first, second)
-    np.testing.assert_array_equal(found, [[1.0, 5.0, 0.0], [0.0, 0.0, 0.0]])
+    assert_close(found, [[1.0, 5.0, 0.0], [0.0, 0.0, 0.0]])
     with pytest.raises(ValueError, match="dict and list"):
         m3.compute_lexical_matching_score({}, [{}])
 
@@ -145,7 +150,7 @@ def test_colbert_score_takes_any_float_type(m3):
 def test_flag_model_gives_tensors_on_request(bge, bge_path):
     found = bge.encode(QUERIES, convert_to_numpy=False)
     assert isinstance(found, torch.Tensor)
-    np.testing.assert_array_equal(found.numpy(), bge.encode(QUERIES))
+    assert_close(found.numpy(), bge.encode(QUERIES))
     model = FlagModel(bge_path, use_fp16=False, devices="cpu", convert_to_numpy=False)
     assert isinstance(model.encode_corpus(DOCUMENTS), torch.Tensor)
     assert isinstance(model.encode_queries(QUERIES, convert_to_numpy=True), np.ndarray)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import warnings
 from enum import Enum
 
@@ -14,6 +15,9 @@ from m3_core.errors import MissingRepresentationError
 from m3_core.flagembedding import BGEM3FlagModel, FlagAutoModel, FlagModel
 from m3_core.model import TruncationWarning
 from m3_core.testing import tiny_checkpoint
+
+# Neighbours in a batch may change the last bit of a matrix product.
+assert_close = functools.partial(np.testing.assert_allclose, rtol=0, atol=1e-6)
 
 QUERIES = ["What is BGE M3?", "Defination of BM25"]
 DOCUMENTS = [
@@ -28,7 +32,7 @@ def test_no_instruction_unless_told(bge):
     # The checkpoint's folder has a known model's name, whose instruction the core would apply.
     known = Encoder.from_pretrained(bge.model_name_or_path, device="cpu", dtype="float32")
     assert known.query_instruction
-    np.testing.assert_array_equal(bge.encode_queries(QUERIES), bge.encode(QUERIES))
+    assert_close(bge.encode_queries(QUERIES), bge.encode(QUERIES))
 
 
 def test_instructions_and_their_formats(bge_path):
@@ -41,13 +45,13 @@ def test_instructions_and_their_formats(bge_path):
         passage_instruction_for_retrieval="passage: ",
     )
     plain = model.encode(["<instruct>find {this}\n<query>a {b}", "passage: c"])
-    np.testing.assert_array_equal(model.encode_queries(["a {b}"])[0], plain[0])
-    np.testing.assert_array_equal(model.encode_corpus(["c"])[0], plain[1])
+    assert_close(model.encode_queries(["a {b}"])[0], plain[0])
+    assert_close(model.encode_corpus(["c"])[0], plain[1])
     given = model.encode(["c"], instruction="passage", instruction_format="{}: {}")
-    np.testing.assert_array_equal(given[0], plain[1])
+    assert_close(given[0], plain[1])
     # Settings may be changed as attributes.
     model.query_instruction_for_retrieval = None
-    np.testing.assert_array_equal(model.encode_queries(["passage: c"])[0], plain[1])
+    assert_close(model.encode_queries(["passage: c"])[0], plain[1])
 
 
 def test_pooling_is_the_arguments_not_the_checkpoints(tmp_path):
@@ -57,9 +61,7 @@ def test_pooling_is_the_arguments_not_the_checkpoints(tmp_path):
         for method in ("cls", "mean")
     )
     own = Encoder.from_pretrained(path, device="cpu", dtype="float32")
-    np.testing.assert_array_equal(
-        mean.encode(DOCUMENTS), own.encode_documents(DOCUMENTS).dense_vecs
-    )
+    assert_close(mean.encode(DOCUMENTS), own.encode_documents(DOCUMENTS).dense_vecs)
     assert np.abs(cls.encode(DOCUMENTS) - mean.encode(DOCUMENTS)).max() > 0.01
     with pytest.raises(ValueError, match="'max' is none of 'cls', 'mean', 'last_token'"):
         FlagModel(path, pooling_method="max")
@@ -72,7 +74,7 @@ def test_normalisation_and_truncation(bge_path):
     )
     vectors = plain.encode(DOCUMENTS)
     assert np.abs(np.linalg.norm(vectors, axis=1) - 1).min() > 0.1
-    np.testing.assert_array_equal(short.encode(DOCUMENTS), vectors[:, :8])
+    assert_close(short.encode(DOCUMENTS), vectors[:, :8])
     short.normalize_embeddings = True
     np.testing.assert_allclose(np.linalg.norm(short.encode(DOCUMENTS), axis=1), 1, atol=1e-6)
 
