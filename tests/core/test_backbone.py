@@ -7,12 +7,12 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from tests.conftest import make_text
+from tests.core.reference import Reference
 from transformers import RobertaConfig, RobertaModel
 
 from m3_core import Encoder
 from m3_core.testing import tiny_checkpoint
-from tests.conftest import make_text
-from tests.core.reference import Reference
 
 
 def test_roberta_equals_its_padded_forward(tmp_path: Path) -> None:
