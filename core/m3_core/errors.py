@@ -15,6 +15,7 @@ Arguments that can never work (a negative length, a text that is no string) rais
     ├── OutOfMemoryError
     ├── NonFiniteError
     ├── IndexFileError
+    ├── StoreError
     ├── TrainingDataError
     └── ClosedError
 """
@@ -68,6 +69,10 @@ class NonFiniteError(M3Error):
 
 class IndexFileError(M3Error):
     """A file holds no lexical index, a damaged one, or one made with another model."""
+
+
+class StoreError(M3Error):
+    """A collection of a vector store holds other vectors than the model gives."""
 
 
 class ClosedError(M3Error):

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from langchain_m3.cascade import M3CascadeReranker
     from langchain_m3.embeddings import M3Embeddings
     from langchain_m3.milvus_sparse import M3MilvusSparseEmbeddings
+    from langchain_m3.qdrant import QdrantHybridStore
     from langchain_m3.qdrant_sparse import M3SparseEmbeddings
     from langchain_m3.reranker import M3Reranker
     from langchain_m3.retrievers import M3HybridRetriever, M3SparseRetriever
@@ -28,6 +29,7 @@ __all__ = [
     "M3Reranker",
     "M3SparseEmbeddings",
     "M3SparseRetriever",
+    "QdrantHybridStore",
 ]
 
 _HOMES = {
@@ -40,6 +42,7 @@ _HOMES = {
     "M3Reranker": "langchain_m3.reranker",
     "M3SparseEmbeddings": "langchain_m3.qdrant_sparse",
     "M3SparseRetriever": "langchain_m3.retrievers",
+    "QdrantHybridStore": "langchain_m3.qdrant",
 }
 _EXTRAS = {
     "langchain_core": "langchain",

@@ -1,0 +1,142 @@
+"""The clients of ``QdrantHybridStore``: embedded or remote, synchronous or not, one collection."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from typing import TYPE_CHECKING, Any
+
+from qdrant_client import AsyncQdrantClient, QdrantClient, models
+
+from langchain_m3.qdrant_points import SPARSE, Layout
+
+if TYPE_CHECKING:
+    from m3_core import Encoder
+
+
+class Connection:
+    """Calls to Qdrant about one collection, which is made or checked before the first.
+
+    Args:
+        collection: The collection's name.
+        layout: Its vectors.
+        encoder: Has the threads for asynchronous calls without an ``async_client``.
+        where: Of ``location``, ``path``, ``url`` and ``api_key`` those that were given.
+        client: In place of them.
+        async_client: For asynchronous calls.
+
+    Raises:
+        StoreError: The collection exists and holds other vectors.
+        ValueError: More than one place is named.
+    """
+
+    def __init__(
+        self,
+        collection: str,
+        layout: Layout,
+        encoder: Encoder,
+        where: dict[str, str],
+        client: QdrantClient | None,
+        async_client: AsyncQdrantClient | None,
+    ) -> None:
+        places = [*(where.keys() - {"api_key"}), *(["client"] if client is not None else [])]
+        if len(places) > 1:
+            raise ValueError(f"name one place of the collection; got {', '.join(sorted(places))}")
+        self.collection = collection
+        self.layout = layout
+        self.encoder = encoder
+        self.async_client = async_client
+        self.owned = client is None and (async_client is None or bool(where))
+        self.client = _connect(where) if self.owned else client
+        # Embedded Qdrant is not made for several threads.
+        is_embedded = self.owned and "url" not in where
+        self._lock: Any = threading.RLock() if is_embedded else contextlib.nullcontext()
+        self._ready = False
+        if self.client is not None:
+            try:
+                self._prepare(self.client)
+            except BaseException:
+                self.close()
+                raise
+
+    def call(self, method: str, **arguments: Any) -> Any:
+        """Call the synchronous client.
+
+        Args:
+            method: The client's method.
+            **arguments: Its keywords, without the collection's name.
+
+        Returns:
+            What the client returns.
+
+        Raises:
+            ValueError: There is only an asynchronous client.
+        """
+        if self.client is None:
+            raise ValueError(
+                "this store has only an async_client: use the asynchronous methods, or pass client="
+            )
+        with self._lock:
+            return getattr(self.client, method)(collection_name=self.collection, **arguments)
+
+    async def acall(self, method: str, **arguments: Any) -> Any:
+        """Call the asynchronous client, else the synchronous one off the event loop.
+
+        Args:
+            method: The client's method.
+            **arguments: Its keywords, without the collection's name.
+
+        Returns:
+            What the client returns.
+        """
+        if self.async_client is None:
+            return await self.encoder.run_async(self.call, method, **arguments)
+        await self._aprepare(self.async_client)
+        return await getattr(self.async_client, method)(
+            collection_name=self.collection, **arguments
+        )
+
+    def close(self) -> None:
+        """Close the client, unless it was given."""
+        if self.owned and self.client is not None:
+            self.client.close()
+
+    def _prepare(self, client: QdrantClient) -> None:
+        if not client.collection_exists(self.collection):
+            try:
+                client.create_collection(**self._schema())
+            except Exception:
+                # Another process may have made it in between.
+                if not client.collection_exists(self.collection):
+                    raise
+        self.layout.check(self.collection, client.get_collection(self.collection).config.params)
+        self._ready = True
+
+    async def _aprepare(self, client: AsyncQdrantClient) -> None:
+        if self._ready:
+            return
+        if not await client.collection_exists(self.collection):
+            try:
+                await client.create_collection(**self._schema())
+            except Exception:
+                if not await client.collection_exists(self.collection):
+                    raise
+        found = await client.get_collection(self.collection)
+        self.layout.check(self.collection, found.config.params)
+        self._ready = True
+
+    def _schema(self) -> dict[str, Any]:
+        return {
+            "collection_name": self.collection,
+            "vectors_config": self.layout.vectors(),
+            "sparse_vectors_config": {SPARSE: models.SparseVectorParams()},
+        }
+
+
+def _connect(where: dict[str, str]) -> QdrantClient:
+    if "path" in where:
+        # The connection's lock keeps threads apart.
+        return QdrantClient(path=where["path"], force_disable_check_same_thread=True)
+    if "url" in where:
+        return QdrantClient(url=where["url"], api_key=where.get("api_key"))
+    return QdrantClient(location=where.get("location", ":memory:"))
