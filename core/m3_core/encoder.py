@@ -287,10 +287,9 @@ class Encoder(EncoderBase):
     ) -> dict[str, list[float]]:
         """Score (query, document) pairs in all ways that M3 knows.
 
-        Each distinct text is encoded once, with the encoder's instruction, and only the given
-        pairs are scored. Where there is no instruction (M3 has none) the numbers are
-        FlagEmbedding's at batch size 1: it never puts instructions here, and at larger batch
-        sizes its multi-vector scores depend on the padding.
+        Each distinct text is encoded once, with its instruction, and only the given pairs are
+        scored. Without instructions (M3 has none) the numbers are FlagEmbedding's at batch size 1:
+        it puts none here, and at larger sizes its multi-vector scores depend on the padding.
 
         Args:
             pairs: Queries with documents.
