@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
 
 from m3_core import Encoder
 from m3_core.testing import tiny_checkpoint
+
+CORPUS = Path(__file__).parent.parent / "demo" / "corpus.json"
 
 WORDS = (
     *("panda", "bear", "river", "city", "search", "query", "token", "model", "world", "water"),
@@ -44,3 +47,34 @@ def tiny_bge(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def encoder(tiny_m3: Path) -> Encoder:
     return Encoder.from_pretrained(tiny_m3, device="cpu", dtype="float32")
+
+
+@pytest.fixture(scope="session")
+def m3_tiny() -> Encoder:
+    """The packaged model: small, but its results mean something."""
+    return Encoder.from_pretrained("m3-tiny", device="cpu", dtype="float32")
+
+
+@pytest.fixture(scope="session")
+def corpus() -> dict[str, list[dict[str, str]]]:
+    """The demo's multilingual documents (id, language, topic, text) and queries about them."""
+    return json.loads(CORPUS.read_text(encoding="utf-8"))
+
+
+@pytest.fixture
+def fresh_tiny() -> Encoder:
+    """m3-tiny with an empty cache of encodings."""
+    return Encoder.from_pretrained("m3-tiny", device="cpu", dtype="float32")
+
+
+@pytest.fixture
+def passes(fresh_tiny: Encoder, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Texts that go through the network of ``fresh_tiny``, a number a pass."""
+    counted, run = list[int](), fresh_tiny.model.pipeline.run
+
+    def counting(tokens, *args):
+        counted.append(len(tokens.lengths))
+        return run(tokens, *args)
+
+    monkeypatch.setattr(fresh_tiny.model.pipeline, "run", counting)
+    return counted
