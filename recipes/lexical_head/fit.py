@@ -174,7 +174,7 @@ def main() -> None:
     parser.add_argument("--max-length", type=int, default=192)
     parser.add_argument("--temperature", type=float, default=0.2)
     parser.add_argument("--learning-rate", type=float, default=2e-3)
-    parser.add_argument("--steps", type=int, default=200)
+    parser.add_argument("--steps", type=int, default=600)
     parser.add_argument("--batch-size", type=int, default=64)
     parser.add_argument("--candidates", type=int, default=640, help="documents a step")
     parser.add_argument("--seed", type=int, default=0)
