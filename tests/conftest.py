@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from pathlib import Path
 
 import pytest
@@ -19,6 +20,22 @@ WORDS = (
 def make_text(number: int, words: int) -> str:
     """A text of so many words, another one for each number."""
     return " ".join(WORDS[(number * 7 + i * (number % 5 + 1)) % len(WORDS)] for i in range(words))
+
+
+class Passes:
+    """What goes through an encoder's network: how many texts a time, and in which threads."""
+
+    def __init__(self, encoder: Encoder, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.sizes: list[int] = []
+        self.threads: set[str] = set()
+        run = encoder.model.pipeline.run
+
+        def counting(tokens, *args):
+            self.sizes.append(len(tokens.lengths))
+            self.threads.add(threading.current_thread().name)
+            return run(tokens, *args)
+
+        monkeypatch.setattr(encoder.model.pipeline, "run", counting)
 
 
 @pytest.fixture(scope="session")
