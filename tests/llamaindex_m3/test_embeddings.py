@@ -62,10 +62,10 @@ def test_texts_are_batched_and_equal_ones_computed_once(fresh, monkeypatch) -> N
     passes = Passes(fresh, monkeypatch)
     embedding = M3Embedding(encoder=fresh, embed_batch_size=3)
     embedding.get_text_embedding_batch(TEXTS)
-    assert passes.sizes == [3]
+    assert passes == [3]
     apart = M3Embedding(encoder=fresh, reuse_encodings=False)
     apart.get_text_embedding_batch(TEXTS)
-    assert passes.sizes == [3, 4]
+    assert passes == [3, 4]
 
 
 def test_nodes_are_embedded_with_their_metadata(embedding: M3Embedding) -> None:
@@ -195,7 +195,7 @@ def test_a_loaded_encoder_is_shared(encoder: Encoder) -> None:
     assert len(embedding.get_query_embedding("panda")) == 8
     with pytest.raises(ValueError, match="local_files_only cannot be set"):
         M3Embedding(encoder=encoder, local_files_only=True)
-    with pytest.raises(TypeError, match="must be an m3_core.Encoder"):
+    with pytest.raises(TypeError, match="must be an m3_core"):
         M3Embedding(encoder="BAAI/bge-m3")
 
 

@@ -45,10 +45,10 @@ def test_the_cache_is_missed_for_what_changes_vectors_only(fresh, tiny_m3, monke
 
     def run(**options) -> list[int]:
         embedding = M3Embedding(encoder=fresh, reuse_encodings=False, **options)
-        passes.sizes.clear()
+        passes.clear()
         nodes = pipeline(embedding, cache).run(documents=DOCUMENTS)
         assert_embedded(nodes, embedding._model)
-        return list(passes.sizes[:-1])
+        return list(passes[:-1])
 
     assert run() == [6]
     assert run() == []
@@ -88,7 +88,7 @@ def test_the_docstore_lets_only_new_and_changed_documents_through(fresh, monkeyp
     assert ingest.run(documents=DOCUMENTS[:4]) == []
     changed = Document(text="another text", id_="0", metadata={"source": "file 0"})
     assert len(ingest.run(documents=[changed, *DOCUMENTS[1:]])) == 3
-    assert passes.sizes == [4, 3]
+    assert passes == [4, 3]
     assert len(store.data.embedding_dict) == 6
 
 
@@ -107,7 +107,7 @@ async def test_arun_computes_off_the_event_loop(fresh, monkeypatch) -> None:
     passes = Passes(fresh, monkeypatch)
     embedding = M3Embedding(encoder=fresh, embed_batch_size=2)
     nodes = await pipeline(embedding).arun(documents=DOCUMENTS)
-    assert sum(passes.sizes) == 6
+    assert sum(passes) == 6
     assert all(name.startswith("m3-encoder") for name in passes.threads)
     assert_embedded(nodes, fresh)
 

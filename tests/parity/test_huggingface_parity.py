@@ -1,4 +1,4 @@
-"""``M3Embedding`` in the place of ``HuggingFaceEmbedding``: ``record_huggingface.py`` recorded it."""
+"""``M3Embedding`` against what ``record_huggingface.py`` recorded of ``HuggingFaceEmbedding``."""
 
 from __future__ import annotations
 
