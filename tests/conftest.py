@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import threading
 from pathlib import Path
 
 import pytest
@@ -22,6 +23,22 @@ WORDS = (
 def make_text(number: int, words: int) -> str:
     """A text of so many words, another one for each number."""
     return " ".join(WORDS[(number * 7 + i * (number % 5 + 1)) % len(WORDS)] for i in range(words))
+
+
+class Passes(list[int]):
+    """What goes through an encoder's network: how many texts a time, and in which threads."""
+
+    def __init__(self, encoder: Encoder, monkeypatch: pytest.MonkeyPatch) -> None:
+        super().__init__()
+        self.threads: set[str] = set()
+        run = encoder.model.pipeline.run
+
+        def counting(tokens, *args):
+            self.append(len(tokens.lengths))
+            self.threads.add(threading.current_thread().name)
+            return run(tokens, *args)
+
+        monkeypatch.setattr(encoder.model.pipeline, "run", counting)
 
 
 @pytest.fixture(scope="session")
@@ -68,13 +85,6 @@ def fresh_tiny() -> Encoder:
 
 
 @pytest.fixture
-def passes(fresh_tiny: Encoder, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+def passes(fresh_tiny: Encoder, monkeypatch: pytest.MonkeyPatch) -> Passes:
     """Texts that go through the network of ``fresh_tiny``, a number a pass."""
-    counted, run = list[int](), fresh_tiny.model.pipeline.run
-
-    def counting(tokens, *args):
-        counted.append(len(tokens.lengths))
-        return run(tokens, *args)
-
-    monkeypatch.setattr(fresh_tiny.model.pipeline, "run", counting)
-    return counted
+    return Passes(fresh_tiny, monkeypatch)

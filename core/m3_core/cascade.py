@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from m3_core.encoder import Encoder
+from m3_core.hybrid import HybridScorer
 from m3_core.ranking import select_best
 from m3_core.rerankers import Reranker
-from m3_core.scoring import hybrid_scores, normalized_weights
-from m3_core.texts import check_texts, distinct
+from m3_core.texts import check_texts
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -46,6 +46,7 @@ class Cascade:
     Raises:
         TypeError: The encoder or the reranker is of another type.
         ValueError: ``first`` is below 1, or the weights do not have a sum above 0.
+        MissingRepresentationError: The encoder lacks a representation with a weight.
     """
 
     def __init__(
@@ -62,7 +63,7 @@ class Cascade:
             raise TypeError(f"reranker must be an m3_core.Reranker; got {type(reranker).__name__}")
         if first < 1:
             raise ValueError(f"first must be at least 1; got {first}")
-        normalized_weights(weights)
+        self._first = HybridScorer(encoder, weights)
         self.encoder = encoder
         self.reranker = reranker
         self.first = first
@@ -73,24 +74,14 @@ class Cascade:
 
         Args:
             query: The query.
-            documents: The documents; equal ones are encoded once.
+            documents: The documents; equal ones are encoded once, and those that an adapter over
+                the same model has just encoded not again.
 
         Returns:
             M3's weighted score of each document.
-
-        Raises:
-            MissingRepresentationError: The encoder lacks a representation with a weight.
         """
-        queries, texts = check_texts([query]), check_texts(documents)
-        if not texts:
-            return []
-        dense, sparse, colbert = (weight > 0 for weight in self.weights)
-        parts = {"return_dense": dense, "return_sparse": sparse, "return_colbert_vecs": colbert}
-        rows, kept = distinct(texts)
-        left = self.encoder.encode_queries(queries, **parts)
-        right = self.encoder.encode_documents(kept, **parts)
-        scores: list[float] = hybrid_scores(left, right, self.weights)[0][rows].tolist()
-        return scores
+        (query,) = check_texts([query])
+        return self._first.score([(query, text) for text in check_texts(documents)])
 
     def compute(
         self,

@@ -8,14 +8,15 @@ scores it. Token ids are those of the tokenizer: queries and documents need the 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
-from typing import TYPE_CHECKING, TypedDict
+from collections.abc import Callable, Iterable, Mapping
+from typing import TYPE_CHECKING, TypedDict, TypeVar
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
 
-    from m3_core.representations import LexicalWeights
+    from m3_core.representations import LexicalWeights, Representations
 
+T = TypeVar("T")
 # One text's weights; FlagEmbedding's string keys and numpy numbers will do.
 Weights = Mapping[int, float] | Mapping[str, float]
 
@@ -61,6 +62,30 @@ def entries(weights: Weights) -> list[tuple[int, float]]:
         if weight > 0:
             found[token] = weight
     return sorted(found.items())
+
+
+def convert_texts(representations: Representations, convert: Callable[[Weights], T]) -> list[T]:
+    """Convert the lexical weights of many texts.
+
+    Args:
+        representations: With lexical weights.
+        convert: ``to_qdrant``, ``to_milvus`` or another function of this module.
+
+    Returns:
+        What the function gives of each text.
+
+    Raises:
+        ValueError: There are no lexical weights.
+
+    Example:
+        >>> from m3_core.representations import LexicalWeights, Representations
+        >>> weights = LexicalWeights.from_dicts([{7: 0.5}, {}])
+        >>> convert_texts(Representations(lexical_weights=weights), to_milvus)
+        [{7: 0.5}, {}]
+    """
+    if representations.lexical_weights is None:
+        raise ValueError("these representations have no lexical weights: ask for return_sparse")
+    return [convert(text) for text in representations.lexical_weights]
 
 
 def to_qdrant(weights: Weights) -> QdrantSparse:

@@ -7,13 +7,13 @@ from typing import TYPE_CHECKING, Any
 from langchain_core.cross_encoders import BaseCrossEncoder
 from pydantic import Field, PrivateAttr
 
-from langchain_m3.compressors import ScoringCompressor
+from langchain_m3.compressors import CrossEncoderCompressor
 
 if TYPE_CHECKING:
     from m3_core import Reranker
 
 
-class BGEReranker(ScoringCompressor, BaseCrossEncoder):
+class BGEReranker(CrossEncoderCompressor, BaseCrossEncoder):
     """Sort documents by the score of a BGE reranker, any of the six.
 
     The model is loaded once a process for all objects with the same options. Safe under threads;
@@ -79,12 +79,12 @@ class BGEReranker(ScoringCompressor, BaseCrossEncoder):
         Returns:
             One score a pair, as Python floats.
         """
-        return self._model.compute_score(
+        return self._scorer.compute_score(
             text_pairs, self.normalize, show_progress=self.show_progress
         )
 
     @property
-    def _model(self) -> Reranker:
+    def _scorer(self) -> Reranker:
         reranker: Reranker = self._reranker
         return reranker
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field, PrivateAttr
 
-from langchain_m3.compressors import ScoringCompressor
+from langchain_m3.compressors import CrossEncoderCompressor
 
 if TYPE_CHECKING:
     from m3_core import Cascade, Reranker
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 _LOADING = ("device", "dtype", "cache_folder", "token", "local_files_only")
 
 
-class M3CascadeReranker(ScoringCompressor):
+class M3CascadeReranker(CrossEncoderCompressor):
     """Thin out documents by M3's hybrid score, then sort the best with a cross-encoder.
 
     Of the returned copies ``metadata["relevance_score"]`` is the cross-encoder's score and
@@ -75,7 +75,7 @@ class M3CascadeReranker(ScoringCompressor):
         return cascade
 
     @property
-    def _model(self) -> Reranker:
+    def _scorer(self) -> Reranker:
         return self._steps.reranker
 
     def _scored(self, query: str, texts: list[str]) -> list[tuple[int, dict[str, float]]]:

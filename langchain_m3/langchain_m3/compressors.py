@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from abc import abstractmethod
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 from uuid import uuid4
 
 from langchain_core.callbacks import AsyncCallbackManager, CallbackManager, Callbacks
@@ -13,24 +13,23 @@ from pydantic import ConfigDict, Field
 
 if TYPE_CHECKING:
     from m3_core import Reranker
-
-EVENT = "bge_rerank"
+    from m3_core.adapter import AdapterEncoder
 
 
 class ScoringCompressor(BaseDocumentCompressor):
-    """A compressor that sorts documents by a reranker's score and keeps the best."""
+    """A compressor that sorts documents by a score and keeps the best."""
 
     model_config = ConfigDict(extra="forbid", protected_namespaces=(), frozen=True)
+
+    event: ClassVar[str] = "bge_rerank"
+    """Name of the custom event that callbacks get."""
 
     top_n: int | None = Field(default=None, ge=1)
     """Documents to keep; all, if ``None``."""
     score_threshold: float | None = None
     """The lowest score that is kept; a score equal to it stays."""
-    normalize: bool = False
-    """Put scores through the sigmoid, into 0 to 1; else they are raw logits. The threshold is
-    compared with what this gives."""
     show_progress: bool = False
-    """Show a progress bar while pairs are scored."""
+    """Show a progress bar while texts are read."""
 
     def compress_documents(
         self, documents: Sequence[Document], query: str, callbacks: Callbacks | None = None
@@ -40,7 +39,7 @@ class ScoringCompressor(BaseDocumentCompressor):
         Args:
             documents: The documents.
             query: The query.
-            callbacks: Told of the result as the custom event ``"bge_rerank"``.
+            callbacks: Told of the result as a custom event, whose name is in ``event``.
 
         Returns:
             Copies with the score in ``metadata["relevance_score"]``, best first; of equal scores
@@ -49,7 +48,7 @@ class ScoringCompressor(BaseDocumentCompressor):
         kept = self._ranked(documents, query)
         if callbacks:
             manager = CallbackManager.configure(inheritable_callbacks=callbacks)
-            manager.on_custom_event(EVENT, self._event(query, documents, kept), run_id=uuid4())
+            manager.on_custom_event(self.event, self._event(query, documents, kept), run_id=uuid4())
         return kept
 
     async def acompress_documents(
@@ -65,17 +64,17 @@ class ScoringCompressor(BaseDocumentCompressor):
         Returns:
             Copies, best first.
         """
-        kept = await self._model.run_async(self._ranked, documents, query)
+        kept = await self._scorer.run_async(self._ranked, documents, query)
         if callbacks:
             manager = AsyncCallbackManager.configure(inheritable_callbacks=callbacks)
             event = self._event(query, documents, kept)
-            await manager.on_custom_event(EVENT, event, run_id=uuid4())
+            await manager.on_custom_event(self.event, event, run_id=uuid4())
         return kept
 
     @property
     @abstractmethod
-    def _model(self) -> Reranker:
-        """The reranker that gives the final score."""
+    def _scorer(self) -> Reranker | AdapterEncoder:
+        """What gives the final score."""
 
     @abstractmethod
     def _scored(self, query: str, texts: list[str]) -> list[tuple[int, dict[str, float]]]:
@@ -96,7 +95,7 @@ class ScoringCompressor(BaseDocumentCompressor):
         self, query: str, documents: Sequence[Document], kept: Sequence[Document]
     ) -> dict[str, Any]:
         return {
-            "model_name": self._model.name,
+            "model_name": self._scorer.name,
             "query": query,
             "top_n": self.top_n,
             "num_documents": len(documents),
@@ -110,3 +109,11 @@ class ScoringCompressor(BaseDocumentCompressor):
             for name, field in type(self).model_fields.items()
             if (value := getattr(self, name)) != field.default
         }
+
+
+class CrossEncoderCompressor(ScoringCompressor):
+    """A compressor whose score is a cross-encoder's."""
+
+    normalize: bool = False
+    """Put scores through the sigmoid, into 0 to 1; else they are raw logits. The threshold is
+    compared with what this gives."""

@@ -5,9 +5,10 @@ from __future__ import annotations
 from langchain_core.embeddings import Embeddings
 
 from langchain_m3.options import EncoderFields
+from m3_core.fields import VectorFields
 
 
-class M3Embeddings(EncoderFields, Embeddings):
+class M3Embeddings(VectorFields, EncoderFields, Embeddings):
     """Embed queries and documents with a BGE encoder.
 
     The model is loaded once a process for all objects with the same options. Safe under threads;
@@ -19,11 +20,6 @@ class M3Embeddings(EncoderFields, Embeddings):
             embeddings = M3Embeddings(model_name="BAAI/bge-m3")
             vectors = embeddings.embed_documents(["Pandas eat bamboo."])
     """
-
-    truncate_dim: int | None = None
-    """Keep so many leading values of each vector (Matryoshka)."""
-    normalize: bool = True
-    """Scale vectors to length 1."""
 
     @property
     def cache_namespace(self) -> str:
@@ -67,7 +63,7 @@ class M3Embeddings(EncoderFields, Embeddings):
         Returns:
             One vector a document, as Python floats.
         """
-        return await self._model.run_async(self._encode_documents, texts)
+        return await self._source.run_async(self._encode_documents, texts)
 
     async def aembed_query(self, text: str) -> list[float]:
         """Embed a query off the event loop.

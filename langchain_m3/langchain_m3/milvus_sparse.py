@@ -5,8 +5,7 @@ from __future__ import annotations
 from langchain_milvus.utils.sparse import BaseSparseEmbedding
 
 from langchain_m3.options import EncoderFields
-from m3_core.converters import to_milvus
-from m3_core.representations import LexicalWeights, Representations
+from m3_core.converters import convert_texts, to_milvus
 
 
 class M3MilvusSparseEmbeddings(EncoderFields, BaseSparseEmbedding):
@@ -44,7 +43,9 @@ class M3MilvusSparseEmbeddings(EncoderFields, BaseSparseEmbedding):
         Returns:
             One ``{token id: weight}`` a document.
         """
-        return _rows(self._source.documents(texts, show_progress=self.show_progress))
+        return convert_texts(
+            self._source.documents(texts, show_progress=self.show_progress), to_milvus
+        )
 
     def embed_query(self, query: str) -> dict[int, float]:
         """Weigh a query.
@@ -55,7 +56,7 @@ class M3MilvusSparseEmbeddings(EncoderFields, BaseSparseEmbedding):
         Returns:
             Its ``{token id: weight}``.
         """
-        return _rows(self._source.queries([query]))[0]
+        return convert_texts(self._source.queries([query]), to_milvus)[0]
 
     async def aembed_documents(self, texts: list[str]) -> list[dict[int, float]]:
         """Do ``embed_documents`` off the event loop.
@@ -66,7 +67,7 @@ class M3MilvusSparseEmbeddings(EncoderFields, BaseSparseEmbedding):
         Returns:
             One ``{token id: weight}`` a document.
         """
-        return await self._model.run_async(self.embed_documents, texts)
+        return await self._source.run_async(self.embed_documents, texts)
 
     async def aembed_query(self, query: str) -> dict[int, float]:
         """Do ``embed_query`` off the event loop.
@@ -77,10 +78,4 @@ class M3MilvusSparseEmbeddings(EncoderFields, BaseSparseEmbedding):
         Returns:
             Its ``{token id: weight}``.
         """
-        return await self._model.run_async(self.embed_query, query)
-
-
-def _rows(reps: Representations) -> list[dict[int, float]]:
-    weights = reps.lexical_weights
-    assert isinstance(weights, LexicalWeights)
-    return [to_milvus(text) for text in weights]
+        return await self._source.run_async(self.embed_query, query)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from langchain_qdrant.sparse_embeddings import SparseEmbeddings, SparseVector
 
 from langchain_m3.options import EncoderFields
-from m3_core.converters import to_qdrant
-from m3_core.representations import LexicalWeights, Representations
+from m3_core.converters import convert_texts, to_qdrant
+from m3_core.representations import Representations
 
 
 class M3SparseEmbeddings(EncoderFields, SparseEmbeddings):
@@ -60,7 +60,7 @@ class M3SparseEmbeddings(EncoderFields, SparseEmbeddings):
         Returns:
             One sparse vector a document, over token ids.
         """
-        return await self._model.run_async(self.embed_documents, texts)
+        return await self._source.run_async(self.embed_documents, texts)
 
     async def aembed_query(self, text: str) -> SparseVector:
         """Do ``embed_query`` off the event loop.
@@ -71,10 +71,8 @@ class M3SparseEmbeddings(EncoderFields, SparseEmbeddings):
         Returns:
             Its sparse vector, over token ids.
         """
-        return await self._model.run_async(self.embed_query, text)
+        return await self._source.run_async(self.embed_query, text)
 
 
 def _vectors(reps: Representations) -> list[SparseVector]:
-    weights = reps.lexical_weights
-    assert isinstance(weights, LexicalWeights)
-    return [SparseVector(**to_qdrant(text)) for text in weights]
+    return [SparseVector(**vector) for vector in convert_texts(reps, to_qdrant)]

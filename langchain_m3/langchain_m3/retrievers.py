@@ -141,7 +141,7 @@ class _CollectionRetriever(EncoderFields, BaseRetriever):
         Returns:
             The ids.
         """
-        return await self._model.run_async(self.add_documents, documents, ids=ids)
+        return await self._source.run_async(self.add_documents, documents, ids=ids)
 
     def delete(self, ids: Iterable[str]) -> int:
         """Delete documents.
@@ -227,7 +227,7 @@ class _CollectionRetriever(EncoderFields, BaseRetriever):
         k: int | None = None,
         filter: MetadataFilter | None = None,
     ) -> list[Document]:
-        return await self._model.run_async(self._get_relevant_documents, query, k=k, filter=filter)
+        return await self._source.run_async(self._get_relevant_documents, query, k=k, filter=filter)
 
     def _get_ls_params(self, **_kwargs: Any) -> LangSmithRetrieverParams:
         return LangSmithRetrieverParams(

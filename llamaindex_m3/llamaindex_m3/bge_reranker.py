@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field, PrivateAttr
 
-from llamaindex_m3.postprocessors import ScoringPostprocessor
+from llamaindex_m3.postprocessors import CrossEncoderPostprocessor
 
 if TYPE_CHECKING:
     from m3_core import Reranker
 
 
-class BGEReranker(ScoringPostprocessor):
+class BGEReranker(CrossEncoderPostprocessor):
     """Sort nodes by the score of a BGE reranker, any of the six.
 
     The model is loaded once a process for all objects with the same options. Safe under threads;
@@ -84,7 +84,7 @@ class BGEReranker(ScoringPostprocessor):
         self._reranker = adapter_reranker(self.reranker, self.model_name, self._changed())
 
     @property
-    def _model(self) -> Reranker:
+    def _scorer(self) -> Reranker:
         reranker: Reranker = self._reranker
         return reranker
 
@@ -92,5 +92,5 @@ class BGEReranker(ScoringPostprocessor):
         from m3_core.ranking import select_best
 
         pairs = [(query, text) for text in texts]
-        scores = self._model.compute_score(pairs, self.normalize, show_progress=self.show_progress)
+        scores = self._scorer.compute_score(pairs, self.normalize, show_progress=self.show_progress)
         return select_best(scores, self.top_n, self.score_threshold)

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import Field, PrivateAttr
 
-from llamaindex_m3.postprocessors import ScoringPostprocessor
+from llamaindex_m3.postprocessors import CrossEncoderPostprocessor
 
 if TYPE_CHECKING:
     from m3_core import Cascade, Reranker
@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 _LOADING = ("device", "dtype", "cache_folder", "token", "local_files_only")
 
 
-class M3CascadeReranker(ScoringPostprocessor):
+class M3CascadeReranker(CrossEncoderPostprocessor):
     """Thin out nodes by M3's hybrid score, then sort the best with a cross-encoder.
 
     BAAI's recipe is to retrieve 100 and to rerank to 3.
@@ -81,7 +81,7 @@ class M3CascadeReranker(ScoringPostprocessor):
         return cascade
 
     @property
-    def _model(self) -> Reranker:
+    def _scorer(self) -> Reranker:
         return self._steps.reranker
 
     def _scored(self, query: str, texts: list[str]) -> list[tuple[int, float]]:

@@ -16,22 +16,20 @@ from pydantic import ConfigDict, Field
 
 if TYPE_CHECKING:
     from m3_core import Reranker
+    from m3_core.adapter import AdapterEncoder
 
 RETRIEVAL_SCORE = "retrieval_score"
 dispatcher = get_dispatcher(__name__)
 
 
 class ScoringPostprocessor(BaseNodePostprocessor):
-    """A postprocessor that sorts nodes by a reranker's score and keeps the best."""
+    """A postprocessor that sorts nodes by a score and keeps the best."""
 
     model_config = ConfigDict(extra="forbid", protected_namespaces=(), arbitrary_types_allowed=True)
 
     top_n: int | None = Field(default=None, ge=1, description="Nodes to keep; all, if None.")
     score_threshold: float | None = Field(
         default=None, description="The lowest score that is kept; a score equal to it stays."
-    )
-    normalize: bool = Field(
-        default=False, description="Scores through the sigmoid, into 0 to 1; else raw logits."
     )
     keep_retrieval_score: bool = Field(
         default=False, description="Put the score of the retriever into the metadata."
@@ -55,17 +53,22 @@ class ScoringPostprocessor(BaseNodePostprocessor):
         if not nodes:
             return []
         with self._events(query, nodes) as kept:
-            kept += await self._model.run_async(self._ranked, query, nodes)
+            kept += await self._scorer.run_async(self._ranked, query, nodes)
         return kept
 
     @property
     @abstractmethod
-    def _model(self) -> Reranker:
-        """The reranker that gives the final score."""
+    def _scorer(self) -> Reranker | AdapterEncoder:
+        """What gives the final score."""
 
     @abstractmethod
     def _scored(self, query: str, texts: list[str]) -> list[tuple[int, float]]:
         """Positions and scores of the texts to keep, best first."""
+
+    @property
+    def _name(self) -> str:
+        """What events call the model."""
+        return self._scorer.name
 
     def _ranked(self, query: str, nodes: list[NodeWithScore]) -> list[NodeWithScore]:
         texts = [node.node.get_content(metadata_mode=MetadataMode.EMBED) for node in nodes]
@@ -93,7 +96,7 @@ class ScoringPostprocessor(BaseNodePostprocessor):
     def _events(self, query: str, nodes: list[NodeWithScore]) -> Iterator[list[NodeWithScore]]:
         """Tell both kinds of listeners of the start and of what the block puts into the list."""
         top_n = len(nodes) if self.top_n is None else self.top_n
-        name, kept = self._model.name, list[NodeWithScore]()
+        name, kept = self._name, list[NodeWithScore]()
         dispatcher.event(ReRankStartEvent(query=query, nodes=nodes, top_n=top_n, model_name=name))
         payload: dict[str, Any] = {
             EventPayload.NODES: nodes,
@@ -113,3 +116,11 @@ class ScoringPostprocessor(BaseNodePostprocessor):
             for name, field in type(self).model_fields.items()
             if field.default_factory is None and (value := getattr(self, name)) != field.default
         }
+
+
+class CrossEncoderPostprocessor(ScoringPostprocessor):
+    """A postprocessor whose score is a cross-encoder's."""
+
+    normalize: bool = Field(
+        default=False, description="Scores through the sigmoid, into 0 to 1; else raw logits."
+    )

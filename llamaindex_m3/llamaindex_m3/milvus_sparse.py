@@ -1,0 +1,78 @@
+"""M3's lexical weights as the sparse embedding function of LlamaIndex's Milvus store."""
+
+from __future__ import annotations
+
+from llama_index.vector_stores.milvus.utils import BaseSparseEmbeddingFunction
+
+from llamaindex_m3.options import EncoderFields
+from m3_core.converters import convert_texts, to_milvus
+
+
+class M3MilvusSparseEmbeddingFunction(EncoderFields, BaseSparseEmbeddingFunction):
+    """Lexical weights for ``MilvusVectorStore(sparse_embedding_function=...)``.
+
+    Beside ``M3Embedding`` over the same model, each text goes through the network once: both
+    share recent encodings. The store weighs a node's text alone, one node at a time, while
+    ``M3Embedding`` reads it with its metadata: name them in ``excluded_embed_metadata_keys`` to
+    have both read the same. In its sparse mode the store leaves out a fifth of a query's weights,
+    the smallest ones, and Milvus Lite refuses that; its hybrid mode uses them all.
+
+    Example:
+        .. code-block:: python
+
+            store = MilvusVectorStore(
+                uri="m3.db",
+                dim=1024,
+                similarity_metric="IP",
+                enable_sparse=True,
+                sparse_embedding_function=M3MilvusSparseEmbeddingFunction(),
+            )
+    """
+
+    parts = ("sparse",)
+
+    def encode_queries(self, queries: list[str]) -> list[dict[int, float]]:
+        """Weigh queries.
+
+        Args:
+            queries: The queries.
+
+        Returns:
+            One ``{token id: weight}`` a query.
+        """
+        return convert_texts(self._source.queries(queries), to_milvus)
+
+    def encode_documents(self, documents: list[str]) -> list[dict[int, float]]:
+        """Weigh documents.
+
+        Args:
+            documents: The documents.
+
+        Returns:
+            One ``{token id: weight}`` a document.
+        """
+        return convert_texts(
+            self._source.documents(documents, show_progress=self.show_progress), to_milvus
+        )
+
+    async def async_encode_queries(self, queries: list[str]) -> list[dict[int, float]]:
+        """Do ``encode_queries`` off the event loop.
+
+        Args:
+            queries: The queries.
+
+        Returns:
+            One ``{token id: weight}`` a query.
+        """
+        return await self._source.run_async(self.encode_queries, queries)
+
+    async def async_encode_documents(self, documents: list[str]) -> list[dict[int, float]]:
+        """Do ``encode_documents`` off the event loop.
+
+        Args:
+            documents: The documents.
+
+        Returns:
+            One ``{token id: weight}`` a document.
+        """
+        return await self._source.run_async(self.encode_documents, documents)
