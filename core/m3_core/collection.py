@@ -19,7 +19,7 @@ from m3_core.arguments import (
 from m3_core.cache import PARTS
 from m3_core.collection_files import Content, read_collection, write_collection
 from m3_core.fingerprint import encoder_fingerprint
-from m3_core.fusion import Found, Fusion
+from m3_core.fusion import Found, Fusion, check_fusion
 from m3_core.locks import ManyReaders
 from m3_core.representations import Representations
 from m3_core.scoring import normalized_weights
@@ -194,8 +194,7 @@ class DocumentCollection:
         check_count("k", k)
         if fetch_k is not None:
             check_count("fetch_k", fetch_k)
-        if fusion not in ("weights", "rrf"):
-            raise ValueError(f"fusion must be 'weights' or 'rrf'; got {fusion!r}")
+        check_fusion(fusion)
         pairs = zip(PARTS, normalized_weights(weights), strict=True)
         shares = {name: share for name, share in pairs if name in self.encodings.parts}
         if not any(shares.values()):
