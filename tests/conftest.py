@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import threading
 from pathlib import Path
 
 import pytest
 
 from m3_core import Encoder
 from m3_core.testing import tiny_checkpoint
+
+CORPUS = Path(__file__).parent.parent / "demo" / "corpus.json"
 
 WORDS = (
     *("panda", "bear", "river", "city", "search", "query", "token", "model", "world", "water"),
@@ -19,6 +23,22 @@ WORDS = (
 def make_text(number: int, words: int) -> str:
     """A text of so many words, another one for each number."""
     return " ".join(WORDS[(number * 7 + i * (number % 5 + 1)) % len(WORDS)] for i in range(words))
+
+
+class Passes(list[int]):
+    """What goes through an encoder's network: how many texts a time, and in which threads."""
+
+    def __init__(self, encoder: Encoder, monkeypatch: pytest.MonkeyPatch) -> None:
+        super().__init__()
+        self.threads: set[str] = set()
+        run = encoder.model.pipeline.run
+
+        def counting(tokens, *args):
+            self.append(len(tokens.lengths))
+            self.threads.add(threading.current_thread().name)
+            return run(tokens, *args)
+
+        monkeypatch.setattr(encoder.model.pipeline, "run", counting)
 
 
 @pytest.fixture(scope="session")
@@ -44,3 +64,27 @@ def tiny_bge(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def encoder(tiny_m3: Path) -> Encoder:
     return Encoder.from_pretrained(tiny_m3, device="cpu", dtype="float32")
+
+
+@pytest.fixture(scope="session")
+def m3_tiny() -> Encoder:
+    """The packaged model: small, but its results mean something."""
+    return Encoder.from_pretrained("m3-tiny", device="cpu", dtype="float32")
+
+
+@pytest.fixture(scope="session")
+def corpus() -> dict[str, list[dict[str, str]]]:
+    """The demo's multilingual documents (id, language, topic, text) and queries about them."""
+    return json.loads(CORPUS.read_text(encoding="utf-8"))
+
+
+@pytest.fixture
+def fresh_tiny() -> Encoder:
+    """m3-tiny with an empty cache of encodings."""
+    return Encoder.from_pretrained("m3-tiny", device="cpu", dtype="float32")
+
+
+@pytest.fixture
+def passes(fresh_tiny: Encoder, monkeypatch: pytest.MonkeyPatch) -> Passes:
+    """Texts that go through the network of ``fresh_tiny``, a number a pass."""
+    return Passes(fresh_tiny, monkeypatch)

@@ -210,7 +210,8 @@ def level_of_caller() -> int:
     Returns:
         As ``warnings.warn`` wants it from the function that asks.
     """
-    own = ("m3_core", "langchain_m3", "llamaindex_m3")
+    # The adapters' objects are constructed by pydantic.
+    own = ("m3_core", "langchain_m3", "llamaindex_m3", "pydantic")
     frame, level = sys._getframe(1), 1
     while frame.f_globals.get("__name__", "").partition(".")[0] in own and frame.f_back:
         frame, level = frame.f_back, level + 1

@@ -12,8 +12,9 @@ class M3MilvusSparseEmbeddings(EncoderFields, BaseSparseEmbedding):
     """Lexical weights for ``Milvus(embedding_function=[M3Embeddings(), ...])``.
 
     Beside ``M3Embeddings`` over the same model, each text goes through the network once: both
-    share recent encodings. To keep all weights, have ``drop_ratio_build`` 0 in the index of the
-    sparse field, with the metric ``IP``.
+    share recent encodings. By default langchain-milvus asks Milvus to drop small weights, which
+    changes scores and which Milvus Lite refuses: give ``index_params`` and ``search_params``
+    without ``drop_ratio_build``, as below. The metric must be ``IP``.
 
     Example:
         .. code-block:: python
@@ -22,6 +23,11 @@ class M3MilvusSparseEmbeddings(EncoderFields, BaseSparseEmbedding):
                 texts,
                 [M3Embeddings(), M3MilvusSparseEmbeddings()],
                 vector_field=["dense", "sparse"],
+                index_params=[
+                    {"index_type": "FLAT", "metric_type": "IP", "params": {}},
+                    {"index_type": "SPARSE_INVERTED_INDEX", "metric_type": "IP", "params": {}},
+                ],
+                search_params=[{"metric_type": "IP", "params": {}}] * 2,
                 connection_args={"uri": "m3.db"},
             )
     """

@@ -52,6 +52,8 @@ class M3Embedding(EmbeddingFields, VectorFields, BaseEmbedding):
         if self.embeddings_cache is not None and (
             self.query_instruction or self.document_instruction
         ):
+            from m3_core.model import level_of_caller
+
             warnings.warn(
                 "embeddings_cache finds vectors by the text alone, but this model puts "
                 f"{self.query_instruction!r} before queries and {self.document_instruction!r} "
@@ -59,7 +61,7 @@ class M3Embedding(EmbeddingFields, VectorFields, BaseEmbedding):
                 "Leave embeddings_cache out: IngestionPipeline(cache=...) knows the instructions, "
                 "and recent vectors are remembered anyway",
                 UserWarning,
-                stacklevel=3,
+                stacklevel=level_of_caller(),
             )
 
     def _get_query_embedding(self, query: str) -> list[float]:

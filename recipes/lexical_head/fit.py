@@ -3,8 +3,10 @@
     python recipes/lexical_head/fit.py --model m3-e5 --data pairs/en.jsonl pairs/zh.jsonl --out new
 
 The network is frozen, so each text is encoded once; then the head (one weight a hidden value, and a
-bias) learns to tell each query's document from all others of its file. Dense and multi-vectors
-stay as they are. ``m3-retrieval train --freeze network colbert`` does the same in batches.
+bias) learns to tell each query's document from others of its file. Dense and multi-vectors stay as
+they are. A tenth of the documents is held out to measure on, and at the end the head is scaled so
+that scores of matching pairs have the mean they had: mixtures with dense scores keep their meaning.
+``m3-retrieval train --freeze network colbert`` trains the same in batches, with gradients.
 """
 
 from __future__ import annotations
@@ -74,6 +76,82 @@ def encode(model: TrainableM3, texts: list[str], limit: int, size: int = 16) -> 
     return States(torch.cat(ids), torch.cat(hidden), torch.cat(rows), len(texts))
 
 
+@dataclass(frozen=True)
+class Material:
+    """Encoded queries and documents of a file; those from ``cut`` on are held out."""
+
+    name: str
+    queries: States
+    documents: States
+    gold: torch.Tensor
+    cut: int
+
+    def held_out(self) -> tuple[States, States, torch.Tensor]:
+        """Queries, documents and golds of the held-out part."""
+        chosen = (self.gold >= self.cut).nonzero().squeeze(1)
+        documents = self.documents.some(torch.arange(self.cut, self.documents.count))
+        return self.queries.some(chosen), documents, self.gold[chosen] - self.cut
+
+
+def score(head: torch.nn.Linear, queries: States, documents: States) -> torch.Tensor:
+    """Lexical scores of all pairs."""
+    vocabulary = torch.unique(queries.ids)
+    return queries.weights(head, vocabulary) @ documents.weights(head, vocabulary).T
+
+
+@torch.no_grad()
+def measure(head: torch.nn.Linear, part: Material) -> tuple[float, float]:
+    """R@1 and mean score of the matching pairs, on what is held out."""
+    queries, documents, gold = part.held_out()
+    hits, matching = [], []
+    for rows in torch.arange(queries.count).split(64):
+        scores = score(head, queries.some(rows), documents)
+        own = scores.gather(1, gold[rows, None])
+        hits.append((scores > own).sum(1) == 0)
+        matching.append(own)
+    return torch.cat(hits).float().mean().item(), torch.cat(matching).mean().item()
+
+
+def read(model: TrainableM3, file: str, prompts: dict[str, str], max_length: int) -> Material:
+    """Encode a file of examples."""
+    began, rows = time.monotonic(), load_examples(file)
+    documents = list(dict.fromkeys(row["pos"][0] for row in rows))
+    number = {text: i for i, text in enumerate(documents)}
+    queries = [prompts.get("query", "") + row["query"] for row in rows]
+    texts = [prompts.get("document", "") + text for text in documents]
+    part = Material(
+        name=Path(file).stem,
+        queries=encode(model, queries, 64),
+        documents=encode(model, texts, max_length),
+        gold=torch.tensor([number[row["pos"][0]] for row in rows]),
+        cut=len(documents) * 9 // 10,
+    )
+    log.info("%s: %d documents, %.0f s", file, len(documents), time.monotonic() - began)
+    return part
+
+
+def fit(head: torch.nn.Linear, parts: list[Material], a: argparse.Namespace) -> None:
+    """Contrast each query's document with others, language by language."""
+    optimizer = torch.optim.Adam(head.parameters(), lr=a.learning_rate)
+    fall = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - step / a.steps)
+    rng = np.random.default_rng(a.seed)
+    for step in range(a.steps):
+        part = parts[step % len(parts)]
+        known = (part.gold < part.cut).nonzero().squeeze(1).numpy()
+        chosen = torch.from_numpy(rng.choice(known, min(a.batch_size, len(known)), replace=False))
+        drawn = rng.choice(part.cut, min(a.candidates, part.cut), replace=False)
+        candidates = torch.unique(torch.cat([part.gold[chosen], torch.from_numpy(drawn)]))
+        scores = score(head, part.queries.some(chosen), part.documents.some(candidates))
+        gold = torch.searchsorted(candidates, part.gold[chosen])
+        loss = functional.cross_entropy(scores / a.temperature, gold)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        fall.step()
+        if step % 50 == 0:
+            log.info("step %d: loss %.4f", step, loss.item())
+
+
 def main() -> None:
     """Encode, fit, save."""
     parser = argparse.ArgumentParser(
@@ -87,40 +165,25 @@ def main() -> None:
     parser.add_argument("--learning-rate", type=float, default=2e-3)
     parser.add_argument("--steps", type=int, default=600)
     parser.add_argument("--batch-size", type=int, default=64)
+    parser.add_argument("--candidates", type=int, default=640, help="documents a step")
     parser.add_argument("--seed", type=int, default=0)
     a = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     model = TrainableM3.from_pretrained(a.model).eval()
     model = model.to("cuda" if torch.cuda.is_available() else "cpu")
     prompts = read_checkpoint(model.source, a.model).prompts
-    sets = []
-    for file in a.data:
-        began, rows = time.monotonic(), load_examples(file)
-        documents = list(dict.fromkeys(row["pos"][0] for row in rows))
-        number = {text: i for i, text in enumerate(documents)}
-        gold = torch.tensor([number[row["pos"][0]] for row in rows])
-        queries = [prompts.get("query", "") + row["query"] for row in rows]
-        texts = [prompts.get("document", "") + text for text in documents]
-        sets.append((encode(model, queries, 64), encode(model, texts, a.max_length), gold))
-        log.info("%s: %d documents, %.0f s", file, len(documents), time.monotonic() - began)
+    parts = [read(model, file, prompts, a.max_length) for file in a.data]
     head = model.sparse_linear.cpu()
-    optimizer = torch.optim.Adam(head.parameters(), lr=a.learning_rate)
-    fall = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - step / a.steps)
-    rng = np.random.default_rng(a.seed)
-    for step in range(a.steps):
-        queries, documents, gold = sets[step % len(sets)]
-        size = min(a.batch_size, len(gold))
-        chosen = torch.from_numpy(rng.choice(len(gold), size, replace=False))
-        asked = queries.some(chosen)
-        vocabulary = torch.unique(asked.ids)
-        scores = asked.weights(head, vocabulary) @ documents.weights(head, vocabulary).T
-        loss = functional.cross_entropy(scores / a.temperature, gold[chosen])
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        fall.step()
-        if step % 50 == 0:
-            log.info("step %d: loss %.4f", step, loss.item())
+    before = [measure(head, part) for part in parts]
+    fit(head, parts, a)
+    after = [measure(head, part) for part in parts]
+    for part, (old, _), (new, _) in zip(parts, before, after, strict=True):
+        log.info("%s, held out: R@1 %.4f before, %.4f after", part.name, old, new)
+    # Both sides of a score carry a weight, so each takes the square root.
+    scale = (sum(mean for _, mean in before) / sum(mean for _, mean in after)) ** 0.5
+    with torch.no_grad():
+        head.weight.mul_(scale)
+        head.bias.mul_(scale)
     save_checkpoint(model.cpu(), a.out)
     log.info("saved %s", a.out)
 

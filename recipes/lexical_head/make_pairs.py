@@ -1,11 +1,15 @@
-"""Make lexical training pairs out of plain texts: words of a passage, with others mixed in.
+"""Make lexical training pairs out of plain texts: cloze questions about a sentence of a passage.
 
     python recipes/lexical_head/make_pairs.py --texts material --out pairs --languages en zh de
 
 Reads ``texts.jsonl.gz`` (``lang``, ``source``, ``text``, as recipes/m3_tiny/collect.py writes it)
 and writes one file of examples a language, so that ``m3-retrieval train --same-file-batches``
-contrasts passages of one language. A query holds some words of a passage and some of other
-passages: a head that finds the passage has learnt which words tell passages apart.
+contrasts passages of one language.
+
+A question is a sentence with a span asked for and other words left out or swapped for words of
+other passages (the noisy cloze questions of Lewis, Denoyer and Riedel, arXiv 1906.04980). A head
+that finds the passage by them has learnt which words tell passages apart, and that the words of
+questions do not.
 """
 
 from __future__ import annotations
@@ -13,11 +17,44 @@ from __future__ import annotations
 import argparse
 import gzip
 import json
+import re
 from pathlib import Path
 
 import numpy as np
 
 UNSPACED = ("zh", "ja", "th")
+# Short entries of programs' menus and messages: no prose, no questions about it.
+UNUSED = re.compile("messages|l10n")
+ASKED = {
+    "en": (
+        "What,What is,What was,What did,What does,What are,What type of,What kind of,Who,Who was,"
+        "Whose,When,When did,When was,Where,Where is,Where did,Which,Which of the,In which,Why,"
+        "Why did,How,How many,How much,How long,How did,How does,In what year,What is the name of,"
+        "About how many,On what,According to,By what,To whom"
+    ),
+    "de": (
+        "Was,Was ist,Was war,Was sind,Wer,Wer war,Wessen,Wann,Wann wurde,Wo,Wo ist,Welche,Welcher,"
+        "Welches,In welchem,Warum,Wie,Wie viele,Wie viel,Wie lange,In welchem Jahr,Wie heißt,"
+        "Welche Art von,Wofür,Woher"
+    ),
+    "es": (
+        "Qué,Qué es,Qué era,Quién,Quién fue,Cuándo,Cuándo se,Dónde,Dónde está,Cuál,Cuál es,"
+        "Cuáles son,Por qué,Cómo,Cómo se llama,Cuántos,Cuántas,Cuánto,En qué año,Qué tipo de,"
+        "A quién,De qué,En qué"
+    ),
+    "ru": (
+        "Что,Что такое,Кто,Кто был,Чей,Когда,Когда был,Где,Где находится,Какой,Какая,Какие,"
+        "В каком,Почему,Как,Как называется,Сколько,В каком году,Какой тип,Кому,О чём"
+    ),
+    "hi": (
+        "क्या,क्या है,कौन,कौन था,किसका,कब,कब हुआ,कहाँ,कौन सा,कौन सी,किस,किस वर्ष में,क्यों,कैसे,कितने,"
+        "कितना,किसने,किस प्रकार"
+    ),
+    "zh": (
+        "什么,是什么,谁,谁是,什么时候,何时,哪里,在哪里,哪个,哪一个,哪些,为什么,如何,怎样,多少,"
+        "有多少,哪一年,在哪一年,哪种,什么类型的,什么名字"
+    ),
+}
 
 
 def read_groups(path: Path, languages: list[str]) -> dict[str, list[list[str]]]:
@@ -26,7 +63,7 @@ def read_groups(path: Path, languages: list[str]) -> dict[str, list[list[str]]]:
     with gzip.open(path, "rt", encoding="utf-8") as lines:
         for line in lines:
             record = json.loads(line)
-            if record["lang"] in groups:
+            if record["lang"] in groups and not UNUSED.search(record["source"]):
                 groups[record["lang"]].setdefault(record["source"], []).append(record["text"])
     return {lang: list(sources.values()) for lang, sources in groups.items()}
 
@@ -55,19 +92,31 @@ def words_of(text: str, lang: str, rng: np.random.Generator) -> list[str]:
     return cuts
 
 
-def query(
-    rng: np.random.Generator, words: list[str], others: list[str], lang: str, noise: int
-) -> str:
-    """Two to seven words of a stretch of 20, among up to ``noise`` of other passages."""
-    start = int(rng.integers(max(len(words) - 20, 1)))
-    stretch = words[start : start + 20]
-    count = min(len(stretch), int(rng.integers(2, 8)))
-    kept = [stretch[i] for i in sorted(rng.choice(len(stretch), count, replace=False))]
-    mixed = kept + [
-        others[int(i)] for i in rng.integers(0, len(others), int(rng.integers(1, noise + 1)))
-    ]
-    rng.shuffle(mixed)
-    return ("" if lang in UNSPACED else " ").join(mixed)
+def question(rng: np.random.Generator, words: list[str], others: list[str], lang: str) -> str:
+    """A stretch of words with a span asked for, words left out, and words of other passages."""
+    size = int(rng.integers(6, 22))
+    start = int(rng.integers(max(len(words) - size, 1)))
+    stretch = words[start : start + size]
+    gap = int(rng.integers(1, 5))
+    at = int(rng.integers(max(len(stretch) - gap, 1)))
+    before, after = stretch[:at], stretch[at + gap :]
+    # From questions that repeat the sentence to questions that share few words with it.
+    keep, swap = rng.uniform(0.25, 0.9), rng.uniform(0, 0.4)
+
+    def thinned(part: list[str]) -> list[str]:
+        kept = [word for word in part if rng.random() < keep]
+        drawn = rng.integers(0, len(others), len(kept))
+        swapped = rng.random(len(kept)) < swap
+        return [
+            others[int(i)] if other else word
+            for word, i, other in zip(kept, drawn, swapped, strict=True)
+        ]
+
+    frames = ASKED[lang].split(",")
+    frame = frames[int(rng.integers(len(frames)))]
+    if lang in UNSPACED:
+        return "".join([*thinned(before), frame, *thinned(after)]) + "？"
+    return " ".join([frame, *thinned(before), *thinned(after)]).rstrip(".,;:") + "?"
 
 
 def main() -> None:
@@ -77,10 +126,9 @@ def main() -> None:
     )
     parser.add_argument("--texts", type=Path, required=True, help="folder with texts.jsonl.gz")
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--languages", nargs="+", default=["en", "de", "es", "zh", "ru", "hi"])
-    parser.add_argument("--count", type=int, default=20_000, help="passages a language")
-    parser.add_argument("--queries", type=int, default=1, help="a passage")
-    parser.add_argument("--noise", type=int, default=6, help="words of other passages at most")
+    parser.add_argument("--languages", nargs="+", default=list(ASKED), choices=list(ASKED))
+    parser.add_argument("--count", type=int, default=2_000, help="passages a language")
+    parser.add_argument("--queries", type=int, default=3, help="a passage")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
@@ -98,7 +146,7 @@ def main() -> None:
         with (arguments.out / f"{lang}.jsonl").open("w", encoding="utf-8") as lines:
             for text, own in zip(passages, words, strict=True):
                 for _ in range(arguments.queries):
-                    asked = query(rng, own, others, lang, arguments.noise)
+                    asked = question(rng, own, others, lang)
                     row = {"query": asked, "pos": [text], "neg": []}
                     lines.write(json.dumps(row, ensure_ascii=False) + "\n")
 

@@ -14,21 +14,14 @@ from langchain_m3 import M3Embeddings
 from m3_core import Encoder
 
 
-@pytest.fixture(scope="module", autouse=True)
-def _checkpoint(tiny_m3: Path) -> None:
-    _Params.folder = str(tiny_m3)
-
-
 class _Params:
-    folder = ""
-
     @property
     def embeddings_class(self) -> type[Embeddings]:
         return M3Embeddings
 
     @property
     def embedding_model_params(self) -> dict:
-        return {"model_name": self.folder}
+        return {"model_name": "m3-tiny"}
 
 
 class TestStandardUnit(_Params, EmbeddingsUnitTests):

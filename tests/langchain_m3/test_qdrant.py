@@ -28,8 +28,8 @@ class _Standard(VectorStoreIntegrationTests):
     rerank = False
 
     @pytest.fixture
-    def vectorstore(self, encoder):
-        store = QdrantHybridStore(encoder=encoder, rerank=self.rerank)
+    def vectorstore(self, m3_tiny):
+        store = QdrantHybridStore(encoder=m3_tiny, rerank=self.rerank)
         yield store
         store.close()
 
@@ -46,9 +46,9 @@ class TestStandardAsyncClient(_Standard):
     has_sync = False
 
     @pytest.fixture
-    async def vectorstore(self, encoder):
+    async def vectorstore(self, m3_tiny):
         client = AsyncQdrantClient(location=":memory:")
-        yield QdrantHybridStore(encoder=encoder, async_client=client)
+        yield QdrantHybridStore(encoder=m3_tiny, async_client=client)
         await client.close()
 
 

@@ -50,7 +50,11 @@ CASES: list[tuple[str, dict[str, Any]]] = [
 def write_checkpoint(parent: Path, name: str) -> Path:
     """A random checkpoint in sentence-transformers' layout."""
     keywords, normalizes = CHECKPOINTS[name]
-    folder = tiny_checkpoint(parent / name, **keywords)
+    return write_modules(tiny_checkpoint(parent / name, **keywords), normalizes=normalizes)
+
+
+def write_modules(folder: Path, *, normalizes: bool) -> Path:
+    """Add sentence-transformers' list of modules to a checkpoint."""
     modules = [
         {"idx": i, "name": str(i), "path": path, "type": kind}
         for i, (path, kind) in enumerate(MODULES[: 3 if normalizes else 2])
