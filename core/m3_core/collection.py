@@ -161,11 +161,11 @@ class DocumentCollection:
     ) -> list[Found]:
         """Find the best documents for a query, which goes through the network once.
 
-        The best ``fetch_k`` of the dense and of the lexical ranking are candidates. With
-        multi-vectors stored, the best ``fetch_k`` of the fused candidates are scored with them
-        and fused again. With ``"weights"`` the score is the weighted mean of all scores of a
-        candidate, computed exactly; with ``"rrf"`` it is the sum of ``weight / (60 + rank)``
-        over the rankings, and says nothing about how similar the texts are.
+        The best ``fetch_k`` of the dense and of the lexical ranking are candidates; where
+        multi-vectors are stored, all of them are scored with these too. With ``"weights"`` the
+        score is the weighted mean of all scores of a candidate, computed exactly; with ``"rrf"``
+        it is the sum of ``weight / (60 + rank)`` over the rankings of the candidates, and says
+        nothing about how similar the texts are.
 
         Exhaustively, all documents are candidates. That is as quick for dense vectors and lexical
         weights; with multi-vectors its time grows with the number of all documents' tokens.
@@ -178,7 +178,8 @@ class DocumentCollection:
             ids: Only these documents; unknown ids are ignored.
             weights: Of dense, sparse and multi-vector scores.
             fusion: ``"weights"`` or ``"rrf"``.
-            fetch_k: Candidates; by default four times ``k`` and at least 100.
+            fetch_k: Candidates of each of the two rankings; by default four times ``k`` and at
+                least 100.
             exhaustive: Score all documents. ``None``: unless ``fetch_k`` is given or there are
                 more than 1,000 documents with multi-vectors that have a weight.
             vector: The dense vector of the query, in place of the encoder's. Shape: (dim,).

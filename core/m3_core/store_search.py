@@ -98,56 +98,38 @@ def _of_all(
 
 
 def _of_candidates(store: RepresentationStore, query: Representations, wanted: Wanted) -> Ranked:
-    """Fuse the best of the dense and the lexical ranking, then rerank with multi-vectors."""
-    shares, fetch = wanted.shares, wanted.fetch or len(store)
+    """Score the best of the dense and of the lexical ranking in all stored parts, and fuse."""
+    fetch = wanted.fetch or max(len(store), 1)
     rankings: dict[str, dict[str, float]] = {}
-    if "sparse" in shares:
+    if "sparse" in wanted.shares:
         rankings["sparse"] = _lexical_best(store, query, fetch, wanted.allowed)
-    if "dense" in shares:
+    if "dense" in wanted.shares:
         rows = store.rows(wanted.allowed)
         scores = store.scores(query, "dense", rows)
         best = best_places(scores, fetch)
         names = store.ids.names(rows[best].tolist())
         rankings["dense"] = dict(zip(names, scores[best].tolist(), strict=True))
+    candidates = list(dict.fromkeys(one for ranking in rankings.values() for one in ranking))
+    if not candidates:
+        return []
     if wanted.fusion == "weights":
-        rankings = _completed(store, query, rankings)
-    # Where multi-vectors alone count, the other rankings still bring the candidates.
-    counts = any(shares[name] > 0 for name in rankings)
-    fused = fuse(rankings, shares if counts else dict.fromkeys(rankings, 1.0), wanted.fusion)
-    if "colbert" in shares and fused:
-        candidates = [one for one, _ in fused[:fetch]]
+        # All scores of all candidates, not only those of the ranking that brought them.
+        rankings = {name: _scores_of(store, query, name, candidates) for name in rankings}
+    if "colbert" in wanted.shares:
         late = _scores_of(store, query, "colbert", candidates)
         rankings["colbert"] = dict(sorted(late.items(), key=lambda pair: -pair[1]))
-        rankings = {
-            name: {one: score for one, score in ranking.items() if one in late}
-            for name, ranking in rankings.items()
-        }
-        fused = fuse(rankings, shares, wanted.fusion)
+    fused = fuse(rankings, wanted.shares, wanted.fusion)
     return [
         (one, score, {name: r[one] for name, r in rankings.items() if one in r})
         for one, score in fused[: wanted.k]
     ]
 
 
-def _completed(
-    store: RepresentationStore, query: Representations, rankings: dict[str, dict[str, float]]
-) -> dict[str, dict[str, float]]:
-    """All scores of all candidates, not only those of the ranking that brought them."""
-    candidates = list(dict.fromkeys(one for ranking in rankings.values() for one in ranking))
-    if not candidates:
-        return rankings
-    completed: dict[str, dict[str, float]] = {}
-    if "dense" in rankings:
-        completed["dense"] = _scores_of(store, query, "dense", candidates)
-    if "sparse" in rankings:
-        found = _lexical_best(store, query, len(candidates), candidates)
-        completed["sparse"] = dict.fromkeys(candidates, 0.0) | found
-    return completed
-
-
 def _scores_of(
     store: RepresentationStore, query: Representations, part: str, ids: list[str]
 ) -> dict[str, float]:
+    if part == "sparse":
+        return dict.fromkeys(ids, 0.0) | _lexical_best(store, query, len(ids), ids)
     rows = store.ids.find(ids)
     order = np.argsort(rows)
     scores = np.empty(len(rows), np.float32)

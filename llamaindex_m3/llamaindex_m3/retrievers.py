@@ -261,8 +261,8 @@ class M3HybridRetriever(_OwnNodesRetriever):
     """Retrieve nodes by dense vectors and lexical weights, then rerank with multi-vectors.
 
     Each text goes through the network once for all representations. The best ``fetch_k`` nodes
-    of the dense and of the lexical ranking are candidates; they are fused, and with ``rerank``
-    the best ``fetch_k`` of them are scored with their multi-vectors and fused again.
+    of the dense and of the lexical ranking are candidates; with ``rerank``, all of them are scored
+    with their multi-vectors too. The rankings of the candidates are fused.
 
     With ``fusion="weights"`` the score is the weighted mean of the scores, each computed exactly
     for every candidate: dense is a cosine (-1 to 1), lexical is not negative and mostly below
