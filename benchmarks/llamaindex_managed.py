@@ -12,12 +12,13 @@ Ranking: every fourth question of XQuAD en over its 240 paragraphs, which each i
 its own code. The ten best of each mode must be the same nodes in the same order, except where the
 scores of the two nodes differ by less than 1e-4.
 
-Speed: 10,000 short real texts, the sentences of XQuAD in six languages and questions in four.
-M3Index encodes them once and saves them in ``--storage``; the managed index gets the same arrays,
-in the types of FlagEmbedding's ``encode``, so that they are not encoded twice. Each query is asked
-of the managed index and of all ours in turn. "Whole" is what users wait for: query encoding on
-both sides. "Search" leaves it out: the managed index is given the query's encoding, ours finds it
-in the cache of the query before.
+Speed: 10,000 nodes. ``--texts paragraphs``: those of XQuAD in six languages, encoded once by
+M3Index and saved in ``--storage``, each about seven times with noise of its own on every number.
+``--texts sentences``: its sentences in six languages and questions in four, all different. The
+managed index gets the same arrays, in the types of FlagEmbedding's ``encode``, so that nothing is
+encoded twice. Each query is asked of the managed index and of ours in turn. "Whole" is what users
+wait for: query encoding on both sides. "Search" leaves it out: the managed index is given the
+query's encoding, ours finds it in the cache of the query before.
 """
 
 from __future__ import annotations
@@ -25,7 +26,6 @@ from __future__ import annotations
 import argparse
 import contextlib
 import json
-import re
 import statistics
 import time
 from collections import defaultdict
@@ -35,6 +35,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from llama_index.core.schema import TextNode
+from xquad_nodes import contexts, large_index, questions
 
 from llamaindex_m3 import M3Index
 from m3_core import Encoder
@@ -54,42 +55,8 @@ MODES = {
     "colbert": [0.0, 0.0, 1.0],
     "hybrid": [1.0, 0.3, 1.0],
 }
-NODES = 10_000
 TOP = 10
 TIE = 1e-4
-
-
-def paragraphs(folder: Path, language: str) -> list[dict[str, Any]]:
-    articles = json.loads((folder / f"xquad.{language}.json").read_text(encoding="utf-8"))["data"]
-    return [paragraph for article in articles for paragraph in article["paragraphs"]]
-
-
-# Stripped: the tokenizer that transformers 5 rebuilds for the peer drops a space at the end.
-def contexts(folder: Path, language: str) -> list[str]:
-    return [paragraph["context"].strip() for paragraph in paragraphs(folder, language)]
-
-
-def questions(folder: Path, language: str) -> list[str]:
-    asked = [qa["question"] for one in paragraphs(folder, language) for qa in one["qas"]]
-    return [question.strip() for question in asked]
-
-
-def short_texts(folder: Path) -> list[str]:
-    """Sentences, very short ones joined with the next, then questions; all different."""
-    texts: list[str] = []
-    for language in ("en", "de", "es", "zh", "ru", "hi"):
-        least = 20 if language == "zh" else 60
-        for context in contexts(folder, language):
-            held = ""
-            for sentence in re.split(r"(?<=[.!?。？！])\s*(?=\S)", context):
-                held = f"{held} {sentence}".strip()
-                if len(held) > least:
-                    texts.append(held)
-                    held = ""
-            texts += [held] if held else []
-    for language in ("de", "es", "zh", "ru"):
-        texts += questions(folder, language)
-    return list(dict.fromkeys(texts))[:NODES]
 
 
 def managed_index(model: Path, texts: list[str]) -> Any:
@@ -117,22 +84,6 @@ def refill(index: Any, texts: list[str], reps: Representations) -> None:
     nodes = [TextNode(id_=str(i), text=text) for i, text in enumerate(texts)]
     index._docs_pos_to_node_id = {i: node.node_id for i, node in enumerate(nodes)}
     index.docstore.add_documents(nodes, allow_update=True)
-
-
-def stored_representations(index: M3Index) -> Representations:
-    """What our index holds, node after node."""
-    from m3_core.representations import LexicalWeights, Representations
-
-    store = index._nodes._documents._store
-    rows, ids = store.rows(), index._nodes.node_ids()
-    order = np.argsort([int(one) for one in ids])
-    found = Representations(store.dense.take(rows), None, store.multi.take(rows))[order]
-    (segments,) = [store.lexical._snapshot.segments]
-    weights = {}
-    for segment in segments:
-        weights |= {one: segment.document(row) for row, one in enumerate(segment.ids)}
-    lexical = LexicalWeights.from_dicts(weights[ids[row]] for row in order)
-    return Representations(found.dense_vecs, lexical, found.colbert_vecs)
 
 
 @contextlib.contextmanager
@@ -185,15 +136,6 @@ def compare_rankings(args: argparse.Namespace, encoder: Encoder, theirs: Any) ->
         )
 
 
-def large_index(args: argparse.Namespace, encoder: Encoder) -> tuple[M3Index, list[str]]:
-    texts = short_texts(args.xquad)
-    if not (args.storage / "docstore.json").is_file():
-        nodes = [TextNode(id_=str(i), text=text) for i, text in enumerate(texts)]
-        index = M3Index(nodes, encoder=encoder, show_progress=True)
-        index.storage_context.persist(args.storage)
-    return M3Index.from_persist_dir(args.storage, encoder=encoder), texts
-
-
 def forget(view: AdapterEncoder) -> None:
     """Empty the cache of recent encodings."""
     cache = cache_of(view.encoder.model)
@@ -209,8 +151,7 @@ def timed(call: Callable[[], Any]) -> tuple[float, Any]:
 
 
 def compare_speed(args: argparse.Namespace, encoder: Encoder, theirs: Any) -> None:
-    ours, texts = large_index(args, encoder)
-    reps = stored_representations(ours)
+    ours, texts, reps = large_index(args.xquad, args.texts, args.storage, encoder)
     assert reps.colbert_vecs is not None
     refill(theirs, texts, reps)
     print(f"  {len(texts)} nodes, {len(reps.colbert_vecs.vectors) / len(texts):.0f} tokens each")
@@ -260,7 +201,8 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--model", type=Path, required=True)
     parser.add_argument("--xquad", type=Path, required=True)
-    parser.add_argument("--storage", type=Path, required=True, help="of the 10,000 nodes")
+    parser.add_argument("--storage", type=Path, required=True, help="of encoded nodes")
+    parser.add_argument("--texts", choices=("paragraphs", "sentences"), default="paragraphs")
     parser.add_argument("--every", type=int, default=4, help="use each so-manieth question")
     parser.add_argument("--queries", type=int, default=21, help="timed for each mode")
     parser.add_argument("--only", choices=("build", "rankings", "speed"), help="a part of it")
@@ -274,7 +216,7 @@ def main() -> None:
     )
     print(json.dumps({"threads": torch.get_num_threads(), "torch": torch.__version__}), flush=True)
     if args.only == "build":
-        large_index(args, encoder)
+        large_index(args.xquad, args.texts, args.storage, encoder)
         return
     most = 1 if args.only == "speed" else None
     theirs = managed_index(args.model, contexts(args.xquad, "en")[:most])
