@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from m3_core.representations import MultiVectors, ragged_positions
+from m3_core.representations import MultiVectors
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
@@ -216,7 +216,8 @@ class MultiVectorRows:
             last = max(int(np.searchsorted(ends, done + BLOCK_VECTORS, side="right")), first + 1)
             group = rows[first:last]
             if len(buffer) < ends[last - 1] - done:
-                buffer = np.empty((int(ends[last - 1] - done), buffer.shape[1]), np.float32)
+                size = max(BLOCK_VECTORS, int(ends[last - 1] - done))
+                buffer = np.empty((size, buffer.shape[1]), np.float32)
             yield self._widened(group, buffer)
             first = last
 
@@ -225,16 +226,19 @@ class MultiVectorRows:
     ) -> tuple[NDArray[np.int64], NDArray[np.float32]]:
         import torch
 
-        if rows[-1] - rows[0] == len(rows) - 1:
-            start, stop = self._offsets[rows[0]], self._offsets[rows[-1] + 1]
-            narrow, offsets = self._vectors[start:stop], self._offsets[rows] - start
-        else:
-            positions, offsets = ragged_positions(self._offsets, rows)
-            narrow, offsets = self._vectors[positions], offsets[:-1]
-        wide = buffer[: len(narrow)]
-        # torch widens float16 about fifteen times faster than numpy.
-        torch.from_numpy(wide).copy_(torch.from_numpy(narrow))
-        return offsets, wide
+        starts, stops = self._offsets[rows], self._offsets[rows + 1]
+        ends = np.cumsum(stops - starts)
+        # Rows that follow one another are one run.
+        last = np.flatnonzero(np.append(stops[:-1] != starts[1:], True))
+        first = np.concatenate([[0], last[:-1] + 1])
+        wide, done = torch.from_numpy(buffer), 0
+        vectors = torch.from_numpy(self._vectors)
+        runs = zip(starts[first].tolist(), stops[last].tolist(), ends[last].tolist(), strict=True)
+        for start, stop, end in runs:
+            # torch widens float16 about fifteen times faster than numpy.
+            wide[done:end].copy_(vectors[start:stop])
+            done = end
+        return ends - (stops - starts), buffer[:done]
 
 
 def _grown(held: NDArray[Any], used: int, new: NDArray[Any]) -> NDArray[Any]:
