@@ -32,7 +32,7 @@ class AdapterEncoder:
         encoder: The encoder, or a function that loads it on first use.
         parts: Of ``"dense"``, ``"sparse"`` and ``"colbert"``, what the adapter asks for.
         reuse: Take part in the cache; without, each call runs the network.
-        roles: The roles in which the adapter encodes.
+        roles: In which of them others that encode a text shall compute these parts too.
 
     Raises:
         ValueError: There is no such part.
@@ -153,6 +153,7 @@ def adapter_encodings(
     parts: Collection[str],
     *,
     reuse: bool = True,
+    roles: Sequence[Role] = ("query", "document"),
 ) -> AdapterEncoder:
     """Give an adapter its encoder, seen through the cache of the loaded model.
 
@@ -162,11 +163,13 @@ def adapter_encodings(
         options: As there.
         parts: What the adapter will ask for.
         reuse: Take part in the cache.
+        roles: As of ``AdapterEncoder``.
 
     Returns:
         The adapter's view; its ``encoder`` is the one of ``registry.adapter_encoder``.
     """
-    return AdapterEncoder(adapter_encoder(encoder, name, options), parts, reuse=reuse)
+    own = adapter_encoder(encoder, name, options)
+    return AdapterEncoder(own, parts, reuse=reuse, roles=roles)
 
 
 def _restore(

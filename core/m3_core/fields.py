@@ -9,12 +9,14 @@ from __future__ import annotations
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator
 
 from m3_core.adapter import AdapterEncoder, adapter_encodings
+from m3_core.hybrid import SCORED_ROLES, HybridScorer, weighted_parts
 
 if TYPE_CHECKING:
     from m3_core.encoder import Encoder
+    from m3_core.encoding import Role
 
 # Options of loading that an encoder remembers, as far as they are fields.
 _LOADING = ("revision", "dtype", "trust_remote_code")
@@ -33,6 +35,8 @@ class EncoderFields(BaseModel):
 
     parts: ClassVar[tuple[str, ...]] = ("dense",)
     """What the adapter needs of ``"dense"``, ``"sparse"`` and ``"colbert"``."""
+    roles: ClassVar[tuple[Role, ...]] = ("query", "document")
+    """When other adapters shall compute that for it too."""
 
     model_name: str = Field(
         default="BAAI/bge-m3", frozen=True, description="Local folder or hub repository."
@@ -106,6 +110,7 @@ class EncoderFields(BaseModel):
             {name: getattr(self, name) for name in self.model_fields_set},
             self._needed_parts(),
             reuse=self.reuse_encodings,
+            roles=self.roles,
         )
         # The fields are frozen for users, and what was set by them stays known.
         self.__dict__.update(self._in_effect())
@@ -169,3 +174,28 @@ class VectorFields(EncoderFields):
         frozen=True,
         description="How a vector is taken from the tokens; by default as the checkpoint says.",
     )
+
+
+class ScoreFields(EncoderFields):
+    """The options of M3's own scores besides, and what gives them."""
+
+    roles = SCORED_ROLES
+
+    weights: tuple[float, float, float] = Field(
+        default=(1.0, 0.3, 1.0),
+        frozen=True,
+        description="Of dense, lexical and multi-vector scores; by default the M3 paper's.",
+    )
+
+    @field_validator("weights")
+    @classmethod
+    def _check_weights(cls, weights: tuple[float, float, float]) -> tuple[float, float, float]:
+        weighted_parts(weights)
+        return weights
+
+    def _needed_parts(self) -> tuple[str, ...]:
+        return weighted_parts(self.weights)
+
+    @property
+    def _hybrid(self) -> HybridScorer:
+        return HybridScorer(self._source, self.weights)

@@ -15,6 +15,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from m3_core.encoder import Encoder
+    from m3_core.encoding import Role
+
+# Whoever encodes a query computes what its candidates will be scored with. Of documents that is
+# left for the candidates: the multi-vectors of a whole collection would fill the cache.
+SCORED_ROLES: tuple[Role, ...] = ("query",)
 
 
 def weighted_parts(weights: Sequence[float]) -> tuple[str, ...]:
@@ -57,7 +62,9 @@ class HybridScorer:
         parts = weighted_parts(weights)
         self.weights = tuple(weights)
         self.encodings = (
-            encoder if isinstance(encoder, AdapterEncoder) else AdapterEncoder(encoder, parts)
+            encoder
+            if isinstance(encoder, AdapterEncoder)
+            else AdapterEncoder(encoder, parts, roles=SCORED_ROLES)
         )
 
     def score(

@@ -3,44 +3,29 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 from langchain_core.documents import Document
-from langchain_core.vectorstores import VectorStore
 from qdrant_client import AsyncQdrantClient, QdrantClient, models
 from typing_extensions import Self
 
 from langchain_m3.embeddings import M3Embeddings
-from langchain_m3.options import EncoderFields
 from langchain_m3.qdrant_connection import Connection
 from langchain_m3.qdrant_points import (
-    ID,
-    METADATA,
-    TEXT,
     Distance,
     Fusion,
     Layout,
     LongMultiVectors,
-    Where,
-    fit_multi_vector,
-    hybrid_query,
     point_id,
     points,
     requests,
-    to_filter,
 )
+from langchain_m3.qdrant_search import QdrantSearch, StoreModel, document
 from m3_core.arguments import check_count, check_distinct, check_ids
 
 
-class _Model(EncoderFields):
-    multi: bool = False
-
-    def _needed_parts(self) -> tuple[str, ...]:
-        return ("dense", "sparse", "colbert") if self.multi else ("dense", "sparse")
-
-
-class QdrantHybridStore(VectorStore):
+class QdrantHybridStore(QdrantSearch):
     """Documents in Qdrant with dense vectors, lexical weights and, to rerank, multi-vectors.
 
     Each text goes through the network once. A search is one query to Qdrant: the best ``fetch_k``
@@ -113,7 +98,7 @@ class QdrantHybridStore(VectorStore):
         self.fusion = fusion
         self.fetch_k = fetch_k if fetch_k is None else check_count("fetch_k", fetch_k)
         self.long_multi_vectors = long_multi_vectors
-        self._model = _Model(**options, multi=rerank)
+        self._model = StoreModel(**options, multi=rerank)
         encoder = self._model._model
         width = min(encoder.dimension, encoder.model.pipeline.colbert_dim)
         layout = Layout(encoder.dimension, width if rerank else None, distance)
@@ -242,50 +227,9 @@ class QdrantHybridStore(VectorStore):
         asked = [point_id(one) for one in check_ids(ids)]
         return _sorted(asked, await self._connection.acall("retrieve", ids=asked))
 
-    def similarity_search(self, query: str, k: int = 4, **kwargs: Any) -> list[Document]:
-        """Search; as ``similarity_search_with_score``, without scores."""
-        return [document for document, _ in self.similarity_search_with_score(query, k, **kwargs)]
-
-    async def asimilarity_search(self, query: str, k: int = 4, **kwargs: Any) -> list[Document]:
-        """Do ``similarity_search`` without blocking the event loop."""
-        found = await self.asimilarity_search_with_score(query, k, **kwargs)
-        return [document for document, _ in found]
-
-    def similarity_search_with_score(
-        self, query: str, k: int = 4, *, filter: Where | None = None
-    ) -> list[tuple[Document, float]]:
-        """Search.
-
-        Args:
-            query: The query.
-            k: Documents to return.
-            filter: A filter of Qdrant, or metadata values that documents must have.
-
-        Returns:
-            Documents with scores as the class describes them, best first.
-
-        Raises:
-            ValueError: ``k`` is below 1.
-            TypeError: The filter is none.
-        """
-        asked, scale = self._query(query, k, filter)
-        return _scored(self._connection.call("query_points", **asked), scale)
-
-    async def asimilarity_search_with_score(
-        self, query: str, k: int = 4, *, filter: Where | None = None
-    ) -> list[tuple[Document, float]]:
-        """Do ``similarity_search_with_score`` without blocking the event loop."""
-        asked, scale = await self._model._model.run_async(self._query, query, k, filter)
-        return _scored(await self._connection.acall("query_points", **asked), scale)
-
     def close(self) -> None:
         """Close the client, unless it was given."""
         self._connection.close()
-
-    def _select_relevance_score_fn(self) -> Callable[[float], float]:
-        # The fused scores reach 1 by rank and about 2 by distribution; cosines may be negative.
-        top = 2.0 if self.fusion == "dbsf" and not self.rerank else 1.0
-        return lambda score: min(max(score / top, 0.0), 1.0)
 
     def _points(
         self,
@@ -306,29 +250,10 @@ class QdrantHybridStore(VectorStore):
         reps = self._model._source.documents(listed, show_progress=self._model.show_progress)
         return known, points(known, listed, others, reps, self.long_multi_vectors)
 
-    def _query(self, query: str, k: int, where: Where | None) -> tuple[dict[str, Any], float]:
-        check_count("k", k)
-        condition = to_filter(where)
-        reps = self._model._source.queries([query])
-        multi, scale = None, 1.0
-        if self.rerank and reps.colbert_vecs is not None:
-            multi = fit_multi_vector(reps.colbert_vecs[0], self.long_multi_vectors, "the query")
-            scale = 1.0 / len(multi)
-        fetch_k = max(4 * k, 100) if self.fetch_k is None else max(self.fetch_k, k)
-        return hybrid_query(reps, k, fetch_k, condition, self.fusion, multi), scale
-
-
-def _document(payload: dict[str, Any]) -> Document:
-    return Document(id=payload[ID], page_content=payload[TEXT], metadata=payload[METADATA])
-
-
-def _scored(found: models.QueryResponse, scale: float) -> list[tuple[Document, float]]:
-    return [(_document(one.payload or {}), one.score * scale) for one in found.points]
-
 
 def _sorted(asked: Sequence[str], records: Iterable[models.Record]) -> list[Document]:
     found = {str(record.id): record for record in records}
-    return [_document(found[one].payload or {}) for one in asked if one in found]
+    return [document(found[one].payload or {}) for one in asked if one in found]
 
 
 def _selector(ids: Sequence[str] | None) -> models.PointsSelector:

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from langchain_core.cross_encoders import BaseCrossEncoder
-from pydantic import field_validator
 
 from langchain_m3.compressors import ScoringCompressor
 from langchain_m3.options import EncoderFields
-
-if TYPE_CHECKING:
-    from m3_core.adapter import AdapterEncoder
-    from m3_core.hybrid import HybridScorer
+from m3_core.adapter import AdapterEncoder
+from m3_core.fields import ScoreFields
 
 
-class M3Reranker(EncoderFields, ScoringCompressor, BaseCrossEncoder):
+class M3Reranker(ScoreFields, EncoderFields, ScoringCompressor, BaseCrossEncoder):
     """Sort documents by the weighted mean of M3's dense, lexical and multi-vector scores.
 
     Texts that another adapter over the same model has just encoded are not encoded again. The
@@ -36,17 +31,6 @@ class M3Reranker(EncoderFields, ScoringCompressor, BaseCrossEncoder):
 
     event = "m3_rerank"
 
-    weights: tuple[float, float, float] = (1.0, 0.3, 1.0)
-    """Of dense, lexical and multi-vector scores; the default is that of the M3 paper."""
-
-    @field_validator("weights")
-    @classmethod
-    def _check_weights(cls, weights: tuple[float, float, float]) -> tuple[float, float, float]:
-        from m3_core.scoring import normalized_weights
-
-        normalized_weights(weights)
-        return weights
-
     def score(self, text_pairs: list[tuple[str, str]]) -> list[float]:
         """Score pairs.
 
@@ -57,17 +41,6 @@ class M3Reranker(EncoderFields, ScoringCompressor, BaseCrossEncoder):
             One score a pair, as Python floats.
         """
         return self._hybrid.score(text_pairs, show_progress=self.show_progress)
-
-    def _needed_parts(self) -> tuple[str, ...]:
-        from m3_core.hybrid import weighted_parts
-
-        return weighted_parts(self.weights)
-
-    @property
-    def _hybrid(self) -> HybridScorer:
-        from m3_core.hybrid import HybridScorer
-
-        return HybridScorer(self._source, self.weights)
 
     @property
     def _scorer(self) -> AdapterEncoder:

@@ -14,8 +14,8 @@ class M3MilvusSparseEmbeddingFunction(EncoderFields, BaseSparseEmbeddingFunction
     Beside ``M3Embedding`` over the same model, each text goes through the network once: both
     share recent encodings. The store weighs a node's text alone, one node at a time, while
     ``M3Embedding`` reads it with its metadata: name them in ``excluded_embed_metadata_keys`` to
-    have both read the same. To keep all weights, have ``drop_ratio_build`` 0 in
-    ``sparse_index_config``.
+    have both read the same. In its sparse mode the store leaves out a fifth of a query's weights,
+    the smallest ones, and Milvus Lite refuses that; its hybrid mode uses them all.
 
     Example:
         .. code-block:: python

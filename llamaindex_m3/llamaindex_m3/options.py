@@ -15,7 +15,7 @@ class EmbeddingFields(EncoderFields):
     """The options of a model, and LlamaIndex's own of batches, which change no result."""
 
     embed_batch_size: int = Field(
-        default=256,
+        default=1024,
         gt=0,
         le=2048,
         exclude=True,

@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from pydantic import ConfigDict
 
-from pydantic import ConfigDict, Field, field_validator
-
-from llamaindex_m3.options import EncoderFields
 from llamaindex_m3.postprocessors import ScoringPostprocessor
+from m3_core.adapter import AdapterEncoder
+from m3_core.fields import ScoreFields
 
-if TYPE_CHECKING:
-    from m3_core.adapter import AdapterEncoder
 
-
-class M3Reranker(EncoderFields, ScoringPostprocessor):
+class M3Reranker(ScoreFields, ScoringPostprocessor):
     """Sort nodes by the weighted mean of M3's dense, lexical and multi-vector scores.
 
     Texts that another adapter over the same model has just encoded are not encoded again. The
@@ -30,29 +26,10 @@ class M3Reranker(EncoderFields, ScoringPostprocessor):
 
     model_config = ConfigDict(extra="forbid", protected_namespaces=(), arbitrary_types_allowed=True)
 
-    weights: tuple[float, float, float] = Field(
-        default=(1.0, 0.3, 1.0),
-        frozen=True,
-        description="Of dense, lexical and multi-vector scores; by default the M3 paper's.",
-    )
-
-    @field_validator("weights")
-    @classmethod
-    def _check_weights(cls, weights: tuple[float, float, float]) -> tuple[float, float, float]:
-        from m3_core.scoring import normalized_weights
-
-        normalized_weights(weights)
-        return weights
-
     @classmethod
     def class_name(cls) -> str:
         """The name that LlamaIndex stores."""
         return "M3Reranker"
-
-    def _needed_parts(self) -> tuple[str, ...]:
-        from m3_core.hybrid import weighted_parts
-
-        return weighted_parts(self.weights)
 
     @property
     def _scorer(self) -> AdapterEncoder:
@@ -63,9 +40,7 @@ class M3Reranker(EncoderFields, ScoringPostprocessor):
         return self.model_name
 
     def _scored(self, query: str, texts: list[str]) -> list[tuple[int, float]]:
-        from m3_core.hybrid import HybridScorer
-
-        return HybridScorer(self._source, self.weights).rank(
+        return self._hybrid.rank(
             query,
             texts,
             self.top_n,

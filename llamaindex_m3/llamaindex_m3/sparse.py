@@ -17,9 +17,9 @@ class M3SparseEmbedding(EmbeddingFields, BaseSparseEmbedding):
     share recent encodings. The similarity is the inner product, which is M3's lexical score.
     Safe under threads; the asynchronous methods compute off the event loop.
 
-    ``sparse_doc_fn`` and ``sparse_query_fn`` are what ``QdrantVectorStore`` takes; its
-    asynchronous methods call them on the event loop, but after ``M3Embedding``, which has then
-    computed the weights already.
+    ``sparse_doc_fn`` and ``sparse_query_fn`` are what ``QdrantVectorStore`` takes. Its
+    asynchronous methods call them on the event loop, but, except in its sparse mode, after
+    ``M3Embedding``, which has then computed the weights already.
 
     Example:
         .. code-block:: python

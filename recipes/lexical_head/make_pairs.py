@@ -25,6 +25,8 @@ import numpy as np
 UNSPACED = ("zh", "ja", "th")
 # Short entries of programs' menus and messages: no prose, no questions about it.
 UNUSED = re.compile("messages|l10n")
+PLAIN = re.compile(r"[^\W_]+|[\s.,;:!?'’\"“”()\-–%。，、；：！？「」《》（）।\u0900-\u097f]+")
+SENTENCE_ENDS = (".", "!", "?", '"', ")", "'", "”", "。", "！", "？", "।")
 ASKED = {
     "en": (
         "What,What is,What was,What did,What does,What are,What type of,What kind of,Who,Who was,"
@@ -58,14 +60,22 @@ ASKED = {
 
 
 def read_groups(path: Path, languages: list[str]) -> dict[str, list[list[str]]]:
-    """Texts of each language, source by source, in the file's order."""
+    """Prose of each language, source by source, in the file's order."""
     groups: dict[str, dict[str, list[str]]] = {lang: {} for lang in languages}
     with gzip.open(path, "rt", encoding="utf-8") as lines:
         for line in lines:
             record = json.loads(line)
-            if record["lang"] in groups and not UNUSED.search(record["source"]):
+            if record["lang"] not in groups or UNUSED.search(record["source"]):
+                continue
+            if is_prose(record["text"]):
                 groups[record["lang"]].setdefault(record["source"], []).append(record["text"])
     return {lang: list(sources.values()) for lang, sources in groups.items()}
+
+
+def is_prose(text: str) -> bool:
+    """Whether a text is sentences rather than code, options, tables or markup."""
+    plain = sum(map(len, PLAIN.findall(text)))
+    return plain >= 0.985 * len(text) and text[-1:] in SENTENCE_ENDS
 
 
 def passage(rng: np.random.Generator, source: list[str], least: int) -> str:

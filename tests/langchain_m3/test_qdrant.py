@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from langchain_core.documents import Document
 from langchain_core.embeddings import DeterministicFakeEmbedding
+from langchain_core.vectorstores.utils import maximal_marginal_relevance
 from langchain_tests.integration_tests import VectorStoreIntegrationTests
 from pydantic import ValidationError
 from qdrant_client import AsyncQdrantClient, QdrantClient, models
@@ -108,6 +109,24 @@ def test_reranking_gives_the_multi_vector_score(make, encoder, fusion) -> None:
     assert [d.id for d, _ in found] == sorted(multi, key=lambda one: -multi[one])[:5]
     for document, score in found:
         assert score == pytest.approx(multi[document.id], abs=2e-3)
+
+
+async def test_diversity_is_langchains_mmr_over_dense_vectors(make, encoder) -> None:
+    store = make()
+    best = store.similarity_search(QUERY, k=8)
+    vectors = encoder.encode_documents([one.page_content for one in best]).dense_vecs
+    asked = encoder.encode_queries([QUERY]).dense_vecs[0]
+    for lambda_mult in (0.0, 0.5, 1.0):
+        expected = maximal_marginal_relevance(asked, list(vectors), lambda_mult, 4)
+        options = {"k": 4, "fetch_k": 8, "lambda_mult": lambda_mult}
+        found = store.max_marginal_relevance_search(QUERY, **options)
+        assert found == [best[i] for i in expected]
+        assert await store.amax_marginal_relevance_search(QUERY, **options) == found
+    retriever = store.as_retriever(search_type="mmr", search_kwargs={"k": 3})
+    assert len(retriever.invoke(QUERY)) == 3
+    assert len(store.max_marginal_relevance_search(QUERY, k=30)) == len(TEXTS)
+    with pytest.raises(ValueError, match="fetch_k"):
+        store.max_marginal_relevance_search(QUERY, fetch_k=0)
 
 
 def test_scores_fused_by_distribution_fall(make) -> None:

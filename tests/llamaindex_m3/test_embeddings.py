@@ -123,7 +123,7 @@ def test_the_models_own_instructions_and_length_show(tiny_bge: Path, tmp_path: P
     assert start.payload["serialized"] == {
         "class_name": "M3Embedding",
         "model_name": str(tmp_path / "bge-small-zh-v1.5"),
-        "embed_batch_size": 256,
+        "embed_batch_size": 1024,
         "max_length": 512,
         "query_instruction": embedding.query_instruction,
         "document_instruction": "",
