@@ -15,6 +15,7 @@ from pydantic import Field, PrivateAttr
 
 from llamaindex_m3.filters import filter_test
 from llamaindex_m3.options import EncoderFields
+from m3_core.arguments import check_ids
 
 if TYPE_CHECKING:
     from m3_core.collection import DocumentCollection
@@ -202,7 +203,7 @@ def _test(filters: MetadataFilters | None, doc_ids: Sequence[str] | None) -> Any
     if filters is None and doc_ids is None:
         return None
     accept = None if filters is None else filter_test(filters)
-    documents = None if doc_ids is None else frozenset(doc_ids)
+    documents = None if doc_ids is None else frozenset(check_ids(doc_ids))
 
     def test(record: Mapping[str, Any]) -> bool:
         if documents is not None and record[_DOCUMENT] not in documents:

@@ -288,6 +288,10 @@ def test_node_ids_and_doc_ids_restrict(encoder, kind, options) -> None:
     for name, value in (("node_ids", []), ("doc_ids", []), ("filters", one("number", -1))):
         empty = kind.from_nodes(make_nodes(), encoder=encoder, **{name: value}, **options)
         assert empty.retrieve(QUERY) == []
+    for name in ("node_ids", "doc_ids"):
+        wrong = kind.from_nodes(make_nodes(2), encoder=encoder, **{name: "n0"}, **options)
+        with pytest.raises(TypeError, match="list of strings"):
+            wrong.retrieve(QUERY)
 
 
 def test_a_given_embedding_is_the_dense_vector(encoder, reps) -> None:
