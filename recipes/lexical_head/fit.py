@@ -13,12 +13,12 @@ from __future__ import annotations
 
 import argparse
 import logging
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
+from safetensors.torch import load_file, save_file
 from torch.nn import functional
 
 from m3_core.checkpoint import read_checkpoint
@@ -112,22 +112,32 @@ def measure(head: torch.nn.Linear, part: Material) -> tuple[float, float]:
     return torch.cat(hits).float().mean().item(), torch.cat(matching).mean().item()
 
 
-def read(model: TrainableM3, file: str, prompts: dict[str, str], max_length: int) -> Material:
-    """Encode a file of examples."""
-    began, rows = time.monotonic(), load_examples(file)
+def read(
+    model: TrainableM3, file: Path, prompts: dict[str, str], max_length: int, kept: Path | None
+) -> Material:
+    """Encode a file of examples, or read the states that an earlier run kept."""
+    rows = load_examples(file)
     documents = list(dict.fromkeys(row["pos"][0] for row in rows))
     number = {text: i for i, text in enumerate(documents)}
-    queries = [prompts.get("query", "") + row["query"] for row in rows]
-    texts = [prompts.get("document", "") + text for text in documents]
-    part = Material(
-        name=Path(file).stem,
-        queries=encode(model, queries, 64),
-        documents=encode(model, texts, max_length),
-        gold=torch.tensor([number[row["pos"][0]] for row in rows]),
-        cut=len(documents) * 9 // 10,
-    )
-    log.info("%s: %d documents, %.0f s", file, len(documents), time.monotonic() - began)
-    return part
+    texts = {
+        "query": [prompts.get("query", "") + row["query"] for row in rows],
+        "document": [prompts.get("document", "") + text for text in documents],
+    }
+    states = {}
+    for role, limit in (("query", 64), ("document", max_length)):
+        stored = None if kept is None else kept / f"{file.stem}.{role}.safetensors"
+        if stored is not None and stored.exists():
+            states[role] = States(**load_file(stored), count=len(texts[role]))
+            continue
+        states[role] = encode(model, texts[role], limit)
+        if stored is not None:
+            stored.parent.mkdir(parents=True, exist_ok=True)
+            found = states[role]
+            save_file({"ids": found.ids, "hidden": found.hidden, "rows": found.rows}, stored)
+    gold = torch.tensor([number[row["pos"][0]] for row in rows])
+    log.info("%s: %d documents", file, len(documents))
+    cut = len(documents) * 9 // 10
+    return Material(file.stem, states["query"], states["document"], gold, cut)
 
 
 def fit(head: torch.nn.Linear, parts: list[Material], a: argparse.Namespace) -> None:
@@ -158,8 +168,9 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--model", required=True)
-    parser.add_argument("--data", nargs="+", required=True, help="a file a language")
+    parser.add_argument("--data", nargs="+", type=Path, required=True, help="a file a language")
     parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--states", type=Path, help="folder to keep encoded texts in, for refits")
     parser.add_argument("--max-length", type=int, default=192)
     parser.add_argument("--temperature", type=float, default=0.2)
     parser.add_argument("--learning-rate", type=float, default=2e-3)
@@ -172,7 +183,7 @@ def main() -> None:
     model = TrainableM3.from_pretrained(a.model).eval()
     model = model.to("cuda" if torch.cuda.is_available() else "cpu")
     prompts = read_checkpoint(model.source, a.model).prompts
-    parts = [read(model, file, prompts, a.max_length) for file in a.data]
+    parts = [read(model, file, prompts, a.max_length, a.states) for file in a.data]
     head = model.sparse_linear.cpu()
     before = [measure(head, part) for part in parts]
     fit(head, parts, a)
