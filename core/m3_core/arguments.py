@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import ArrayLike, NDArray
 
 Filter = Mapping[str, Any] | Callable[[Mapping[str, Any]], bool]
 
@@ -104,3 +107,28 @@ def metadata_test(where: Filter) -> Callable[[Mapping[str, Any]], bool]:
         raise TypeError(f"a filter is a mapping or a function; got {type(where).__name__}")
     absent = object()
     return lambda metadata: all(metadata.get(key, absent) == v for key, v in where.items())
+
+
+def check_vector(vector: ArrayLike) -> NDArray[np.float32]:
+    """Check a dense vector.
+
+    Args:
+        vector: Numbers in one dimension.
+
+    Returns:
+        Shape: (dim,). Dtype: float32.
+
+    Raises:
+        ValueError: It has another shape, or a value is not finite.
+
+    Example:
+        >>> check_vector([0.6, 0.8]).shape
+        (2,)
+    """
+    checked = np.asarray(vector, np.float32)
+    if checked.ndim != 1 or not len(checked) or not np.isfinite(checked).all():
+        raise ValueError(
+            f"a vector is a list of finite numbers; got shape {checked.shape}, "
+            f"finite: {bool(np.isfinite(checked).all())}"
+        )
+    return checked

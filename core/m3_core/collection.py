@@ -2,24 +2,35 @@
 
 from __future__ import annotations
 
+import dataclasses
 import uuid
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from m3_core.arguments import Filter, check_count, check_distinct, check_ids, metadata_test
+from m3_core.arguments import (
+    Filter,
+    check_count,
+    check_distinct,
+    check_ids,
+    check_vector,
+    metadata_test,
+)
+from m3_core.cache import PARTS
 from m3_core.collection_files import Content, read_collection, write_collection
 from m3_core.fingerprint import encoder_fingerprint
-from m3_core.fusion import Found, Fusion, fuse
-from m3_core.index import LexicalIndex
+from m3_core.fusion import Found, Fusion, check_fusion
 from m3_core.locks import ManyReaders
-from m3_core.representations import MultiVectors, Representations
-from m3_core.scoring import maxsim_scores, normalized_weights
-from m3_core.vectors import VectorRows
+from m3_core.representations import Representations
+from m3_core.scoring import normalized_weights
+from m3_core.store import RepresentationStore
+from m3_core.store_search import Wanted, search_store
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
+
+    from numpy.typing import ArrayLike
 
     from m3_core.adapter import AdapterEncoder
 
@@ -27,6 +38,8 @@ if TYPE_CHECKING:
 DEFAULT_WEIGHTS = (1.0, 0.3, 1.0)
 # Candidates of each first-stage ranking: so many times k, and at least so many.
 FETCH_TIMES, FETCH_LEAST = 4, 100
+# Documents whose multi-vectors are all scored, where nobody says whether they shall be.
+EXHAUSTIVE_UP_TO = 1000
 
 
 class DocumentCollection:
@@ -43,9 +56,7 @@ class DocumentCollection:
         self.encodings = encodings
         self.fingerprint = encoder_fingerprint(encodings.encoder, encodings.parts)
         self._records: dict[str, tuple[str, dict[str, Any]]] = {}
-        self._lexical = LexicalIndex(self.fingerprint)
-        self._dense = VectorRows()
-        self._multi: dict[str, np.ndarray[Any, np.dtype[np.float16]]] = {}
+        self._store = RepresentationStore(self.fingerprint)
         self._lock = ManyReaders()
 
     def __len__(self) -> int:
@@ -88,7 +99,7 @@ class DocumentCollection:
         reps = self.encodings.documents(texts, show_progress=show_progress)
         with self._lock.writing():
             self._remove(filled)
-            self._insert(filled, reps)
+            self._store.add(filled, reps)
             records = zip(texts, others, strict=True)
             self._records.update(zip(filled, records, strict=True))
         return filled
@@ -122,54 +133,99 @@ class DocumentCollection:
             found = [(one, *self._records[one]) for one in ids if one in self._records]
             return [(one, text, dict(metadata)) for one, text, metadata in found]
 
+    def ids(self, where: Filter | None = None) -> list[str]:
+        """List documents.
+
+        Args:
+            where: As of ``search``; by default all.
+
+        Returns:
+            Their ids, in the order of adding.
+        """
+        accept = metadata_test({} if where is None else where)
+        with self._lock.reading():
+            return [one for one, (_, metadata) in self._records.items() if accept(metadata)]
+
     def search(
         self,
         query: str,
         k: int,
         *,
         where: Filter | None = None,
+        ids: Collection[str] | None = None,
         weights: Sequence[float] = DEFAULT_WEIGHTS,
         fusion: Fusion = "weights",
         fetch_k: int | None = None,
+        exhaustive: bool | None = False,
+        vector: ArrayLike | None = None,
     ) -> list[Found]:
         """Find the best documents for a query, which goes through the network once.
 
-        The best ``fetch_k`` of the dense and of the lexical ranking are candidates. With
-        multi-vectors stored, the best ``fetch_k`` of the fused candidates are scored with them
-        and fused again. With ``"weights"`` the score is the weighted mean of all scores of a
-        candidate, computed exactly; with ``"rrf"`` it is the sum of ``weight / (60 + rank)``
-        over the rankings, and says nothing about how similar the texts are.
+        The best ``fetch_k`` of the dense and of the lexical ranking are candidates; where
+        multi-vectors are stored, all of them are scored with these too. With ``"weights"`` the
+        score is the weighted mean of all scores of a candidate, computed exactly; with ``"rrf"``
+        it is the sum of ``weight / (60 + rank)`` over the rankings of the candidates, and says
+        nothing about how similar the texts are.
+
+        Exhaustively, all documents are candidates. That is as quick for dense vectors and lexical
+        weights; with multi-vectors its time grows with the number of all documents' tokens.
 
         Args:
             query: The query.
             k: How many documents at most.
             where: Only documents with these metadata values, or for whose metadata the function
                 says yes.
+            ids: Only these documents; unknown ids are ignored.
             weights: Of dense, sparse and multi-vector scores.
             fusion: ``"weights"`` or ``"rrf"``.
-            fetch_k: Candidates; by default four times ``k`` and at least 100.
+            fetch_k: Candidates of each of the two rankings; by default four times ``k`` and at
+                least 100.
+            exhaustive: Score all documents. ``None``: unless ``fetch_k`` is given or there are
+                more than 1,000 documents with multi-vectors that have a weight.
+            vector: The dense vector of the query, in place of the encoder's. Shape: (dim,).
 
         Returns:
-            Best first. Sparse alone: only documents that share a token with the query.
+            Best first. By sparse scores alone: only documents that share a token with the query.
 
         Raises:
             TypeError: ``k`` is no whole number or the query no string.
-            ValueError: ``k`` or ``fetch_k`` is below 1, or weights or fusion cannot be.
+            ValueError: ``k`` or ``fetch_k`` is below 1, weights or fusion cannot be, or the
+                vector has another width than the documents'.
         """
         check_count("k", k)
         if fetch_k is not None:
             check_count("fetch_k", fetch_k)
-        if fusion not in ("weights", "rrf"):
-            raise ValueError(f"fusion must be 'weights' or 'rrf'; got {fusion!r}")
-        shares = dict(zip(("dense", "sparse", "colbert"), normalized_weights(weights), strict=True))
-        reps = self.encodings.queries([query])
+        check_fusion(fusion)
+        pairs = zip(PARTS, normalized_weights(weights), strict=True)
+        shares = {name: share for name, share in pairs if name in self.encodings.parts}
+        if not any(shares.values()):
+            raise ValueError(
+                f"weights {tuple(weights)} leave nothing to score by: stored are "
+                f"{', '.join(self.encodings.parts)}"
+            )
+        if exhaustive is None:
+            is_small = len(self) <= EXHAUSTIVE_UP_TO or not shares.get("colbert")
+            exhaustive = is_small and fetch_k is None
+        # Candidates come from all rankings, whatever their weights.
+        needed = [name for name, share in shares.items() if share > 0 or not exhaustive]
+        if vector is not None and needed == ["dense"]:
+            reps = Representations(dense_vecs=check_vector(vector)[np.newaxis])
+        else:
+            reps = self.encodings.queries([query])
+            if vector is not None and "dense" in shares:
+                reps = dataclasses.replace(reps, dense_vecs=check_vector(vector)[np.newaxis])
         fetch = max(k, fetch_k or max(FETCH_TIMES * k, FETCH_LEAST))
         with self._lock.reading():
-            allowed = None if where is None else self._allowed(where)
-            ranked = self._rank(reps, k, fetch, allowed, shares, fusion)
+            wanted = Wanted(
+                k=k,
+                fetch=None if exhaustive else fetch,
+                shares=shares,
+                fusion=fusion,
+                allowed=self._allowed(where, ids),
+            )
             return [
                 Found(one, self._records[one][0], dict(self._records[one][1]), score, scores)
-                for one, score, scores in ranked
+                for one, score, scores in search_store(self._store, reps, wanted)
             ]
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -183,18 +239,17 @@ class DocumentCollection:
             OSError: Something could not be written; the older state is as it was.
         """
         with self._lock.reading():
+            rows = self._store.rows()
             write_collection(
                 path,
                 Content(
                     fingerprint=self.fingerprint,
                     parts=self.encodings.parts,
                     records=[(one, *record) for one, record in self._records.items()],
-                    dense=self._dense.take(self._records) if len(self._dense) else None,
-                    multi=MultiVectors.from_arrays(self._multi[one] for one in self._records)
-                    if self._multi
-                    else None,
+                    dense=self._store.dense.take(rows) if self._store.dense.width else None,
+                    multi=self._store.multi.take(rows) if self._store.multi.width else None,
                 ),
-                self._lexical,
+                self._store.lexical,
             )
 
     @classmethod
@@ -216,91 +271,21 @@ class DocumentCollection:
         collection = cls(encodings)
         content, lexical = read_collection(path, collection.fingerprint, encodings.parts)
         collection._records = {one: (text, metadata) for one, text, metadata in content.records}
-        collection._lexical = lexical
-        if content.dense is not None:
-            collection._dense.add(list(collection._records), content.dense)
-        if content.multi is not None:
-            pairs = zip(collection._records, content.multi, strict=True)
-            collection._multi = {one: np.asarray(rows, np.float16) for one, rows in pairs}
+        collection._store.lexical = lexical
+        collection._store.restore(list(collection._records), content.dense, content.multi)
         return collection
 
     def _remove(self, ids: list[str]) -> int:
         known = [one for one in dict.fromkeys(ids) if one in self._records]
-        self._lexical.delete(known)
-        self._dense.delete(known)
+        self._store.delete(known)
         for one in known:
             del self._records[one]
-            self._multi.pop(one, None)
         return len(known)
 
-    def _insert(self, ids: list[str], reps: Representations) -> None:
-        # The lexical index comes first: it refuses what it cannot hold before anything is changed.
-        if reps.lexical_weights is not None:
-            self._lexical.add(ids, reps.lexical_weights)
-        if reps.dense_vecs is not None:
-            self._dense.add(ids, reps.dense_vecs)
-        if reps.colbert_vecs is not None:
-            # Copies, since views would keep the whole batch in memory.
-            pairs = zip(ids, reps.colbert_vecs, strict=True)
-            self._multi.update((one, np.array(rows, np.float16)) for one, rows in pairs)
-
-    def _allowed(self, where: Filter) -> set[str]:
+    def _allowed(self, where: Filter | None, ids: Collection[str] | None) -> Collection[str] | None:
+        named = None if ids is None else [one for one in check_ids(ids) if one in self._records]
+        if where is None:
+            return named
         accept = metadata_test(where)
-        return {one for one, (_, metadata) in self._records.items() if accept(metadata)}
-
-    def _rank(
-        self,
-        reps: Representations,
-        k: int,
-        fetch: int,
-        allowed: set[str] | None,
-        shares: Mapping[str, float],
-        fusion: Fusion,
-    ) -> list[tuple[str, float, dict[str, float]]]:
-        """Ids, scores and the scores that they were made of, best first."""
-        rankings: dict[str, dict[str, float]] = {}
-        if reps.lexical_weights is not None:
-            weights = reps.lexical_weights[0]
-            rankings["sparse"] = dict(self._lexical.search(weights, fetch, allowed=allowed))
-            if reps.dense_vecs is None:
-                only = rankings["sparse"]
-                return [(one, only[one], {"sparse": only[one]}) for one in list(only)[:k]]
-        if reps.dense_vecs is not None:
-            rankings["dense"] = dict(self._dense.search(reps.dense_vecs[0], fetch, allowed))
-        if fusion == "weights":
-            rankings = self._completed(reps, rankings)
-        fused = fuse(rankings, shares, fusion)
-        if reps.colbert_vecs is not None and fused:
-            candidates = [one for one, _ in fused[:fetch]]
-            documents = MultiVectors.from_arrays(self._multi[one] for one in candidates)
-            late = maxsim_scores(reps.colbert_vecs, documents)[0].tolist()
-            ranked = sorted(zip(candidates, late, strict=True), key=lambda pair: -pair[1])
-            rankings["colbert"] = dict(ranked)
-            kept = rankings["colbert"].keys()
-            rankings = {
-                name: {one: score for one, score in ranking.items() if one in kept}
-                for name, ranking in rankings.items()
-            }
-            fused = fuse(rankings, shares, fusion)
-        return [
-            (one, score, {name: r[one] for name, r in rankings.items() if one in r})
-            for one, score in fused[:k]
-        ]
-
-    def _completed(
-        self, reps: Representations, rankings: dict[str, dict[str, float]]
-    ) -> dict[str, dict[str, float]]:
-        """All scores of all candidates, not only those of the ranking that brought them."""
-        candidates = list(dict.fromkeys(one for ranking in rankings.values() for one in ranking))
-        if not candidates:
-            return rankings
-        completed: dict[str, dict[str, float]] = {}
-        if reps.dense_vecs is not None:
-            scores = self._dense.take(candidates) @ reps.dense_vecs[0]
-            completed["dense"] = dict(zip(candidates, scores.tolist(), strict=True))
-        if reps.lexical_weights is not None:
-            found = dict.fromkeys(candidates, 0.0)
-            weights = reps.lexical_weights[0]
-            found |= self._lexical.search(weights, len(candidates), allowed=candidates)
-            completed["sparse"] = found
-        return completed
+        looked = self._records if named is None else named
+        return {one for one in looked if accept(self._records[one][1])}

@@ -33,6 +33,27 @@ class Found:
     scores: dict[str, float]
 
 
+def check_fusion(fusion: Any) -> Fusion:
+    """Check the name of a way of fusing.
+
+    Args:
+        fusion: The name.
+
+    Returns:
+        The same.
+
+    Raises:
+        ValueError: There is no such way.
+
+    Example:
+        >>> check_fusion("rrf")
+        'rrf'
+    """
+    if fusion not in ("weights", "rrf"):
+        raise ValueError(f"fusion must be 'weights' or 'rrf'; got {fusion!r}")
+    return fusion  # type: ignore[no-any-return]
+
+
 def fuse(
     rankings: Mapping[str, Mapping[str, float]], shares: Mapping[str, float], fusion: Fusion
 ) -> list[tuple[str, float]]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -12,7 +11,7 @@ import numpy as np
 from m3_core.index_checks import checked_ids, checked_weights
 from m3_core.index_files import IndexContent, read_index, write_index
 from m3_core.index_joins import appended, without
-from m3_core.index_search import Query, Snapshot
+from m3_core.index_search import Snapshot, queries_of, search_snapshot
 from m3_core.index_segments import segments_from
 
 if TYPE_CHECKING:
@@ -233,9 +232,28 @@ class LexicalIndex:
                 serials = [self._serials[name] for name in names if name in self._serials]
             rows = snapshot.rows(np.unique(np.array(serials, np.int64)))
         return [
-            _search(snapshot, query, int(k), self._buffers, rows, accept, fill=fill)
-            for query in _queries(texts)
+            search_snapshot(snapshot, query, int(k), self._buffers, rows, accept, fill=fill)
+            for query in queries_of(texts)
         ]
+
+    def score_all(self, weights: Mapping[int, float]) -> NDArray[np.float32]:
+        """Score all documents.
+
+        Args:
+            weights: As for ``search``.
+
+        Returns:
+            One score a document, in the order of ``ids``; 0 where no token is shared.
+            Shape: (documents,). Dtype: float32.
+
+        Raises:
+            ValueError: A weight or token id cannot be.
+        """
+        (query,) = queries_of(checked_weights([weights]))
+        snapshot = self._snapshot
+        scores = np.empty(snapshot.buffer_size(), np.float32)
+        snapshot.scores(query, scores)
+        return scores[: int(snapshot.starts[-1])][snapshot.living()]
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write the index into one file, which replaces an older one only when complete.
@@ -270,49 +288,3 @@ class LexicalIndex:
         index._serials = content.serials()
         index._next_serial = int(index._snapshot.starts[-1])
         return index
-
-
-def _queries(texts: LexicalWeights) -> list[Query]:
-    borders = texts.offsets.tolist()
-    return [
-        Query(texts.token_ids[start:stop], texts.weights[start:stop])
-        for start, stop in pairwise(borders)
-    ]
-
-
-def _search(
-    snapshot: Snapshot,
-    query: Query,
-    k: int,
-    buffers: list[NDArray[np.float32]],
-    rows: NDArray[np.int64] | None,
-    accept: Callable[[str], bool] | None,
-    *,
-    fill: bool,
-) -> list[tuple[str, float]]:
-    size = snapshot.buffer_size()
-    try:
-        buffer = buffers.pop()
-    except IndexError:
-        buffer = np.empty(0, np.float32)
-    if len(buffer) < size:
-        buffer = np.empty(size, np.float32)
-    scores = buffer[:size]
-    snapshot.scores(query, scores)
-    if accept is not None:
-        best, exact = snapshot.best_accepted(query, k, scores, accept)
-    else:
-        best, exact = snapshot.best(query, k, scores, rows)
-    buffers.append(buffer)
-    found = list(zip(snapshot.ids(best), exact.tolist(), strict=True))
-    if fill and len(found) < k:
-        rest = snapshot.living()
-        if rows is not None:
-            rest[np.setdiff1d(np.arange(len(rest)), rows)] = False
-        rest[best] = False
-        for document in snapshot.ids(np.flatnonzero(rest)):
-            if len(found) == k:
-                break
-            if accept is None or accept(document):
-                found.append((document, 0.0))
-    return found

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from m3_core.index_segments import Segment
+    from m3_core.representations import LexicalWeights
 
 BLOCK = 1024
 SMALL_BLOCK = 64
@@ -240,3 +242,63 @@ def _above_cut(scores: NDArray[np.float32], k: int, slack: float) -> NDArray[np.
         return np.flatnonzero(scores > 0)
     cut = np.partition(scores, len(scores) - k)[len(scores) - k] * np.float32(1 - slack)
     return np.flatnonzero((scores >= cut) & (scores > 0))
+
+
+def queries_of(texts: LexicalWeights) -> list[Query]:
+    """Make a query of each text's weights."""
+    return [
+        Query(texts.token_ids[start:stop], texts.weights[start:stop])
+        for start, stop in pairwise(texts.offsets.tolist())
+    ]
+
+
+def search_snapshot(
+    snapshot: Snapshot,
+    query: Query,
+    k: int,
+    buffers: list[NDArray[np.float32]],
+    rows: NDArray[np.int64] | None,
+    accept: Accept | None,
+    *,
+    fill: bool,
+) -> list[tuple[str, float]]:
+    """Search one state of an index, as ``LexicalIndex.search`` says.
+
+    Args:
+        snapshot: The state.
+        query: The query.
+        k: How many at most.
+        buffers: Arrays for scores that nobody uses; one is taken and given back.
+        rows: Documents to choose from, ascending; ``None``: all.
+        accept: Asked for each id instead.
+        fill: Add documents with a score of 0.
+
+    Returns:
+        Ids and scores, best first.
+    """
+    size = snapshot.buffer_size()
+    try:
+        buffer = buffers.pop()
+    except IndexError:
+        buffer = np.empty(0, np.float32)
+    if len(buffer) < size:
+        buffer = np.empty(size, np.float32)
+    scores = buffer[:size]
+    snapshot.scores(query, scores)
+    if accept is not None:
+        best, exact = snapshot.best_accepted(query, k, scores, accept)
+    else:
+        best, exact = snapshot.best(query, k, scores, rows)
+    buffers.append(buffer)
+    found = list(zip(snapshot.ids(best), exact.tolist(), strict=True))
+    if fill and len(found) < k:
+        rest = snapshot.living()
+        if rows is not None:
+            rest[np.setdiff1d(np.arange(len(rest)), rows)] = False
+        rest[best] = False
+        for document in snapshot.ids(np.flatnonzero(rest)):
+            if len(found) == k:
+                break
+            if accept is None or accept(document):
+                found.append((document, 0.0))
+    return found

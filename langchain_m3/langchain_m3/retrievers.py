@@ -260,9 +260,9 @@ class M3SparseRetriever(_CollectionRetriever):
 class M3HybridRetriever(_CollectionRetriever):
     """Retrieve by dense vectors and lexical weights, then rerank with multi-vectors, in memory.
 
-    Each text goes through the network once for all representations. The best ``fetch_k``
-    documents of the dense and of the lexical ranking are candidates; they are fused, and with
-    ``rerank`` the best ``fetch_k`` of them are scored with their multi-vectors and fused again.
+    Each text goes through the network once for all representations. The best ``fetch_k`` documents
+    of the dense and of the lexical ranking are candidates; with ``rerank``, all of them are scored
+    with their multi-vectors too. The rankings of the candidates are fused.
 
     With ``fusion="weights"``, ``metadata["score"]`` is the weighted mean of the scores, each
     computed exactly for every candidate: dense is a cosine (-1 to 1), lexical is not negative and

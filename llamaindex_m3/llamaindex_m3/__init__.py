@@ -12,26 +12,34 @@ if TYPE_CHECKING:
     from llamaindex_m3.bge_reranker import BGEReranker
     from llamaindex_m3.cascade import M3CascadeReranker
     from llamaindex_m3.embeddings import M3Embedding
+    from llamaindex_m3.index import M3Index
     from llamaindex_m3.milvus_sparse import M3MilvusSparseEmbeddingFunction
     from llamaindex_m3.reranker import M3Reranker
+    from llamaindex_m3.retrievers import M3HybridRetriever, M3SparseRetriever
     from llamaindex_m3.sparse import M3SparseEmbedding
 
 __all__ = [
     "BGEReranker",
     "M3CascadeReranker",
     "M3Embedding",
+    "M3HybridRetriever",
+    "M3Index",
     "M3MilvusSparseEmbeddingFunction",
     "M3Reranker",
     "M3SparseEmbedding",
+    "M3SparseRetriever",
 ]
 
 _HOMES = {
     "BGEReranker": "llamaindex_m3.bge_reranker",
     "M3CascadeReranker": "llamaindex_m3.cascade",
     "M3Embedding": "llamaindex_m3.embeddings",
+    "M3HybridRetriever": "llamaindex_m3.retrievers",
+    "M3Index": "llamaindex_m3.index",
     "M3MilvusSparseEmbeddingFunction": "llamaindex_m3.milvus_sparse",
     "M3Reranker": "llamaindex_m3.reranker",
     "M3SparseEmbedding": "llamaindex_m3.sparse",
+    "M3SparseRetriever": "llamaindex_m3.retrievers",
 }
 
 

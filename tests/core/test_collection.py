@@ -87,6 +87,78 @@ def test_rank_fusion_counts_ranks(encoder, reps) -> None:
         assert one.score == pytest.approx(expected, rel=0.02)
 
 
+@pytest.mark.parametrize("weights", [(1, 0.3, 1), (0, 0, 1), (1, 0, 0), (0.2, 1, 0)])
+def test_exhaustive_search_is_brute_force_over_all_documents(encoder, reps, weights) -> None:
+    collection = make(encoder)
+    collection.add(["gone"], ids=["gone"])
+    collection.delete(["gone"])
+    # What is stored, in float64: multi-vectors in float16.
+    queries, documents = reps
+    late = [
+        (queries.colbert_vecs[0].astype(np.float64) @ rows.astype(np.float16).T).max(1).mean()
+        for rows in documents.colbert_vecs
+    ]
+    dense = documents.dense_vecs.astype(np.float64) @ queries.dense_vecs[0]
+    sparse = lexical_scores(queries.lexical_weights, documents.lexical_weights)[0]
+    expected = (weights[0] * dense + weights[1] * sparse + weights[2] * np.array(late)) / sum(
+        weights
+    )
+    for exhaustive in (True, None):
+        found = collection.search(QUERY, 40, weights=weights, exhaustive=exhaustive)
+        assert ids(found) == [IDS[row] for row in np.argsort(-expected, kind="stable")]
+        np.testing.assert_allclose([one.score for one in found], np.sort(expected)[::-1], atol=2e-6)
+        assert set(found[0].scores) == {
+            name for name, weight in zip(ALL, weights, strict=True) if weight
+        }
+    few = collection.search(QUERY, 3, weights=weights, exhaustive=True, where={"even": False})
+    odd = [row for row in np.argsort(-expected, kind="stable") if row % 2]
+    assert ids(few) == [IDS[row] for row in odd[:3]]
+
+
+def test_multi_vectors_alone_take_their_candidates_from_the_other_rankings(encoder) -> None:
+    collection = make(encoder)
+    every = collection.search(QUERY, 40, weights=(0, 0, 1), exhaustive=True)
+    assert ids(collection.search(QUERY, 40, weights=(0, 0, 1), fetch_k=40)) == ids(every)
+    some = ids(collection.search(QUERY, 5, weights=(0, 0, 1), fetch_k=5))
+    assert some == [one for one in ids(every) if one in some]
+
+
+def test_ids_restrict_a_search_together_with_a_filter(encoder) -> None:
+    collection = make(encoder)
+    chosen = ["id3", "id4", "id5", "no such id"]
+    for exhaustive in (False, True):
+        options = {"ids": chosen, "exhaustive": exhaustive}
+        assert set(ids(collection.search(QUERY, 9, **options))) == {"id3", "id4", "id5"}
+        assert ids(collection.search(QUERY, 9, where={"even": True}, **options)) == ["id4"]
+        assert collection.search(QUERY, 9, ids=[], exhaustive=exhaustive) == []
+    assert collection.ids({"number": 7}) == ["id7"]
+    assert collection.ids() == IDS
+    with pytest.raises(TypeError, match="list of strings"):
+        collection.search(QUERY, 9, ids="id3")
+
+
+def test_a_given_vector_takes_the_place_of_the_dense_one(encoder, reps) -> None:
+    other = encoder.encode_queries(["world"]).dense_vecs[0]
+    dense = reps[1].dense_vecs @ other
+    for exhaustive in (False, True):
+        found = make(encoder).search(QUERY, 40, vector=other.tolist(), exhaustive=exhaustive)
+        for one in found:
+            assert one.scores["dense"] == pytest.approx(dense[IDS.index(one.id)], abs=1e-6)
+        expected = make(encoder).search(QUERY, 40, exhaustive=exhaustive)
+        late = {one.id: one.scores["colbert"] for one in expected}
+        assert {one.id: one.scores["colbert"] for one in found} == pytest.approx(late)
+    alone = make(encoder, ("dense",)).search(None, 40, vector=other)
+    assert ids(alone) == [IDS[row] for row in np.argsort(-dense, kind="stable")]
+    for wrong, message in (([1.0], "has 1 values"), ([[1.0]], "shape"), ([np.nan], "finite")):
+        with pytest.raises(ValueError, match=message):
+            make(encoder).search(QUERY, 3, vector=wrong)
+
+
+def test_weights_of_what_is_not_stored_leave_nothing(encoder) -> None:
+    with pytest.raises(ValueError, match="leave nothing to score by: stored are dense"):
+        make(encoder, ("dense",)).search(QUERY, 3, weights=(0, 1, 1))
+
+
 def test_sparse_alone_finds_only_shared_tokens(encoder, reps) -> None:
     found = make(encoder, ("sparse",)).search(QUERY, 100)
     expected = lexical_scores(reps[0].lexical_weights, reps[1].lexical_weights)[0]

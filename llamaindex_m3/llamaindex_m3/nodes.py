@@ -1,0 +1,213 @@
+"""Nodes with M3's representations in memory: what the retrievers and the index hold."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from os import PathLike
+from typing import TYPE_CHECKING, Any
+
+from llama_index.core.constants import DATA_KEY, TYPE_KEY
+from llama_index.core.schema import BaseNode, MetadataMode, NodeWithScore, QueryBundle
+from llama_index.core.storage.docstore.utils import json_to_doc
+from llama_index.core.vector_stores.types import MetadataFilters
+from pydantic import Field, PrivateAttr
+
+from llamaindex_m3.filters import filter_test
+from llamaindex_m3.options import EncoderFields
+from m3_core.arguments import check_ids
+
+if TYPE_CHECKING:
+    from m3_core.collection import DocumentCollection
+    from m3_core.fusion import Found
+
+logger = logging.getLogger(__name__)
+
+# Of a collection's metadata: the node as LlamaIndex's document store writes it, its document.
+_NODE, _DOCUMENT = "node", "ref_doc_id"
+
+
+class NodeCollection(EncoderFields):
+    """Nodes in a collection of the core.
+
+    The text that is encoded is ``get_content(MetadataMode.EMBED)``. Nodes are kept as JSON, so
+    those that come back are copies, and what JSON does not have (dates, say) comes back as a
+    string. Safe under threads: a search sees each change wholly or not at all.
+    """
+
+    stored: tuple[str, ...] = Field(
+        default=("dense", "sparse", "colbert"), frozen=True, description="What is kept of nodes."
+    )
+
+    _collection: Any = PrivateAttr()
+
+    def _needed_parts(self) -> tuple[str, ...]:
+        return self.stored
+
+    def model_post_init(self, context: Any) -> None:
+        """Load the model and begin an empty collection."""
+        super().model_post_init(context)
+        from m3_core.collection import DocumentCollection
+
+        self._collection = DocumentCollection(self._source)
+
+    def __len__(self) -> int:
+        return len(self._documents)
+
+    def __bool__(self) -> bool:
+        return True
+
+    def insert(self, nodes: Iterable[BaseNode]) -> list[str]:
+        """Encode nodes and add them; those whose id is known replace what was there.
+
+        Args:
+            nodes: The nodes. Those without text are left out, as ``VectorStoreIndex`` does.
+
+        Returns:
+            The ids of those that were added.
+
+        Raises:
+            TypeError: An element is no node.
+            ValueError: An id comes twice.
+        """
+        listed = [checked_node(node) for node in nodes]
+        texts = [node.get_content(metadata_mode=MetadataMode.EMBED) for node in listed]
+        filled = [(node, text) for node, text in zip(listed, texts, strict=True) if text.strip()]
+        if len(filled) < len(listed):
+            logger.warning("%d nodes without text are left out", len(listed) - len(filled))
+        return self._documents.add(
+            [text for _, text in filled],
+            [_record(node) for node, _ in filled],
+            [node.node_id for node, _ in filled],
+            show_progress=self.show_progress,
+        )
+
+    def delete(self, node_ids: Iterable[str]) -> int:
+        """Delete nodes; unknown ids are ignored. Returns how many were there."""
+        return self._documents.delete(node_ids)
+
+    def delete_ref_doc(self, ref_doc_id: str) -> int:
+        """Delete the nodes of a document. Returns how many there were."""
+        return self.delete(self._documents.ids({_DOCUMENT: ref_doc_id}))
+
+    def node_ids(self) -> list[str]:
+        """Ids of all nodes, in the order of adding."""
+        return self._documents.ids()
+
+    def ref_doc_ids(self) -> list[str]:
+        """Ids of the documents that the nodes are of."""
+        records = self._documents.get(self._documents.ids())
+        documents = dict.fromkeys(record[_DOCUMENT] for _, _, record in records)
+        return [one for one in documents if one is not None]
+
+    def search(
+        self,
+        query: QueryBundle,
+        k: int,
+        *,
+        filters: MetadataFilters | None = None,
+        node_ids: Sequence[str] | None = None,
+        doc_ids: Sequence[str] | None = None,
+        **options: Any,
+    ) -> list[NodeWithScore]:
+        """Find the best nodes for a query.
+
+        Args:
+            query: Its ``embedding``, if there is one, takes the place of the dense vector; else
+                the mean of the vectors of its ``custom_embedding_strs``, if there are some.
+                Lexical weights and multi-vectors are always those of ``query_str``.
+            k: How many nodes at most.
+            filters: Only nodes with such metadata.
+            node_ids: Only these nodes.
+            doc_ids: Only nodes of these documents.
+            **options: Of ``DocumentCollection.search``.
+
+        Returns:
+            Copies of the nodes with their scores, best first.
+        """
+        found = self._documents.search(
+            query.query_str,
+            k,
+            where=_test(filters, doc_ids),
+            ids=node_ids,
+            vector=self._vector(query),
+            **options,
+        )
+        return [NodeWithScore(node=_node(one), score=one.score) for one in found]
+
+    async def run_async(self, function: Any, /, *args: Any, **kwargs: Any) -> Any:
+        """Run a blocking function off the event loop."""
+        return await self._source.run_async(function, *args, **kwargs)
+
+    def save(self, path: str | PathLike[str]) -> None:
+        """Write nodes and representations into a folder, which stays whole if this fails."""
+        self._documents.save(path)
+
+    def load(self, path: str | PathLike[str]) -> None:
+        """Take over what ``save`` has written, in place of what is here.
+
+        Args:
+            path: The folder.
+
+        Raises:
+            FileNotFoundError: There is no such folder.
+            IndexFileError: The files are cut, damaged or something else, or the model or its
+                options are others.
+        """
+        from m3_core.collection import DocumentCollection
+
+        self._collection = DocumentCollection.load(path, self._source)
+
+    @property
+    def _documents(self) -> DocumentCollection:
+        collection: DocumentCollection = self._collection
+        return collection
+
+    def _vector(self, query: QueryBundle) -> Any:
+        if query.embedding is not None or "dense" not in self.stored:
+            return query.embedding
+        if not query.custom_embedding_strs:
+            return None
+        vectors = self._source.queries(query.custom_embedding_strs).dense_vecs
+        return None if vectors is None else vectors.mean(axis=0)
+
+
+def checked_node(node: Any) -> BaseNode:
+    """Check that something is a node.
+
+    Args:
+        node: Anything.
+
+    Returns:
+        The node.
+
+    Raises:
+        TypeError: It is none.
+    """
+    if not isinstance(node, BaseNode):
+        raise TypeError(f"nodes must be LlamaIndex nodes; got {type(node).__name__}")
+    return node
+
+
+def _record(node: BaseNode) -> dict[str, Any]:
+    # Without the vector that an ingestion pipeline may have put into it: ours is kept beside it.
+    data = node.model_copy(update={"embedding": None}).model_dump(mode="json")
+    return {_NODE: {DATA_KEY: data, TYPE_KEY: node.get_type()}, _DOCUMENT: node.ref_doc_id}
+
+
+def _node(found: Found) -> BaseNode:
+    return json_to_doc(found.metadata[_NODE])
+
+
+def _test(filters: MetadataFilters | None, doc_ids: Sequence[str] | None) -> Any:
+    if filters is None and doc_ids is None:
+        return None
+    accept = None if filters is None else filter_test(filters)
+    documents = None if doc_ids is None else frozenset(check_ids(doc_ids))
+
+    def test(record: Mapping[str, Any]) -> bool:
+        if documents is not None and record[_DOCUMENT] not in documents:
+            return False
+        return accept is None or accept(record[_NODE][DATA_KEY]["metadata"])
+
+    return test

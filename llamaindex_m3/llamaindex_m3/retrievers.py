@@ -1,0 +1,317 @@
+"""Retrievers over nodes in memory: lexical alone, and hybrid."""
+
+from __future__ import annotations
+
+from abc import abstractmethod
+from collections.abc import Iterable, Sequence
+from os import PathLike
+from typing import Any, Literal
+
+from llama_index.core.base.base_retriever import BaseRetriever
+from llama_index.core.callbacks import CallbackManager
+from llama_index.core.constants import DEFAULT_SIMILARITY_TOP_K
+from llama_index.core.schema import BaseNode, IndexNode, NodeWithScore, QueryBundle
+from llama_index.core.vector_stores.types import MetadataFilters
+from typing_extensions import Self
+
+from llamaindex_m3.nodes import NodeCollection
+from m3_core.arguments import check_count
+from m3_core.fusion import check_fusion
+from m3_core.scoring import normalized_weights
+
+
+class NodeRetriever(BaseRetriever):
+    """What all retrievers of this package have: nodes, restrictions, and a search over them.
+
+    Args:
+        nodes: The nodes.
+        similarity_top_k: How many to return at most.
+        filters: Only nodes with such metadata; all operators, nested to any depth.
+        node_ids: Only these nodes.
+        doc_ids: Only nodes of these documents.
+        callback_manager: As of ``BaseRetriever``.
+        object_map: As there: what ``IndexNode`` stand for.
+        objects: As there.
+        verbose: As there.
+
+    Raises:
+        ValueError: ``similarity_top_k`` is below 1.
+    """
+
+    def __init__(
+        self,
+        nodes: NodeCollection,
+        *,
+        similarity_top_k: int = DEFAULT_SIMILARITY_TOP_K,
+        filters: MetadataFilters | None = None,
+        node_ids: Sequence[str] | None = None,
+        doc_ids: Sequence[str] | None = None,
+        callback_manager: CallbackManager | None = None,
+        object_map: dict[str, Any] | None = None,
+        objects: list[IndexNode] | None = None,
+        verbose: bool = False,
+    ) -> None:
+        super().__init__(callback_manager, object_map, objects, verbose)
+        self._nodes = nodes
+        self.similarity_top_k = check_count("similarity_top_k", similarity_top_k)
+        self.filters = filters
+        self.node_ids = node_ids
+        self.doc_ids = doc_ids
+
+    @abstractmethod
+    def _search_options(self) -> dict[str, Any]:
+        """Options of ``DocumentCollection.search``."""
+
+    def _retrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
+        return self._nodes.search(
+            query_bundle,
+            self.similarity_top_k,
+            filters=self.filters,
+            node_ids=self.node_ids,
+            doc_ids=self.doc_ids,
+            **self._search_options(),
+        )
+
+    async def _aretrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
+        found: list[NodeWithScore] = await self._nodes.run_async(self._retrieve, query_bundle)
+        return found
+
+
+class _OwnNodesRetriever(NodeRetriever):
+    """A retriever with nodes of its own, which can be changed and saved.
+
+    Args:
+        model_name: Local folder or hub repository.
+        encoder: An ``m3_core.Encoder`` that is loaded already, in place of the name.
+        similarity_top_k: How many nodes to return at most.
+        filters: Only nodes with such metadata; all operators, nested to any depth.
+        node_ids: Only these nodes.
+        doc_ids: Only nodes of these documents.
+        callback_manager: As of ``BaseRetriever``.
+        object_map: As there: what ``IndexNode`` stand for.
+        objects: As there.
+        verbose: As there.
+        **options: Further fields of the embeddings, as ``device`` or ``max_length``.
+
+    Raises:
+        ValueError: ``similarity_top_k`` is below 1, or there is no such option.
+    """
+
+    def __init__(
+        self,
+        model_name: str | None = None,
+        *,
+        encoder: Any = None,
+        similarity_top_k: int = DEFAULT_SIMILARITY_TOP_K,
+        filters: MetadataFilters | None = None,
+        node_ids: Sequence[str] | None = None,
+        doc_ids: Sequence[str] | None = None,
+        callback_manager: CallbackManager | None = None,
+        object_map: dict[str, Any] | None = None,
+        objects: list[IndexNode] | None = None,
+        verbose: bool = False,
+        **options: Any,
+    ) -> None:
+        if model_name is not None:
+            options["model_name"] = model_name
+        super().__init__(
+            NodeCollection(stored=self._stored(), encoder=encoder, **options),
+            similarity_top_k=similarity_top_k,
+            filters=filters,
+            node_ids=node_ids,
+            doc_ids=doc_ids,
+            callback_manager=callback_manager,
+            object_map=object_map,
+            objects=objects,
+            verbose=verbose,
+        )
+
+    @abstractmethod
+    def _stored(self) -> tuple[str, ...]:
+        """What is kept of nodes."""
+
+    @classmethod
+    def from_nodes(cls, nodes: Iterable[BaseNode], **options: Any) -> Self:
+        """Make a retriever of nodes.
+
+        Args:
+            nodes: The nodes.
+            **options: Of the constructor.
+
+        Returns:
+            The retriever.
+        """
+        retriever = cls(**options)
+        retriever.insert_nodes(nodes)
+        return retriever
+
+    @classmethod
+    def from_persist_dir(cls, persist_dir: str | PathLike[str], **options: Any) -> Self:
+        """Read what ``persist`` has written.
+
+        Args:
+            persist_dir: The folder.
+            **options: Of the constructor; the model must be the one it was made with.
+
+        Returns:
+            The retriever.
+
+        Raises:
+            FileNotFoundError: There is no such folder.
+            IndexFileError: The files are cut, damaged or something else, or the model or its
+                options are others.
+        """
+        retriever = cls(**options)
+        retriever._nodes.load(persist_dir)
+        return retriever
+
+    def __len__(self) -> int:
+        return len(self._nodes)
+
+    def __bool__(self) -> bool:
+        return True
+
+    def insert_nodes(self, nodes: Iterable[BaseNode]) -> list[str]:
+        """Encode nodes and add them; those whose id is known replace what was there.
+
+        Args:
+            nodes: The nodes; those without text are left out. What an ``IndexNode`` stands for
+                is kept in ``object_map``, and not by ``persist`` unless it is a node.
+
+        Returns:
+            The ids of those that were added.
+
+        Raises:
+            TypeError: An element is no node.
+            ValueError: An id comes twice.
+        """
+        kept = []
+        for node in nodes:
+            if isinstance(node, IndexNode) and not isinstance(node.obj, BaseNode | None):
+                self.object_map[node.index_id] = node.obj
+                node = node.model_copy(update={"obj": None})
+            kept.append(node)
+        return self._nodes.insert(kept)
+
+    async def ainsert_nodes(self, nodes: Iterable[BaseNode]) -> list[str]:
+        """Do ``insert_nodes`` off the event loop."""
+        ids: list[str] = await self._nodes.run_async(self.insert_nodes, nodes)
+        return ids
+
+    def delete(self, node_ids: Iterable[str]) -> int:
+        """Delete nodes.
+
+        Args:
+            node_ids: Their ids; unknown ones are ignored.
+
+        Returns:
+            How many were there.
+        """
+        return self._nodes.delete(node_ids)
+
+    def delete_ref_doc(self, ref_doc_id: str) -> int:
+        """Delete the nodes of a document.
+
+        Args:
+            ref_doc_id: Its id.
+
+        Returns:
+            How many there were.
+        """
+        return self._nodes.delete_ref_doc(ref_doc_id)
+
+    def persist(self, persist_dir: str | PathLike[str]) -> None:
+        """Write nodes and representations into a folder, which stays whole if this fails.
+
+        Args:
+            persist_dir: The folder; an older state in it is replaced once the new one is complete.
+
+        Raises:
+            TypeError: A node holds something that JSON does not have.
+            OSError: Something could not be written; the older state is as it was.
+        """
+        self._nodes.save(persist_dir)
+
+
+class M3SparseRetriever(_OwnNodesRetriever):
+    """Retrieve nodes by M3's lexical weights, exactly, in memory.
+
+    The score is the sum over shared tokens of the products of their weights: not negative and
+    not bounded. Nodes that share no token with the query are not returned, so there may be fewer
+    than ``similarity_top_k``. Returned nodes are copies.
+
+    Safe under threads: a search sees each change of the nodes wholly or not at all.
+
+    Example:
+        .. code-block:: python
+
+            sparse = M3SparseRetriever.from_nodes(nodes, similarity_top_k=10)
+            dense = VectorStoreIndex(nodes, embed_model=M3Embedding()).as_retriever()
+            fused = QueryFusionRetriever([dense, sparse], num_queries=1)
+    """
+
+    def _stored(self) -> tuple[str, ...]:
+        return ("sparse",)
+
+    def _search_options(self) -> dict[str, Any]:
+        return {}
+
+
+class M3HybridRetriever(_OwnNodesRetriever):
+    """Retrieve nodes by dense vectors and lexical weights, then rerank with multi-vectors.
+
+    Each text goes through the network once for all representations. The best ``fetch_k`` nodes
+    of the dense and of the lexical ranking are candidates; with ``rerank``, all of them are scored
+    with their multi-vectors too. The rankings of the candidates are fused.
+
+    With ``fusion="weights"`` the score is the weighted mean of the scores, each computed exactly
+    for every candidate: dense is a cosine (-1 to 1), lexical is not negative and mostly below
+    0.5, the multi-vector score is a mean of cosines. With ``fusion="rrf"`` it is the sum of
+    ``weight / (60 + rank)``, which says nothing about similarity. Returned nodes are copies.
+
+    A query's own ``embedding`` takes the place of its dense vector, and so does the mean of its
+    ``custom_embedding_strs``. Multi-vectors are kept in float16: 2 KiB a token with M3's 1,024
+    dimensions.
+
+    Args:
+        model_name: Local folder or hub repository.
+        rerank: Keep multi-vectors and rerank with them.
+        fusion: ``"weights"``, or ``"rrf"`` for reciprocal ranks.
+        weights: Of dense, lexical and multi-vector scores; the default is that of the M3 paper.
+        fetch_k: Candidates of each ranking; by default four times ``similarity_top_k`` and at
+            least 100.
+        **options: As of ``M3SparseRetriever``.
+
+    Raises:
+        ValueError: ``fetch_k`` is below 1, or fusion or weights cannot be.
+
+    Example:
+        .. code-block:: python
+
+            retriever = M3HybridRetriever.from_nodes(nodes, similarity_top_k=10, rerank=True)
+            found = retriever.retrieve("What do pandas eat?")
+            retriever.persist("index")
+    """
+
+    def __init__(
+        self,
+        model_name: str | None = None,
+        *,
+        rerank: bool = False,
+        fusion: Literal["weights", "rrf"] = "weights",
+        weights: Sequence[float] = (1.0, 0.3, 1.0),
+        fetch_k: int | None = None,
+        **options: Any,
+    ) -> None:
+        self.rerank = rerank
+        self.fusion = check_fusion(fusion)
+        normalized_weights(weights)
+        self.weights = tuple(weights)
+        self.fetch_k = None if fetch_k is None else check_count("fetch_k", fetch_k)
+        super().__init__(model_name, **options)
+
+    def _stored(self) -> tuple[str, ...]:
+        return ("dense", "sparse", "colbert") if self.rerank else ("dense", "sparse")
+
+    def _search_options(self) -> dict[str, Any]:
+        return {"fusion": self.fusion, "weights": self.weights, "fetch_k": self.fetch_k}

@@ -1,0 +1,439 @@
+from __future__ import annotations
+
+import asyncio
+import datetime
+import json
+import logging
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+import pytest
+from llama_index.core import VectorStoreIndex
+from llama_index.core.llms import MockLLM
+from llama_index.core.query_engine import RetrieverQueryEngine
+from llama_index.core.response_synthesizers import get_response_synthesizer
+from llama_index.core.retrievers import QueryFusionRetriever
+from llama_index.core.retrievers.fusion_retriever import FUSION_MODES
+from llama_index.core.schema import (
+    Document,
+    ImageNode,
+    IndexNode,
+    MetadataMode,
+    NodeRelationship,
+    NodeWithScore,
+    QueryBundle,
+    RelatedNodeInfo,
+    TextNode,
+)
+from llama_index.core.vector_stores.types import (
+    FilterCondition,
+    FilterOperator,
+    MetadataFilter,
+    MetadataFilters,
+)
+from pydantic import ValidationError
+from tests.conftest import make_text
+
+from llamaindex_m3 import M3Embedding, M3HybridRetriever, M3SparseRetriever
+from llamaindex_m3.filters import filter_test
+from m3_core import Encoder
+from m3_core.errors import IndexFileError, MissingRepresentationError
+from m3_core.testing import tiny_checkpoint
+
+QUERY = "world water der Fluss und Stadt"
+KINDS = [
+    (M3SparseRetriever, {}),
+    (M3HybridRetriever, {}),
+    (M3HybridRetriever, {"rerank": True}),
+    (M3HybridRetriever, {"fusion": "rrf"}),
+]
+kinds = pytest.mark.parametrize(("kind", "options"), KINDS)
+
+
+def make_nodes(number: int = 30) -> list[TextNode]:
+    return [
+        TextNode(
+            id_=f"n{i}",
+            text=make_text(i, 3 + i % 6),
+            metadata={"number": i, "even": int(i % 2 == 0), "tags": ["all", f"t{i % 3}"]},
+            relationships={NodeRelationship.SOURCE: RelatedNodeInfo(node_id=f"doc{i // 10}")},
+        )
+        for i in range(number)
+    ]
+
+
+def ids(found: list[NodeWithScore]) -> list[str]:
+    return [one.node.node_id for one in found]
+
+
+@pytest.fixture(scope="module")
+def reps(encoder: Encoder):
+    texts = [node.get_content(MetadataMode.EMBED) for node in make_nodes()]
+    wanted = {"return_sparse": True, "return_colbert_vecs": True}
+    return encoder.encode_queries([QUERY], **wanted), encoder.encode_documents(texts, **wanted)
+
+
+def brute_force(reps, weights) -> dict[str, float]:
+    """Weighted means in float64; multi-vectors as they are stored."""
+    query, documents = reps
+    dense = documents.dense_vecs.astype(np.float64) @ query.dense_vecs[0]
+    asked = query.lexical_weights[0]
+    rows = documents.lexical_weights
+    sparse = np.array([sum(w * asked.get(t, 0.0) for t, w in row.items()) for row in rows])
+    late = [
+        (query.colbert_vecs[0].astype(np.float64) @ rows.astype(np.float16).T).max(1).mean()
+        for rows in documents.colbert_vecs
+    ]
+    total = weights[0] * dense + weights[1] * sparse + weights[2] * np.array(late)
+    total = total / sum(weights)
+    return {f"n{i}": score for i, score in enumerate(total.tolist())}
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "weights"),
+    [
+        (M3SparseRetriever, {}, (0, 1, 0)),
+        (M3HybridRetriever, {}, (1, 0.3, 0)),
+        (M3HybridRetriever, {"weights": (0.2, 1, 0)}, (0.2, 1, 0)),
+        (M3HybridRetriever, {"rerank": True}, (1, 0.3, 1)),
+        (M3HybridRetriever, {"rerank": True, "weights": (0, 0, 1)}, (0, 0, 1)),
+    ],
+)
+def test_scores_and_order_are_brute_force(encoder, reps, kind, options, weights) -> None:
+    retriever = kind.from_nodes(make_nodes(), encoder=encoder, similarity_top_k=30, **options)
+    expected = brute_force(reps, weights)
+    if kind is M3SparseRetriever:
+        expected = {one: score for one, score in expected.items() if score > 0}
+    found = retriever.retrieve(QUERY)
+    assert len(found) == len(expected)
+    for one in found:
+        assert one.score == pytest.approx(expected[one.node.node_id], abs=2e-6)
+    scores = [expected[one] for one in ids(found)]
+    assert scores == pytest.approx(sorted(scores, reverse=True), abs=2e-6)
+
+
+@kinds
+def test_insert_delete_and_replace(encoder, kind, options) -> None:
+    nodes = make_nodes()
+    retriever = kind.from_nodes(nodes[:20], encoder=encoder, similarity_top_k=50, **options)
+    assert retriever.insert_nodes(nodes[20:]) == [f"n{i}" for i in range(20, 30)]
+    assert len(retriever) == 30
+    whole = kind.from_nodes(nodes, encoder=encoder, similarity_top_k=50, **options)
+    assert retriever.retrieve(QUERY) == whole.retrieve(QUERY)
+    assert retriever.delete(["n3", "unknown"]) == 1
+    assert retriever.delete_ref_doc("doc2") == 10
+    assert retriever.delete_ref_doc("doc2") == 0
+    assert retriever.delete_ref_doc("no such document") == 0
+    assert len(retriever) == 19
+    assert not {"n3", *(f"n{i}" for i in range(20, 30))} & set(ids(retriever.retrieve(QUERY)))
+    first = ids(retriever.retrieve(QUERY))[0]
+    assert retriever.insert_nodes([TextNode(id_=first, text="Fluss Stadt", metadata={})]) == [first]
+    assert len(retriever) == 19
+    texts = {one.node.node_id: one.node.get_content() for one in retriever.retrieve(QUERY)}
+    assert texts.get(first, "Fluss Stadt") == "Fluss Stadt"
+
+
+@kinds
+def test_nodes_come_back_whole_and_as_copies(encoder, kind, options) -> None:
+    node = TextNode(
+        id_="a",
+        text=QUERY,
+        metadata={"city": "río", "when": datetime.date(2020, 5, 1), "secret": "x"},
+        excluded_embed_metadata_keys=["secret"],
+        excluded_llm_metadata_keys=["city"],
+        relationships={NodeRelationship.SOURCE: RelatedNodeInfo(node_id="d", metadata={"p": 1})},
+        start_char_idx=3,
+        end_char_idx=9,
+        embedding=[1.0, 2.0],
+    )
+    nodes = [node, *make_nodes(3)]
+    retriever = kind.from_nodes(nodes, encoder=encoder, similarity_top_k=4, **options)
+    found = {one.node.node_id: one.node for one in retriever.retrieve(QUERY)}["a"]
+    expected = node.model_copy(
+        update={"embedding": None, "metadata": {**node.metadata, "when": "2020-05-01"}}
+    )
+    assert found == expected
+    assert type(found) is TextNode
+    found.metadata["city"] = "changed"
+    again = {one.node.node_id: one.node for one in retriever.retrieve(QUERY)}["a"]
+    assert again == expected
+    assert node.embedding == [1.0, 2.0]
+
+
+@kinds
+def test_persist_and_load(encoder, tmp_path, kind, options) -> None:
+    retriever = kind.from_nodes(make_nodes(), encoder=encoder, similarity_top_k=7, **options)
+    retriever.delete(["n4"])
+    retriever.persist(tmp_path / "saved")
+    options = {"encoder": encoder, "similarity_top_k": 7, **options}
+    again = kind.from_persist_dir(tmp_path / "saved", **options)
+    assert again.retrieve(QUERY) == retriever.retrieve(QUERY)
+    assert again.delete_ref_doc("doc0") == 9
+    again.persist(tmp_path / "saved")
+    assert len(kind.from_persist_dir(tmp_path / "saved", **options)) == 20
+    assert not [path for path in tmp_path.rglob("*") if path.suffix in (".pkl", ".pickle")]
+
+    with pytest.raises(FileNotFoundError):
+        kind.from_persist_dir(tmp_path / "nothing", **options)
+    (tmp_path / "foreign").mkdir()
+    (tmp_path / "foreign" / "manifest.json").write_text('{"format": "other"}', encoding="utf-8")
+    with pytest.raises(IndexFileError, match="no saved collection"):
+        kind.from_persist_dir(tmp_path / "foreign", **options)
+    with pytest.raises(IndexFileError, match="another model"):
+        kind.from_persist_dir(
+            tmp_path / "saved", **{**options, "encoder": encoder.with_options(max_length=77)}
+        )
+    (data,) = (tmp_path / "saved").glob("data-*")
+    for file in data.iterdir():
+        content = file.read_bytes()
+        file.write_bytes(content[: len(content) // 2])
+        with pytest.raises(IndexFileError, match="cut or damaged"):
+            kind.from_persist_dir(tmp_path / "saved", **options)
+        file.write_bytes(content)
+
+
+def test_another_kind_or_checkpoint_does_not_load_it(encoder, tmp_path) -> None:
+    M3SparseRetriever.from_nodes(make_nodes(), encoder=encoder).persist(tmp_path / "saved")
+    with pytest.raises(IndexFileError, match="other representations"):
+        M3HybridRetriever.from_persist_dir(tmp_path / "saved", encoder=encoder)
+    other = tiny_checkpoint(tmp_path / "other", seed=5)
+    with pytest.raises(IndexFileError, match="another model"):
+        M3SparseRetriever.from_persist_dir(tmp_path / "saved", model_name=str(other), device="cpu")
+
+
+def one(key: str, value: object, operator: str = "==") -> MetadataFilters:
+    return MetadataFilters(
+        filters=[MetadataFilter(key=key, value=value, operator=FilterOperator(operator))]
+    )
+
+
+FILTERS = [
+    (one("number", 7), lambda i: i == 7),
+    (one("number", 7, "!="), lambda i: i != 7),
+    (one("absent", 7, "!="), lambda i: True),
+    (one("absent", 7), lambda i: False),
+    (one("number", 20, ">"), lambda i: i > 20),
+    (one("number", 20, ">="), lambda i: i >= 20),
+    (one("number", 5, "<"), lambda i: i < 5),
+    (one("number", 5, "<="), lambda i: i <= 5),
+    (one("number", [3, 4, 99], "in"), lambda i: i in (3, 4)),
+    (one("number", [3, 4], "nin"), lambda i: i not in (3, 4)),
+    (one("tags", "t1", "contains"), lambda i: i % 3 == 1),
+    (one("tags", ["t1", "t2"], "any"), lambda i: i % 3 > 0),
+    (one("tags", ["all", "t2"], "all"), lambda i: i % 3 == 2),
+    (one("name", "T-1", "text_match_insensitive"), lambda i: i // 10 == 1),
+    (one("name", "t-1", "text_match"), lambda i: i // 10 == 1),
+    (one("absent", None, "is_empty"), lambda i: True),
+    (MetadataFilters(filters=[]), lambda i: True),
+    (
+        MetadataFilters(
+            filters=[
+                MetadataFilters(
+                    filters=[*one("number", 3).filters, *one("number", 8).filters],
+                    condition=FilterCondition.OR,
+                ),
+                MetadataFilters(filters=one("even", 1).filters, condition=FilterCondition.NOT),
+            ]
+        ),
+        lambda i: i == 3,
+    ),
+    (
+        MetadataFilters(
+            filters=[
+                MetadataFilters(
+                    filters=[one("even", 1), one("number", 10, "<")],
+                    condition=FilterCondition.AND,
+                ),
+                one("number", 25, ">"),
+            ],
+            condition=FilterCondition.NOT,
+        ),
+        lambda i: not ((i % 2 == 0 and i < 10) or i > 25),
+    ),
+]
+
+
+@pytest.mark.parametrize(("filters", "expected"), FILTERS)
+def test_every_filter_operator_and_nesting(encoder, filters, expected) -> None:
+    nodes = make_nodes()
+    for i, node in enumerate(nodes):
+        node.metadata["name"] = f"part-{i // 10}"
+    retriever = M3HybridRetriever.from_nodes(
+        nodes, encoder=encoder, similarity_top_k=99, filters=filters
+    )
+    assert sorted(ids(retriever.retrieve(QUERY))) == sorted(
+        f"n{i}" for i in range(30) if expected(i)
+    )
+
+
+def test_filters_that_cannot_be_are_refused() -> None:
+    with pytest.raises(TypeError, match="must be MetadataFilters; got dict"):
+        filter_test({"a": 1})
+    with pytest.raises(TypeError, match="TEXT_MATCH"):
+        filter_test(one("a", "x", "text_match"))({"a": 3})
+
+
+@kinds
+def test_node_ids_and_doc_ids_restrict(encoder, kind, options) -> None:
+    retriever = kind.from_nodes(make_nodes(), encoder=encoder, similarity_top_k=99, **options)
+    every = ids(retriever.retrieve(QUERY))
+    few = [f"n{i}" for i in range(8, 13)] + ["unknown"]
+    retriever.node_ids = few
+    assert set(ids(retriever.retrieve(QUERY))) == set(few) & set(every)
+    retriever.doc_ids = ["doc1", "unknown"]
+    assert set(ids(retriever.retrieve(QUERY))) == {"n10", "n11", "n12"} & set(every)
+    retriever.filters = one("number", 11)
+    assert set(ids(retriever.retrieve(QUERY))) == {"n11"} & set(every)
+    for name, value in (("node_ids", []), ("doc_ids", []), ("filters", one("number", -1))):
+        empty = kind.from_nodes(make_nodes(), encoder=encoder, **{name: value}, **options)
+        assert empty.retrieve(QUERY) == []
+    for name in ("node_ids", "doc_ids"):
+        wrong = kind.from_nodes(make_nodes(2), encoder=encoder, **{name: "n0"}, **options)
+        with pytest.raises(TypeError, match="list of strings"):
+            wrong.retrieve(QUERY)
+
+
+def test_a_given_embedding_is_the_dense_vector(encoder, reps) -> None:
+    retriever = M3HybridRetriever.from_nodes(
+        make_nodes(), encoder=encoder, similarity_top_k=30, weights=(1, 0, 0)
+    )
+    vectors = encoder.encode_queries(["panda bear", "мир город"]).dense_vecs
+    dense = reps[1].dense_vecs @ vectors.T
+    given = QueryBundle(QUERY, embedding=vectors[0].tolist())
+    assert ids(retriever.retrieve(given)) == [f"n{i}" for i in np.argsort(-dense[:, 0])]
+    # As LlamaIndex's own retriever: the mean of the vectors of the given texts.
+    custom = QueryBundle(QUERY, custom_embedding_strs=["panda bear", "мир город"])
+    found = retriever.retrieve(custom)
+    order = np.argsort(-dense.mean(axis=1))
+    assert ids(found) == [f"n{i}" for i in order]
+    assert [one.score for one in found] == pytest.approx(dense.mean(axis=1)[order], abs=1e-6)
+    own = VectorStoreIndex(make_nodes(), embed_model=M3Embedding(encoder=encoder))
+    expected = own.as_retriever(similarity_top_k=30).retrieve(
+        QueryBundle(QUERY, custom_embedding_strs=["panda bear", "мир город"])
+    )
+    assert ids(expected) == ids(found)
+    sparse = M3SparseRetriever.from_nodes(make_nodes(), encoder=encoder)
+    assert sparse.retrieve(given) == sparse.retrieve(custom) == sparse.retrieve(QUERY)
+    with pytest.raises(ValueError, match="query vector has 2 values"):
+        retriever.retrieve(QueryBundle(QUERY, embedding=[1.0, 0.0]))
+
+
+@kinds
+async def test_async_and_threads_give_the_serial_results(encoder, kind, options) -> None:
+    retriever = kind(encoder=encoder, similarity_top_k=5, **options)
+    assert len(await retriever.ainsert_nodes(make_nodes())) == 30
+    queries = [make_text(i, 2) for i in range(40)]
+    expected = [ids(retriever.retrieve(query)) for query in queries]
+    found = await asyncio.gather(*(retriever.aretrieve(queries[i % 40]) for i in range(120)))
+    assert [ids(one) for one in found] == expected * 3
+    with ThreadPoolExecutor(64) as pool:
+        assert [ids(one) for one in pool.map(retriever.retrieve, queries)] == expected
+
+
+@pytest.mark.parametrize("mode", list(FUSION_MODES))
+def test_fusion_of_dense_and_sparse_retrievers(encoder, mode) -> None:
+    nodes = make_nodes()
+    dense = VectorStoreIndex(nodes, embed_model=M3Embedding(encoder=encoder)).as_retriever(
+        similarity_top_k=10
+    )
+    sparse = M3SparseRetriever.from_nodes(nodes, encoder=encoder, similarity_top_k=10)
+    fused = QueryFusionRetriever(
+        [dense, sparse],
+        llm=MockLLM(),
+        mode=mode,
+        num_queries=1,
+        similarity_top_k=4,
+        use_async=False,
+    )
+    found = fused.retrieve(QUERY)
+    either = {*ids(dense.retrieve(QUERY)), *ids(sparse.retrieve(QUERY))}
+    assert len(set(ids(found))) == 4
+    assert set(ids(found)) <= either
+    if mode == FUSION_MODES.RECIPROCAL_RANK:
+        ranks: dict[str, float] = {}
+        for retriever in (dense, sparse):
+            for rank, one in enumerate(ids(retriever.retrieve(QUERY))):
+                ranks[one] = ranks.get(one, 0.0) + 1 / (60 + rank)
+        assert [one.score for one in found] == pytest.approx(sorted(ranks.values())[::-1][:4])
+
+
+async def test_a_query_engine_on_the_embedded_model() -> None:
+    corpus = Path(__file__).parents[2] / "demo" / "corpus.json"
+    documents = json.loads(corpus.read_text(encoding="utf-8"))["documents"]
+    nodes = [
+        TextNode(id_=item["id"], text=item["text"], metadata={"topic": item["topic"]})
+        for item in documents
+    ]
+    retriever = M3HybridRetriever.from_nodes(nodes, model_name="m3-tiny", rerank=True)
+    engine = RetrieverQueryEngine(
+        retriever, response_synthesizer=get_response_synthesizer(llm=MockLLM())
+    )
+    query = "What do giant pandas eat in the mountain forests?"
+    for response in (engine.query(query), await engine.aquery(query)):
+        assert response.source_nodes[0].node.metadata["topic"] == "panda"
+        # The mock model answers with its prompt.
+        assert query in str(response)
+        assert response.source_nodes[0].node.get_content() in str(response)
+
+
+@kinds
+def test_wrong_input(encoder, tiny_dense, caplog, kind, options) -> None:
+    retriever = kind.from_nodes([], encoder=encoder, **options)
+    assert retriever.retrieve(QUERY) == []
+    assert retriever.insert_nodes([]) == []
+    with caplog.at_level(logging.WARNING):
+        added = retriever.insert_nodes(
+            [
+                TextNode(id_="empty", text=" "),
+                ImageNode(id_="image", image_url="http://x/y.png"),
+                TextNode(id_="full", text=QUERY),
+            ]
+        )
+    assert added == ["full"]
+    assert "2 nodes without text are left out" in caplog.text
+    with pytest.raises(ValueError, match="id 'n0' comes more than once"):
+        retriever.insert_nodes([*make_nodes(2), *make_nodes(1)])
+    with pytest.raises(TypeError, match="must be LlamaIndex nodes; got str"):
+        retriever.insert_nodes(["panda"])
+    assert len(retriever) == 1
+    with pytest.raises(TypeError, match="list of strings"):
+        retriever.delete("full")
+    for k, error in ((0, ValueError), (-3, ValueError), (2.5, TypeError), (True, TypeError)):
+        with pytest.raises(error, match="similarity_top_k must be"):
+            kind(encoder=encoder, similarity_top_k=k, **options)
+    retriever.similarity_top_k = 1000
+    assert ids(retriever.retrieve(QUERY)) == ["full"]
+    for query in (QueryBundle(None), QueryBundle(3)):
+        with pytest.raises(TypeError, match="text 0"):
+            retriever.retrieve(query)
+    with pytest.raises(ValidationError, match="colour"):
+        kind(encoder=encoder, colour="red", **options)
+    with pytest.raises(MissingRepresentationError, match="sparse is needed"):
+        kind(model_name=str(tiny_dense), device="cpu", **options)
+
+
+def test_wrong_options_of_the_hybrid_retriever(encoder) -> None:
+    for wrong in ({"fusion": "sum"}, {"weights": (0, 0, 0)}, {"weights": (1,)}, {"fetch_k": 0}):
+        with pytest.raises(ValueError, match=next(iter(wrong))):
+            M3HybridRetriever(encoder=encoder, **wrong)
+
+
+def test_index_nodes_lead_to_what_they_stand_for(encoder) -> None:
+    inner = M3SparseRetriever.from_nodes([TextNode(id_="inner", text=QUERY)], encoder=encoder)
+    outer = M3SparseRetriever.from_nodes(
+        [
+            IndexNode(id_="a", text=QUERY, index_id="one", obj=inner),
+            IndexNode(id_="b", text=QUERY, index_id="two", obj=TextNode(id_="node", text="x")),
+            IndexNode(id_="c", text=QUERY, index_id="three"),
+        ],
+        encoder=encoder,
+        similarity_top_k=3,
+    )
+    assert ids(outer.retrieve(QUERY)) == ["inner", "node", "c"]
+
+
+def test_documents_as_nodes_stay_documents(encoder) -> None:
+    retriever = M3SparseRetriever.from_nodes([Document(id_="d", text=QUERY)], encoder=encoder)
+    (found,) = retriever.retrieve(QUERY)
+    assert type(found.node) is Document
