@@ -25,6 +25,7 @@ from m3_core.representations import Representations
 from m3_core.scoring import normalized_weights
 from m3_core.store import RepresentationStore
 from m3_core.store_search import Wanted, search_store
+from m3_core.texts import check_texts
 
 if TYPE_CHECKING:
     import os
@@ -85,7 +86,7 @@ class DocumentCollection:
             TypeError: A text or an id is no string.
             ValueError: The lengths differ, or an id comes twice.
         """
-        texts = [texts] if isinstance(texts, str) else list(texts)
+        texts = check_texts(texts)
         known = [None] * len(texts) if ids is None else list(ids)
         filled = [str(uuid.uuid4()) if one is None else one for one in known]
         others = [{}] * len(texts) if metadatas is None else [dict(m or {}) for m in metadatas]

@@ -23,6 +23,7 @@ from langchain_m3.qdrant_points import (
 )
 from langchain_m3.qdrant_search import QdrantSearch, StoreModel, document
 from m3_core.arguments import check_count, check_distinct, check_ids
+from m3_core.texts import check_texts
 
 
 class QdrantHybridStore(QdrantSearch):
@@ -237,7 +238,7 @@ class QdrantHybridStore(QdrantSearch):
         metadatas: Sequence[dict[str, Any]] | None,
         ids: Sequence[str | None] | None,
     ) -> tuple[list[str], list[models.PointStruct]]:
-        listed = [texts] if isinstance(texts, str) else list(texts)
+        listed = check_texts(texts)
         known = [str(uuid.uuid4()) if one is None else one for one in ids or [None] * len(listed)]
         others = [{}] * len(listed) if metadatas is None else [m or {} for m in metadatas]
         if not len(known) == len(others) == len(listed):

@@ -121,8 +121,18 @@ class _CollectionRetriever(EncoderFields, BaseRetriever):
 
         Returns:
             The ids.
+
+        Raises:
+            TypeError: An element is no document.
+            ValueError: An id comes twice.
         """
         listed = list(documents)
+        for one in listed:
+            if not isinstance(one, Document):
+                raise TypeError(
+                    f"documents must be LangChain documents; got {type(one).__name__}: for texts "
+                    "there are from_texts and add_texts"
+                )
         return self.add_texts(
             [document.page_content for document in listed],
             [document.metadata for document in listed],

@@ -229,6 +229,8 @@ def test_wrong_arguments(encoder, tiny_dense) -> None:
         QdrantHybridStore(modle_name="m3-tiny")
     with pytest.raises(MissingRepresentationError, match="sparse is needed"):
         QdrantHybridStore(model_name=str(tiny_dense))
+    with pytest.raises(TypeError, match="wrap a single text in a list"):
+        QdrantHybridStore(encoder=encoder).add_texts("a text")
     with pytest.raises(TypeError, match="DeterministicFakeEmbedding"):
         QdrantHybridStore.from_documents([Document("x")], DeterministicFakeEmbedding(size=6))
 

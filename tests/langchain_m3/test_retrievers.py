@@ -100,6 +100,11 @@ def test_empty_retrievers_and_wrong_options(encoder, tiny_dense, kind, options) 
             kind(encoder=encoder, **wrong)
     with pytest.raises(ValueError, match="id 'a' comes more than once"):
         retriever.add_texts(["x", "y"], ids=["a", "a"])
+    with pytest.raises(TypeError, match="wrap a single text in a list"):
+        retriever.add_texts("a text")
+    with pytest.raises(TypeError, match="got str: for texts there are from_texts"):
+        retriever.add_documents(["a text"])
+    assert len(retriever) == 0
     with pytest.raises(MissingRepresentationError, match="sparse is needed"):
         kind(model_name=str(tiny_dense))
 
