@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import json
 import subprocess
 import sys
 import threading
@@ -10,65 +9,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from tests.core.index_data import NAMES, STEPS, TEXTS, apply, brute_force, synthetic
 
 import m3_core
 from m3_core import LexicalIndex, LexicalWeights
-from m3_core.errors import IndexFileError
 from m3_core.index_search import top_rows
-
-WEIGHTS = st.floats(2**-10, 2.0, width=32)
-TEXTS = st.dictionaries(st.integers(0, 12), WEIGHTS, max_size=6)
-NAMES = st.sampled_from([f"d{number}" for number in range(30)])
-
-
-def brute_force(documents, query, k):
-    """Every document in float64, in the order of adding; ties keep that order."""
-    scores = [
-        (name, sum(query[token] * weights[token] for token in sorted(query) if token in weights))
-        for name, weights in documents.items()
-    ]
-    return sorted((pair for pair in scores if pair[1] > 0), key=lambda pair: -pair[1])[:k]
-
-
-def synthetic(num_documents, seed=0, length=20, vocabulary=3000):
-    """Documents with Zipf-distributed tokens: a few tokens in nearly all documents."""
-    random = np.random.default_rng(seed)
-    texts = []
-    for _ in range(num_documents):
-        tokens = np.unique(random.zipf(1.3, length) % vocabulary).tolist()
-        weights = random.random(len(tokens), np.float32) * 0.3 + np.float32(1e-3)
-        texts.append(dict(zip(tokens, weights.tolist(), strict=True)))
-    return [f"doc {number}" for number in range(num_documents)], texts
-
-
-@pytest.fixture(scope="module")
-def large():
-    """Enough documents for columns, lists and several blocks."""
-    ids, texts = synthetic(5000)
-    index = LexicalIndex("model a")
-    for start in range(0, 5000, 1250):
-        index.add(ids[start : start + 1250], texts[start : start + 1250])
-    return index, dict(zip(ids, texts, strict=True))
-
-
-# What can be done to an index: (add, rows) or (delete, names).
-ADD = st.tuples(st.just("add"), st.dictionaries(NAMES, TEXTS, max_size=8))
-DELETE = st.tuples(st.just("delete"), st.lists(NAMES, max_size=8))
-STEPS = st.lists(st.one_of(ADD, ADD, DELETE), max_size=8)
-
-
-def apply(steps):
-    index, documents = LexicalIndex(), {}
-    for kind, what in steps:
-        if kind == "add":
-            index.add(list(what), list(what.values()))
-            for name in what:
-                documents.pop(name, None)
-            documents |= what
-        else:
-            gone = sum(documents.pop(name, None) is not None for name in what)
-            assert index.delete(what) == gone
-    return index, documents
 
 
 @settings(deadline=None, max_examples=100)
@@ -254,147 +199,6 @@ def test_top_rows_holds_the_k_largest(k):
         assert (np.diff(rows) > 0).all()
         assert (np.sort(scores[rows])[::-1][:k] == expected).all()
         assert len(expected) <= len(rows) <= len(expected) + 5
-
-
-def test_saves_and_loads_everything(large, tmp_path):
-    index, _ = large
-    index.save(tmp_path / "index")
-    loaded = LexicalIndex.load(tmp_path / "index", fingerprint="model a")
-    assert loaded.ids == index.ids
-    assert loaded.fingerprint == "model a"
-    for query in synthetic(5, seed=1)[1]:
-        assert loaded.search(query, 50) == index.search(query, 50)
-    loaded.delete(["doc 3"])
-    loaded.add(["doc 4", "new"], [{1: 0.5}, {1: 1.0}])
-    assert len(loaded) == 5000
-    assert "doc 3" not in loaded
-    assert loaded.ids[-2:] == ["doc 4", "new"]
-
-
-@settings(deadline=None, max_examples=30)
-@given(STEPS, TEXTS)
-def test_a_loaded_index_is_the_saved_one(tmp_path_factory, steps, query):
-    index, documents = apply(steps)
-    path = tmp_path_factory.mktemp("index") / "index"
-    index.save(path)
-    loaded = LexicalIndex.load(path)
-    assert loaded.fingerprint is None
-    assert loaded.ids == list(documents)
-    assert loaded.search(query, 40) == brute_force(documents, query, 40)
-    assert [entry.name for entry in path.parent.iterdir()] == ["index"]
-
-
-def test_ids_of_all_kinds_survive(tmp_path):
-    ids = ["", "\n", "a\u2028b\r\n", "漢字", "\ud800", '"', "null", "x" * 10_000]
-    index = LexicalIndex()
-    index.add([*ids, "dead"], [{1: 0.5}] * (len(ids) + 1))
-    index.delete(["dead"])
-    index.save(tmp_path / "index")
-    assert LexicalIndex.load(tmp_path / "index").ids == ids
-
-
-def test_the_file_is_a_safetensors_file(large, tmp_path):
-    from safetensors.numpy import load_file
-
-    index, documents = large
-    index.save(tmp_path / "index")
-    tensors = load_file(tmp_path / "index")
-    lists = sum(len(array) for name, array in tensors.items() if name.endswith("rows"))
-    columns = sum(
-        int(np.count_nonzero(array)) for name, array in tensors.items() if name.endswith("columns")
-    )
-    assert lists + columns == sum(map(len, documents.values()))
-
-
-def test_another_fingerprint_is_refused(tmp_path):
-    LexicalIndex("model a").save(tmp_path / "a")
-    LexicalIndex().save(tmp_path / "none")
-    assert LexicalIndex.load(tmp_path / "a").fingerprint == "model a"
-    with pytest.raises(IndexFileError, match="'model a', expected was 'model b'"):
-        LexicalIndex.load(tmp_path / "a", "model b")
-    with pytest.raises(IndexFileError, match="None, expected was 'model b'"):
-        LexicalIndex.load(tmp_path / "none", "model b")
-
-
-def test_a_file_cut_anywhere_is_refused(tmp_path):
-    index = LexicalIndex()
-    index.add(["a", "b"], [{1: 0.5}, {2: 0.5, 3: 0.25}])
-    index.save(tmp_path / "index")
-    whole = (tmp_path / "index").read_bytes()
-    cut = tmp_path / "cut"
-    for length in range(len(whole)):
-        cut.write_bytes(whole[:length])
-        with pytest.raises(IndexFileError, match="cut"):
-            LexicalIndex.load(cut)
-    cut.write_bytes(whole + b"x")
-    with pytest.raises(IndexFileError, match="damaged"):
-        LexicalIndex.load(cut)
-
-
-def test_a_changed_byte_of_the_data_is_found(tmp_path):
-    index = LexicalIndex()
-    index.add(["a", "b"], [{1: 0.5}, {2: 0.5, 3: 0.25}])
-    index.save(tmp_path / "index")
-    whole = (tmp_path / "index").read_bytes()
-    start = 8 + int.from_bytes(whole[:8], "little")
-    for position in range(start, len(whole)):
-        damaged = bytearray(whole)
-        damaged[position] ^= 16
-        (tmp_path / "index").write_bytes(damaged)
-        with pytest.raises(IndexFileError, match="checksum"):
-            LexicalIndex.load(tmp_path / "index")
-
-
-def test_foreign_files_are_refused(tmp_path):
-    from safetensors.numpy import save_file
-
-    save_file({"a": np.zeros(3)}, tmp_path / "tensors")
-    (tmp_path / "text").write_text("some text that is no index at all" * 10)
-    header = json.dumps([1, 2]).encode()
-    (tmp_path / "list").write_bytes(len(header).to_bytes(8, "little") + header)
-    for name in ("tensors", "text", "list"):
-        with pytest.raises(IndexFileError, match="no lexical index"):
-            LexicalIndex.load(tmp_path / name)
-    with pytest.raises(FileNotFoundError):
-        LexicalIndex.load(tmp_path / "absent")
-
-
-def test_a_later_format_is_refused_by_its_version(tmp_path):
-    LexicalIndex().save(tmp_path / "index")
-    changed = (tmp_path / "index").read_bytes().replace(b'"version": "1"', b'"version": "9"')
-    (tmp_path / "index").write_bytes(changed)
-    with pytest.raises(IndexFileError, match="format '9'"):
-        LexicalIndex.load(tmp_path / "index")
-
-
-def test_a_full_disk_leaves_the_old_index_and_no_debris(tmp_path):
-    index = LexicalIndex()
-    index.add(["old"], [{1: 0.5}])
-    index.save(tmp_path / "index")
-    script = """
-import resource, sys
-from m3_core import LexicalIndex
-index = LexicalIndex()
-index.add([str(n) for n in range(5000)], [{n: 0.5} for n in range(5000)])
-resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
-try:
-    index.save(sys.argv[1])
-except OSError as error:
-    sys.exit(7)
-"""
-    done = subprocess.run([sys.executable, "-c", script, str(tmp_path / "index")], check=False)
-    assert done.returncode == 7
-    assert [entry.name for entry in tmp_path.iterdir()] == ["index"]
-    assert LexicalIndex.load(tmp_path / "index").ids == ["old"]
-
-
-def test_saving_through_a_link_replaces_what_it_points_to(tmp_path):
-    (tmp_path / "real").mkdir()
-    LexicalIndex("one").save(tmp_path / "real" / "index")
-    (tmp_path / "link").symlink_to(tmp_path / "real" / "index")
-    LexicalIndex("two").save(tmp_path / "link")
-    assert (tmp_path / "link").is_symlink()
-    assert LexicalIndex.load(tmp_path / "real" / "index").fingerprint == "two"
 
 
 def test_searches_see_each_change_wholly_while_others_write(tmp_path):

@@ -1,0 +1,154 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from tests.core.index_data import STEPS, TEXTS, apply, brute_force, synthetic
+
+from m3_core import LexicalIndex
+from m3_core.errors import IndexFileError
+
+
+def test_saves_and_loads_everything(large, tmp_path):
+    index, _ = large
+    index.save(tmp_path / "index")
+    loaded = LexicalIndex.load(tmp_path / "index", fingerprint="model a")
+    assert loaded.ids == index.ids
+    assert loaded.fingerprint == "model a"
+    for query in synthetic(5, seed=1)[1]:
+        assert loaded.search(query, 50) == index.search(query, 50)
+    loaded.delete(["doc 3"])
+    loaded.add(["doc 4", "new"], [{1: 0.5}, {1: 1.0}])
+    assert len(loaded) == 5000
+    assert "doc 3" not in loaded
+    assert loaded.ids[-2:] == ["doc 4", "new"]
+
+
+@settings(deadline=None, max_examples=30)
+@given(STEPS, TEXTS)
+def test_a_loaded_index_is_the_saved_one(tmp_path_factory, steps, query):
+    index, documents = apply(steps)
+    path = tmp_path_factory.mktemp("index") / "index"
+    index.save(path)
+    loaded = LexicalIndex.load(path)
+    assert loaded.fingerprint is None
+    assert loaded.ids == list(documents)
+    assert loaded.search(query, 40) == brute_force(documents, query, 40)
+    assert [entry.name for entry in path.parent.iterdir()] == ["index"]
+
+
+def test_ids_of_all_kinds_survive(tmp_path):
+    ids = ["", "\n", "a\u2028b\r\n", "漢字", "\ud800", '"', "null", "x" * 10_000]
+    index = LexicalIndex()
+    index.add([*ids, "dead"], [{1: 0.5}] * (len(ids) + 1))
+    index.delete(["dead"])
+    index.save(tmp_path / "index")
+    assert LexicalIndex.load(tmp_path / "index").ids == ids
+
+
+def test_the_file_is_a_safetensors_file(large, tmp_path):
+    from safetensors.numpy import load_file
+
+    index, documents = large
+    index.save(tmp_path / "index")
+    tensors = load_file(tmp_path / "index")
+    lists = sum(len(array) for name, array in tensors.items() if name.endswith("rows"))
+    columns = sum(
+        int(np.count_nonzero(array)) for name, array in tensors.items() if name.endswith("columns")
+    )
+    assert lists + columns == sum(map(len, documents.values()))
+
+
+def test_another_fingerprint_is_refused(tmp_path):
+    LexicalIndex("model a").save(tmp_path / "a")
+    LexicalIndex().save(tmp_path / "none")
+    assert LexicalIndex.load(tmp_path / "a").fingerprint == "model a"
+    with pytest.raises(IndexFileError, match="'model a', expected was 'model b'"):
+        LexicalIndex.load(tmp_path / "a", "model b")
+    with pytest.raises(IndexFileError, match="None, expected was 'model b'"):
+        LexicalIndex.load(tmp_path / "none", "model b")
+
+
+def test_a_file_cut_anywhere_is_refused(tmp_path):
+    index = LexicalIndex()
+    index.add(["a", "b"], [{1: 0.5}, {2: 0.5, 3: 0.25}])
+    index.save(tmp_path / "index")
+    whole = (tmp_path / "index").read_bytes()
+    cut = tmp_path / "cut"
+    for length in range(len(whole)):
+        cut.write_bytes(whole[:length])
+        with pytest.raises(IndexFileError, match="cut"):
+            LexicalIndex.load(cut)
+    cut.write_bytes(whole + b"x")
+    with pytest.raises(IndexFileError, match="damaged"):
+        LexicalIndex.load(cut)
+
+
+def test_a_changed_byte_of_the_data_is_found(tmp_path):
+    index = LexicalIndex()
+    index.add(["a", "b"], [{1: 0.5}, {2: 0.5, 3: 0.25}])
+    index.save(tmp_path / "index")
+    whole = (tmp_path / "index").read_bytes()
+    start = 8 + int.from_bytes(whole[:8], "little")
+    for position in range(start, len(whole)):
+        damaged = bytearray(whole)
+        damaged[position] ^= 16
+        (tmp_path / "index").write_bytes(damaged)
+        with pytest.raises(IndexFileError, match="checksum"):
+            LexicalIndex.load(tmp_path / "index")
+
+
+def test_foreign_files_are_refused(tmp_path):
+    from safetensors.numpy import save_file
+
+    save_file({"a": np.zeros(3)}, tmp_path / "tensors")
+    (tmp_path / "text").write_text("some text that is no index at all" * 10)
+    header = json.dumps([1, 2]).encode()
+    (tmp_path / "list").write_bytes(len(header).to_bytes(8, "little") + header)
+    for name in ("tensors", "text", "list"):
+        with pytest.raises(IndexFileError, match="no lexical index"):
+            LexicalIndex.load(tmp_path / name)
+    with pytest.raises(FileNotFoundError):
+        LexicalIndex.load(tmp_path / "absent")
+
+
+def test_a_later_format_is_refused_by_its_version(tmp_path):
+    LexicalIndex().save(tmp_path / "index")
+    changed = (tmp_path / "index").read_bytes().replace(b'"version": "1"', b'"version": "9"')
+    (tmp_path / "index").write_bytes(changed)
+    with pytest.raises(IndexFileError, match="format '9'"):
+        LexicalIndex.load(tmp_path / "index")
+
+
+def test_a_full_disk_leaves_the_old_index_and_no_debris(tmp_path):
+    index = LexicalIndex()
+    index.add(["old"], [{1: 0.5}])
+    index.save(tmp_path / "index")
+    script = """
+import resource, sys
+from m3_core import LexicalIndex
+index = LexicalIndex()
+index.add([str(n) for n in range(5000)], [{n: 0.5} for n in range(5000)])
+resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000))
+try:
+    index.save(sys.argv[1])
+except OSError as error:
+    sys.exit(7)
+"""
+    done = subprocess.run([sys.executable, "-c", script, str(tmp_path / "index")], check=False)
+    assert done.returncode == 7
+    assert [entry.name for entry in tmp_path.iterdir()] == ["index"]
+    assert LexicalIndex.load(tmp_path / "index").ids == ["old"]
+
+
+def test_saving_through_a_link_replaces_what_it_points_to(tmp_path):
+    (tmp_path / "real").mkdir()
+    LexicalIndex("one").save(tmp_path / "real" / "index")
+    (tmp_path / "link").symlink_to(tmp_path / "real" / "index")
+    LexicalIndex("two").save(tmp_path / "link")
+    assert (tmp_path / "link").is_symlink()
+    assert LexicalIndex.load(tmp_path / "real" / "index").fingerprint == "two"
