@@ -25,7 +25,7 @@ def ids(found: list[NodeWithScore]) -> list[str]:
     return [one.node.node_id for one in found]
 
 
-def one(key: str, value: object, operator: str = "==") -> MetadataFilters:
+def only(key: str, value: object, operator: str = "==") -> MetadataFilters:
     return MetadataFilters(
         filters=[MetadataFilter(key=key, value=value, operator=FilterOperator(operator))]
     )

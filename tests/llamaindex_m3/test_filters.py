@@ -5,37 +5,37 @@ from llama_index.core.vector_stores.types import (
     FilterCondition,
     MetadataFilters,
 )
-from tests.llamaindex_m3.nodes import QUERY, ids, make_nodes, one
+from tests.llamaindex_m3.nodes import QUERY, ids, make_nodes, only
 
 from llamaindex_m3 import M3HybridRetriever
 from llamaindex_m3.filters import filter_test
 
 FILTERS = [
-    (one("number", 7), lambda i: i == 7),
-    (one("number", 7, "!="), lambda i: i != 7),
-    (one("absent", 7, "!="), lambda i: True),
-    (one("absent", 7), lambda i: False),
-    (one("number", 20, ">"), lambda i: i > 20),
-    (one("number", 20, ">="), lambda i: i >= 20),
-    (one("number", 5, "<"), lambda i: i < 5),
-    (one("number", 5, "<="), lambda i: i <= 5),
-    (one("number", [3, 4, 99], "in"), lambda i: i in (3, 4)),
-    (one("number", [3, 4], "nin"), lambda i: i not in (3, 4)),
-    (one("tags", "t1", "contains"), lambda i: i % 3 == 1),
-    (one("tags", ["t1", "t2"], "any"), lambda i: i % 3 > 0),
-    (one("tags", ["all", "t2"], "all"), lambda i: i % 3 == 2),
-    (one("name", "T-1", "text_match_insensitive"), lambda i: i // 10 == 1),
-    (one("name", "t-1", "text_match"), lambda i: i // 10 == 1),
-    (one("absent", None, "is_empty"), lambda i: True),
+    (only("number", 7), lambda i: i == 7),
+    (only("number", 7, "!="), lambda i: i != 7),
+    (only("absent", 7, "!="), lambda i: True),
+    (only("absent", 7), lambda i: False),
+    (only("number", 20, ">"), lambda i: i > 20),
+    (only("number", 20, ">="), lambda i: i >= 20),
+    (only("number", 5, "<"), lambda i: i < 5),
+    (only("number", 5, "<="), lambda i: i <= 5),
+    (only("number", [3, 4, 99], "in"), lambda i: i in (3, 4)),
+    (only("number", [3, 4], "nin"), lambda i: i not in (3, 4)),
+    (only("tags", "t1", "contains"), lambda i: i % 3 == 1),
+    (only("tags", ["t1", "t2"], "any"), lambda i: i % 3 > 0),
+    (only("tags", ["all", "t2"], "all"), lambda i: i % 3 == 2),
+    (only("name", "T-1", "text_match_insensitive"), lambda i: i // 10 == 1),
+    (only("name", "t-1", "text_match"), lambda i: i // 10 == 1),
+    (only("absent", None, "is_empty"), lambda i: True),
     (MetadataFilters(filters=[]), lambda i: True),
     (
         MetadataFilters(
             filters=[
                 MetadataFilters(
-                    filters=[*one("number", 3).filters, *one("number", 8).filters],
+                    filters=[*only("number", 3).filters, *only("number", 8).filters],
                     condition=FilterCondition.OR,
                 ),
-                MetadataFilters(filters=one("even", 1).filters, condition=FilterCondition.NOT),
+                MetadataFilters(filters=only("even", 1).filters, condition=FilterCondition.NOT),
             ]
         ),
         lambda i: i == 3,
@@ -44,10 +44,10 @@ FILTERS = [
         MetadataFilters(
             filters=[
                 MetadataFilters(
-                    filters=[one("even", 1), one("number", 10, "<")],
+                    filters=[only("even", 1), only("number", 10, "<")],
                     condition=FilterCondition.AND,
                 ),
-                one("number", 25, ">"),
+                only("number", 25, ">"),
             ],
             condition=FilterCondition.NOT,
         ),
@@ -73,4 +73,4 @@ def test_filters_that_cannot_be_are_refused() -> None:
     with pytest.raises(TypeError, match="must be MetadataFilters; got dict"):
         filter_test({"a": 1})
     with pytest.raises(TypeError, match="TEXT_MATCH"):
-        filter_test(one("a", "x", "text_match"))({"a": 3})
+        filter_test(only("a", "x", "text_match"))({"a": 3})

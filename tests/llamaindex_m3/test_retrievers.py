@@ -27,7 +27,7 @@ from llama_index.core.schema import (
 )
 from pydantic import ValidationError
 from tests.conftest import make_text
-from tests.llamaindex_m3.nodes import QUERY, ids, make_nodes, one
+from tests.llamaindex_m3.nodes import QUERY, ids, make_nodes, only
 
 from llamaindex_m3 import M3Embedding, M3HybridRetriever, M3SparseRetriever
 from m3_core import Encoder
@@ -187,9 +187,9 @@ def test_node_ids_and_doc_ids_restrict(encoder, kind, options) -> None:
     assert set(ids(retriever.retrieve(QUERY))) == set(few) & set(every)
     retriever.doc_ids = ["doc1", "unknown"]
     assert set(ids(retriever.retrieve(QUERY))) == {"n10", "n11", "n12"} & set(every)
-    retriever.filters = one("number", 11)
+    retriever.filters = only("number", 11)
     assert set(ids(retriever.retrieve(QUERY))) == {"n11"} & set(every)
-    for name, value in (("node_ids", []), ("doc_ids", []), ("filters", one("number", -1))):
+    for name, value in (("node_ids", []), ("doc_ids", []), ("filters", only("number", -1))):
         empty = kind.from_nodes(make_nodes(), encoder=encoder, **{name: value}, **options)
         assert empty.retrieve(QUERY) == []
     for name in ("node_ids", "doc_ids"):
