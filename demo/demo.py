@@ -17,14 +17,12 @@ from typing import Any
 import numpy as np
 from langchain_core.documents import Document as LangChainDocument
 from langchain_core.runnables import RunnableLambda
-from langchain_core.vectorstores import InMemoryVectorStore
 from llama_index.core import Document as LlamaIndexDocument
-from llama_index.core import VectorStoreIndex
 from llama_index.core.ingestion import IngestionPipeline
 from llama_index.core.node_parser import SentenceSplitter
 
-from langchain_m3 import M3Embeddings
-from llamaindex_m3 import M3Embedding
+from langchain_m3 import M3HybridRetriever
+from llamaindex_m3 import M3Index
 from m3_core import Encoder, shared_encoder
 from m3_core.errors import CheckpointNotFoundError
 from m3_core.scoring import dense_scores, hybrid_scores, lexical_scores, maxsim_scores
@@ -57,27 +55,28 @@ def show_scores(encoder: Encoder, documents: list[dict], queries: list[dict]) ->
 
 
 def through_langchain(encoder: Encoder, documents: list[dict], queries: list[dict]) -> None:
-    store = InMemoryVectorStore(M3Embeddings(encoder=encoder))
-    store.add_documents(
-        [LangChainDocument(page_content=d["text"], metadata={"id": d["id"]}) for d in documents]
+    retriever = M3HybridRetriever.from_documents(
+        [LangChainDocument(id=d["id"], page_content=d["text"]) for d in documents],
+        encoder=encoder,
+        k=2,
+        rerank=True,
     )
 
     def listed(found: list[LangChainDocument]) -> list[str]:
-        return [f"{document.metadata['id']:12} {document.page_content}" for document in found]
+        return [f"{document.id:12} {document.page_content}" for document in found]
 
-    chain = store.as_retriever(search_kwargs={"k": 2}) | RunnableLambda(listed)
-    print("\n== The same search through a LangChain retriever chain")
+    chain = retriever | RunnableLambda(listed)
+    print("\n== The same search through a LangChain hybrid retriever in a chain")
     report(queries, chain.batch([query["text"] for query in queries]))
 
 
 def through_llamaindex(encoder: Encoder, documents: list[dict], queries: list[dict]) -> None:
-    embedding = M3Embedding(encoder=encoder)
-    pipeline = IngestionPipeline(transformations=[SentenceSplitter(chunk_size=256), embedding])
+    pipeline = IngestionPipeline(transformations=[SentenceSplitter(chunk_size=256)])
     nodes = pipeline.run(
         documents=[LlamaIndexDocument(text=d["text"], id_=d["id"]) for d in documents]
     )
-    retriever = VectorStoreIndex(list(nodes), embed_model=embedding).as_retriever(
-        similarity_top_k=2
+    retriever = M3Index(list(nodes), encoder=encoder).as_retriever(
+        mode="hybrid", similarity_top_k=2
     )
     print("\n== And through a LlamaIndex ingestion pipeline and index")
     found: Any = [retriever.retrieve(query["text"]) for query in queries]
