@@ -6,12 +6,17 @@ import contextlib
 import threading
 from typing import TYPE_CHECKING, Any
 
+from grpc import RpcError
 from qdrant_client import AsyncQdrantClient, QdrantClient, models
+from qdrant_client.http.exceptions import ApiException
 
 from langchain_m3.qdrant_points import SPARSE, Layout
 
 if TYPE_CHECKING:
     from m3_core import Encoder
+
+# What clients raise where a collection exists: over HTTP, over gRPC, embedded.
+_EXISTS = (ApiException, RpcError, ValueError)
 
 
 class Connection:
@@ -105,7 +110,7 @@ class Connection:
         if not client.collection_exists(self.collection):
             try:
                 client.create_collection(**self._schema())
-            except Exception:
+            except _EXISTS:
                 # Another process may have made it in between.
                 if not client.collection_exists(self.collection):
                     raise
@@ -118,7 +123,7 @@ class Connection:
         if not await client.collection_exists(self.collection):
             try:
                 await client.create_collection(**self._schema())
-            except Exception:
+            except _EXISTS:
                 if not await client.collection_exists(self.collection):
                     raise
         found = await client.get_collection(self.collection)

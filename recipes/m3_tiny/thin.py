@@ -4,7 +4,7 @@ Interface messages outnumber prose by far, and English outnumbers Hindi. For eac
 keeps up to a number of records, shared out among the sources by "water filling": every source
 gives the same amount (prose sources several times that), unless it has less.
 
-    python thin.py --work /tmp/m3tiny --texts 50000 --pairs 40000
+    python thin.py --work material --texts 50000 --pairs 40000
 """
 
 from __future__ import annotations

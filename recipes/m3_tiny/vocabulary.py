@@ -7,21 +7,16 @@ several rounds: leaving a piece out makes its parts more frequent. The training 
 about software, so half of the weight comes from wordfreq's general word frequencies (Wikipedia,
 news, subtitles; a PyPI package, data CC BY-SA 4.0, needs msgpack to read).
 
-    python vocabulary.py --tokenizer shared/checkpoints/bge-m3/tokenizer.json \
-        --work /tmp/m3tiny --size 32000 \
-        --wordfreq /tmp/m3tiny/wheels/wordfreq-3.1.1-py3-none-any.whl \
-        --out /tmp/m3tiny/vocab32k --measure shared/data/xquad
+    python vocabulary.py --tokenizer bge-m3/tokenizer.json --work material --size 36000 \
+        --wordfreq material/wheels/wordfreq-3.1.1-py3-none-any.whl --out vocab36k --measure xquad
 """
 
 from __future__ import annotations
 
 import argparse
-import gzip
 import json
 import logging
 import os
-import random
-import zipfile
 import zlib
 from collections import Counter
 from pathlib import Path
@@ -30,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 os.environ.setdefault("RAYON_NUM_THREADS", "1")
 
 import numpy as np
+from samples import read_sample, read_words, read_xquad
 from tokenizers import Tokenizer
 
 if TYPE_CHECKING:
@@ -39,57 +35,6 @@ log = logging.getLogger("vocabulary")
 
 CORE = ("en", "de", "es", "zh", "ru", "hi", "ar")
 SPACE = "▁"
-
-
-def read_sample(work: Path, per_language: int, seed: int = 0) -> dict[str, list[str]]:
-    """A sample of the collected texts, and of the documents of the pairs, by language."""
-    chance = random.Random(seed)
-    sample: dict[str, list[str]] = {}
-    seen: Counter[str] = Counter()
-    for name, lang_key, text_keys in (
-        ("texts", "lang", ("text",)),
-        ("pairs", "lang_d", ("positive",)),
-    ):
-        with gzip.open(work / f"{name}.jsonl.gz", "rt", encoding="utf-8") as lines:
-            for line in lines:
-                record = json.loads(line)
-                lang = record[lang_key]
-                seen[lang] += 1
-                kept = sample.setdefault(lang, [])
-                text = " ".join(record[key] for key in text_keys)
-                if len(kept) < per_language:
-                    kept.append(text)
-                elif (place := chance.randrange(seen[lang])) < per_language:
-                    kept[place] = text
-    return sample
-
-
-def read_words(
-    wheel: Path, langs: Iterable[str], most: int = 30_000
-) -> dict[str, list[tuple[str, float]]]:
-    """The most frequent words of each language with their frequencies, from wordfreq's lists."""
-    import msgpack
-
-    lists: dict[str, list[tuple[str, float]]] = {}
-    with zipfile.ZipFile(wheel) as archive:
-        names = set(archive.namelist())
-        for lang in langs:
-            found = [f"wordfreq/data/{size}_{lang}.msgpack.gz" for size in ("large", "small")]
-            found = [name for name in found if name in names]
-            if not found:
-                continue
-            buckets = msgpack.unpackb(gzip.decompress(archive.read(found[0])), raw=False)[1:]
-            words = (
-                (word, 10 ** (-number / 100))
-                for number, bucket in enumerate(buckets)
-                for word in bucket
-            )
-            lower = [pair for pair, _ in zip(words, range(most), strict=False)]
-            # The lists are in lower case; names, German nouns and first words are not.
-            share = 0.35 if lang == "de" else 0.12
-            upper = [(w.capitalize(), f * share) for w, f in lower if w.capitalize() != w]
-            lists[lang] = lower + upper
-    return lists
 
 
 def make_tokenizer(
@@ -251,20 +196,6 @@ def measure(
         }
         log.info("%s %s %s", name, lang, table[lang])
     return table
-
-
-def read_xquad(folder: Path) -> dict[str, list[str]]:
-    """Paragraphs and questions of XQuAD by language; for measuring only."""
-    found: dict[str, list[str]] = {}
-    for path in sorted(folder.glob("xquad.*.json")):
-        texts = found.setdefault(path.name.split(".")[1], [])
-        for article in json.loads(path.read_text("utf-8"))["data"]:
-            for paragraph in article["paragraphs"]:
-                texts += [
-                    paragraph["context"],
-                    *(question["question"] for question in paragraph["qas"]),
-                ]
-    return found
 
 
 def main() -> None:

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import asyncio
 import copy
 import json
 import pickle
@@ -14,35 +13,15 @@ import torch
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tests.conftest import make_text
+from tests.core.comparing import ALL, assert_close, same
 from tests.core.reference import Reference
 
-from m3_core import Encoder, Representations, shared_encoder
-from m3_core.errors import ClosedError, MissingRepresentationError
+from m3_core import Encoder, Representations
+from m3_core.errors import MissingRepresentationError
 from m3_core.model import TruncationWarning
 from m3_core.testing import tiny_checkpoint
 
-ALL = {"return_sparse": True, "return_colbert_vecs": True}
 LENGTHS = [0, 1, 2, 3, 5, 5, 5, 17, 40, 90, 200]
-
-
-def assert_close(ours: Representations, reference: tuple, tolerance: float = 1e-5) -> None:
-    dense, weights, colbert = reference
-    assert not weights or sum(map(len, weights)) > len(weights)
-    np.testing.assert_allclose(ours.dense_vecs, dense, atol=tolerance)
-    for mine, theirs in zip(ours.lexical_weights or [], weights, strict=True):
-        assert mine.keys() == theirs.keys()
-        assert mine == pytest.approx(theirs, abs=tolerance)
-    for mine, theirs in zip(ours.colbert_vecs or [], colbert, strict=True):
-        np.testing.assert_allclose(mine, theirs, atol=tolerance)
-
-
-def same(left: Representations, right: Representations, tolerance: float = 1e-5) -> bool:
-    return (
-        np.allclose(left.dense_vecs, right.dense_vecs, atol=tolerance)
-        and np.allclose(left.colbert_vecs.vectors, right.colbert_vecs.vectors, atol=tolerance)
-        and np.array_equal(left.lexical_weights.token_ids, right.lexical_weights.token_ids)
-        and np.allclose(left.lexical_weights.weights, right.lexical_weights.weights, atol=tolerance)
-    )
 
 
 @pytest.mark.parametrize("pooling", ["cls", "mean", "last"])
@@ -248,94 +227,6 @@ def test_decode_weights(encoder: Encoder) -> None:
     token = encoder.model.tokenizer._raw.token_to_id
     weights = {token("▁panda"): 0.5, str(token("panda")): 0.25, token("世"): 1.0}
     assert encoder.decode_weights(weights) == {"panda": 0.5, "世": 1.0}
-
-
-def test_stream_equals_one_call_and_reads_no_further_ahead(encoder: Encoder) -> None:
-    texts = [make_text(i, i % 9) for i in range(50)]
-    taken = 0
-
-    def source() -> object:
-        nonlocal taken
-        for text in texts:
-            taken += 1
-            yield text
-
-    stream = encoder.encode_stream(source(), batch_size=8, **ALL)
-    parts = [next(stream)]
-    assert taken <= 24
-    parts += stream
-    assert [len(part) for part in parts] == [8] * 6 + [2]
-    assert same(Representations.concatenate(parts), encoder.encode_documents(texts, **ALL))
-    assert list(encoder.encode_stream([])) == []
-
-
-def test_stream_names_the_position_and_checks_its_options(encoder: Encoder) -> None:
-    with pytest.raises(TypeError, match="text 11 is of type int"):
-        list(encoder.encode_stream(["a"] * 11 + [7], batch_size=4))
-    with pytest.raises(ValueError, match="at least 1"):
-        encoder.encode_stream(["a"], batch_size=0)
-    with pytest.raises(ValueError, match="role must be"):
-        encoder.encode_stream(["a"], role="passage")
-
-
-async def test_async_forms_equal_the_blocking_ones_and_leave_the_loop_free(
-    encoder: Encoder,
-) -> None:
-    texts = [make_text(i, 60) for i in range(40)]
-    ticks = 0
-
-    async def tick() -> None:
-        nonlocal ticks
-        while True:
-            await asyncio.sleep(0)
-            ticks += 1
-
-    ticking = asyncio.create_task(tick())
-    results = await asyncio.gather(*(encoder.aencode_documents(texts, **ALL) for _ in range(4)))
-    query = await encoder.aencode_queries(texts[:1])
-    ticking.cancel()
-    expected = encoder.encode_documents(texts, **ALL)
-    assert all(same(result, expected) for result in results)
-    np.testing.assert_allclose(query.dense_vecs, expected.dense_vecs[:1], atol=1e-6)
-    assert ticks > 10
-
-
-def test_progress_bar_only_when_asked(encoder: Encoder, capsys: pytest.CaptureFixture) -> None:
-    encoder.encode_documents(["a", "b"])
-    assert capsys.readouterr() == ("", "")
-    encoder.encode_documents(["a", "b"], show_progress=True)
-    assert "2/2" in capsys.readouterr().err
-
-
-def test_close_and_context(tiny_m3: Path) -> None:
-    with Encoder.from_pretrained(tiny_m3) as encoder:
-        other = encoder.with_options(max_length=64)
-        encoder.encode_documents(["a"])
-    encoder.close()
-    assert other.closed
-    assert repr(encoder).endswith("closed)")
-    with pytest.raises(ClosedError, match="load it again"):
-        other.encode_documents(["a"])
-
-
-def test_shared_encoder_loads_once(tiny_m3: Path) -> None:
-    found: list[Encoder] = []
-    threads = [
-        threading.Thread(target=lambda: found.append(shared_encoder(tiny_m3))) for _ in range(8)
-    ]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert len({id(encoder) for encoder in found}) == 1
-    other = shared_encoder(str(tiny_m3), query_instruction="q: ")
-    assert other is not found[0]
-    assert other.model is found[0].model
-    assert shared_encoder(tiny_m3, dtype="float32").model is not other.model
-    found[0].close()
-    assert not shared_encoder(tiny_m3).closed
-    with pytest.raises(TypeError):
-        shared_encoder(tiny_m3, no_such_option=1)
 
 
 def test_pickle_and_copy(encoder: Encoder) -> None:

@@ -1,29 +1,18 @@
 import asyncio
-import copy
 import math
-import pickle
 import threading
 import warnings
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 
-import m3_core
 from m3_core import Reranker
 from m3_core.errors import (
-    ClosedError,
-    CorruptCheckpointError,
     NonFiniteError,
     OutOfMemoryError,
-    UnsupportedModelError,
 )
 from m3_core.model import TruncationWarning
-from m3_core.rerankers.lightweight import tokens_merged
-from m3_core.rerankers.pairs import PairLayout, encode_pairs
-from m3_core.testing import tiny_checkpoint
 from m3_core.testing_rerankers import tiny_reranker
 
 KINDS = ("cross-encoder", "bert", "llm", "layerwise", "lightweight")
@@ -176,54 +165,6 @@ def test_options_of_other_kinds_are_refused(rerankers):
         rerankers["llm"].with_options(no_such=1)
 
 
-@settings(deadline=None)
-@given(
-    st.lists(
-        st.tuples(st.integers(1, 5), st.integers(0, 20), st.integers(1, 5)), min_size=1, max_size=6
-    ),
-    st.sampled_from([2, 4, 8]),
-)
-def test_merged_tokens_are_counted(parts, ratio):
-    lengths = np.array([sum(part) for part in parts])
-    documents = np.array([(before, before + size) for before, size, _ in parts])
-    expected, new_lengths = [], []
-    for before, size, after in parts:
-        merged = [min(ratio, size - at) for at in range(0, size, ratio)]
-        expected += [1] * before + merged + [1] * after
-        new_lengths.append(before + len(merged) + after)
-    counts, lengths = tokens_merged(lengths, documents, ratio)
-    assert counts.tolist() == expected
-    assert lengths.tolist() == new_lengths
-
-
-class _Words:
-    """A tokenizer of which every word is its own number."""
-
-    def content_ids(self, texts, limit):
-        return [[int(word) for word in text.split()] for text in texts]
-
-
-@settings(max_examples=200, deadline=None)
-@given(st.integers(0, 40), st.integers(0, 60), st.integers(8, 40), st.none() | st.integers(1, 50))
-def test_pairs_are_cut_as_only_second_does(query_size, document_size, max_length, query_limit):
-    layout = PairLayout((100,), (101, 101), (101,))
-    query = " ".join(map(str, range(query_size)))
-    document = " ".join(map(str, range(200, 200 + document_size)))
-    limit = max_length * 3 // 4 if query_limit is None else query_limit
-    if limit + 4 >= max_length:
-        limit = max_length - 5
-    pair = encode_pairs(_Words(), layout, [query], [document], max_length, query_limit)
-    left = list(range(query_size))[:limit]
-    # transformers 4: what is too much is taken off the end of the second.
-    right = list(range(200, 200 + document_size))[:max_length]
-    excess = max(len(left) + len(right) + 4 - max_length, 0)
-    right = right[: len(right) - excess]
-    assert pair.tokens.ids.tolist() == [100, *left, 101, 101, *right, 101]
-    start, stop = pair.documents[0]
-    assert pair.tokens.ids[start:stop].tolist() == right
-    assert bool(pair.tokens.truncated[0]) == (len(left) < query_size or len(right) < document_size)
-
-
 def test_each_distinct_text_is_tokenised_once(reranker, monkeypatch):
     seen = []
     tokenizer = reranker.model.tokenizer
@@ -309,76 +250,6 @@ def test_progress_is_shown_on_request(reranker, capsys):
     assert capsys.readouterr().err == ""
     reranker.compute_score(PAIRS, show_progress=True)
     assert "6/6" in capsys.readouterr().err
-
-
-def test_closing(folders):
-    with Reranker.from_pretrained(folders["cross-encoder"], device="cpu") as reranker:
-        other = reranker.with_options(max_length=100)
-        assert "max_length=512" in repr(reranker)
-    assert reranker.closed
-    assert other.closed
-    assert "closed" in repr(other)
-    reranker.close()
-    with pytest.raises(ClosedError, match="was closed: load it again"):
-        reranker.compute_score(PAIRS)
-
-
-def test_shared_weights(folders):
-    one = Reranker.shared(folders["llm"], device="cpu", max_length=100)
-    two = Reranker.shared(folders["llm"], device="cpu", query_instruction="")
-    assert one.model is two.model
-    assert (one.max_length, two.max_length) == (100, 512)
-    assert (one.query_instruction, two.query_instruction) == ("A: ", "")
-    assert pickle.loads(pickle.dumps(one)).max_length == 100
-    assert copy.deepcopy(one) is one
-    with pytest.raises(TypeError, match="no_such"):
-        Reranker.shared(folders["llm"], device="cpu", no_such=1)
-    one.close()
-    assert not Reranker.shared(folders["llm"], device="cpu").closed
-
-
-def test_an_encoder_is_no_reranker(tmp_path):
-    folder = tiny_checkpoint(tmp_path)
-    with pytest.raises(UnsupportedModelError, match=r"Encoder\.from_pretrained"):
-        Reranker.from_pretrained(folder)
-
-
-@pytest.mark.parametrize(
-    ("kind", "change", "message"),
-    [
-        ("cross-encoder", {"id2label": {"0": "a", "1": "b"}}, "2 classes"),
-        ("cross-encoder", {"model_type": "deberta-v2"}, "deberta-v2"),
-        ("llm", {"model_type": "gpt2"}, "gpt2"),
-        ("layerwise", {"head_type": "complex"}, "'complex'"),
-        ("lightweight", {"layer_wise": False}, "layer_wise=False"),
-    ],
-)
-def test_other_architectures_are_refused(tmp_path, kind, change, message):
-    import json
-
-    folder = tiny_reranker(tmp_path, kind=kind)
-    path = folder / "config.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | change))
-    with pytest.raises(UnsupportedModelError, match=message):
-        Reranker.from_pretrained(folder)
-
-
-@pytest.mark.parametrize("kind", ["cross-encoder", "layerwise"])
-def test_missing_weights_are_refused(tmp_path, kind):
-    from safetensors.torch import load_file, save_file
-
-    folder = tiny_reranker(tmp_path, kind=kind)
-    path = folder / "model.safetensors"
-    state = load_file(path)
-    del state[next(name for name in state if name.startswith(("classifier", "lm_head")))]
-    save_file(state, path, metadata={"format": "pt"})
-    with pytest.raises(CorruptCheckpointError, match="lack 1 tensors"):
-        Reranker.from_pretrained(folder)
-
-
-def test_the_package_names_it():
-    assert m3_core.Reranker is Reranker
-    assert "Reranker" in dir(m3_core)
 
 
 @pytest.mark.gpu

@@ -219,6 +219,16 @@ def test_a_folder_is_opened_again_by_the_same_kind_of_store_only(make, encoder, 
             QdrantHybridStore(encoder=sliced, path=str(tmp_path / "qdrant"), **other)
 
 
+async def test_a_collection_that_another_made_in_between_is_taken(encoder, monkeypatch) -> None:
+    client, unseen = QdrantClient(":memory:"), itertools.count()
+    QdrantHybridStore(encoder=encoder, client=client).add_texts(TEXTS[:3], ids=IDS[:3])
+    exists = client.collection_exists
+    monkeypatch.setattr(client, "collection_exists", lambda name: next(unseen) > 0 and exists(name))
+    assert len(QdrantHybridStore(encoder=encoder, client=client).get_by_ids(IDS)) == 3
+    assert next(unseen) == 2
+    client.close()
+
+
 def test_wrong_arguments(encoder, tiny_dense) -> None:
     for wrong in ({"fusion": "sum"}, {"distance": "l2"}, {"long_multi_vectors": "cut"}):
         with pytest.raises(ValueError, match="must be one of"):
