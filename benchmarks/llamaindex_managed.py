@@ -39,8 +39,8 @@ from xquad_nodes import contexts, large_index, questions
 
 from llamaindex_m3 import M3Index
 from m3_core import Encoder
-from m3_core.adapter import AdapterEncoder
-from m3_core.cache import cache_of
+from m3_core.encoder.cache import cache_of
+from m3_core.encoder.cached import CachedEncoder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -136,7 +136,7 @@ def compare_rankings(args: argparse.Namespace, encoder: Encoder, theirs: Any) ->
         )
 
 
-def forget(view: AdapterEncoder) -> None:
+def forget(view: CachedEncoder) -> None:
     """Empty the cache of recent encodings."""
     cache = cache_of(view.encoder.model)
     most, cache.max_entries = cache.max_entries, 0
@@ -155,7 +155,7 @@ def compare_speed(args: argparse.Namespace, encoder: Encoder, theirs: Any) -> No
     assert reps.colbert_vecs is not None
     refill(theirs, texts, reps)
     print(f"  {len(texts)} nodes, {len(reps.colbert_vecs.vectors) / len(texts):.0f} tokens each")
-    view = AdapterEncoder(encoder, ("dense",))
+    view = CachedEncoder(encoder, ("dense",))
     asked = questions(args.xquad, "en")[1 :: args.every][: args.queries]
     for mode, weights in MODES.items():
         theirs.weights_for_different_modes = weights

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from m3_core import Encoder
-    from m3_core.adapter import AdapterEncoder
+    from m3_core.encoder.cached import CachedEncoder
 
 LANGUAGES = ("en", "de", "es", "zh", "ru", "hi")
 NODES = 10_000
@@ -74,7 +74,7 @@ def stored_representations(index: M3Index) -> Representations:
 class Ready:
     """Stands for an encoder's view where documents are inserted that were encoded before."""
 
-    def __init__(self, view: AdapterEncoder, reps: Representations) -> None:
+    def __init__(self, view: CachedEncoder, reps: Representations) -> None:
         self.view, self.reps = view, reps
 
     def documents(self, texts: list[str], **_: Any) -> Representations:

@@ -9,13 +9,13 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from m3_core.cascade import Cascade
-    from m3_core.encoder import Encoder
+    from m3_core.encoder.encoder import Encoder
+    from m3_core.encoder.registry import shared_encoder
     from m3_core.errors import M3Error
-    from m3_core.index import LexicalIndex
-    from m3_core.registry import shared_encoder
+    from m3_core.lexical_index.index import LexicalIndex
     from m3_core.representations import LexicalWeights, MultiVectors, Representations
     from m3_core.rerankers import Reranker
+    from m3_core.rerankers.cascade import Cascade
 
 __version__ = "0.1.0"
 
@@ -33,15 +33,15 @@ __all__ = [
 ]
 
 _HOMES = {
-    "Cascade": "m3_core.cascade",
-    "Encoder": "m3_core.encoder",
-    "LexicalIndex": "m3_core.index",
+    "Cascade": "m3_core.rerankers.cascade",
+    "Encoder": "m3_core.encoder.encoder",
+    "LexicalIndex": "m3_core.lexical_index.index",
     "LexicalWeights": "m3_core.representations",
     "M3Error": "m3_core.errors",
     "MultiVectors": "m3_core.representations",
     "Representations": "m3_core.representations",
     "Reranker": "m3_core.rerankers",
-    "shared_encoder": "m3_core.registry",
+    "shared_encoder": "m3_core.encoder.registry",
 }
 
 

@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
 
 if TYPE_CHECKING:
     from m3_core import Encoder
-    from m3_core.adapter import AdapterEncoder
+    from m3_core.encoder.cached import CachedEncoder
 
 DEFAULT_BGE_MODEL = "BAAI/bge-large-en"
 DEFAULT_QUERY_BGE_INSTRUCTION_EN = "Represent this question for searching relevant passages: "
@@ -161,13 +161,13 @@ class HuggingFaceBgeEmbeddings(BaseModel, Embeddings):
         return await self._source.encoder.run_async(self.embed_query, text)
 
     @property
-    def _source(self) -> AdapterEncoder:
-        source: AdapterEncoder = self._encodings
+    def _source(self) -> CachedEncoder:
+        source: CachedEncoder = self._encodings
         return source
 
     def _load(self) -> None:
-        from m3_core.adapter import AdapterEncoder
-        from m3_core.registry import shared_encoder
+        from m3_core.encoder.cached import CachedEncoder
+        from m3_core.encoder.registry import shared_encoder
 
         loading = dict(self.model_kwargs)
         for key in _NETWORK_KEYS:
@@ -198,7 +198,7 @@ class HuggingFaceBgeEmbeddings(BaseModel, Embeddings):
             truncate_dim=truncate_dim,
             normalize=normalize,
         )
-        self._encodings = AdapterEncoder(self.client, ["dense"])
+        self._encodings = CachedEncoder(self.client, ["dense"])
 
     def _choose_instruction(self, loaded: Encoder) -> None:
         given = "query_instruction" in self.model_fields_set

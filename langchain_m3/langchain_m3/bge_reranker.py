@@ -89,7 +89,7 @@ class BGEReranker(CrossEncoderCompressor, BaseCrossEncoder):
         return reranker
 
     def _scored(self, query: str, texts: list[str]) -> list[tuple[int, dict[str, float]]]:
-        from m3_core.ranking import select_best
+        from m3_core.rerankers.ranking import select_best
 
         scores = self.score([(query, text) for text in texts])
         best = select_best(scores, self.top_n, self.score_threshold)

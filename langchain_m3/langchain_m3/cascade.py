@@ -57,7 +57,7 @@ class M3CascadeReranker(CrossEncoderCompressor):
     def model_post_init(self, _: Any) -> None:
         """Load both models, or take those that were given."""
         from m3_core import Cascade
-        from m3_core.registry import adapter_encoder
+        from m3_core.encoder.registry import adapter_encoder
         from m3_core.rerankers.adapter import adapter_reranker
 
         # These are for the model that is not given.

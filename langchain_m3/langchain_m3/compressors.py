@@ -13,7 +13,7 @@ from pydantic import ConfigDict, Field
 
 if TYPE_CHECKING:
     from m3_core import Reranker
-    from m3_core.adapter import AdapterEncoder
+    from m3_core.encoder.cached import CachedEncoder
 
 
 class ScoringCompressor(BaseDocumentCompressor):
@@ -73,7 +73,7 @@ class ScoringCompressor(BaseDocumentCompressor):
 
     @property
     @abstractmethod
-    def _scorer(self) -> Reranker | AdapterEncoder:
+    def _scorer(self) -> Reranker | CachedEncoder:
         """What gives the final score."""
 
     @abstractmethod

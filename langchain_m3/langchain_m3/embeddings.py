@@ -5,7 +5,7 @@ from __future__ import annotations
 from langchain_core.embeddings import Embeddings
 
 from langchain_m3.options import EncoderFields
-from m3_core.fields import VectorFields
+from m3_core.adapters.fields import VectorFields
 
 
 class M3Embeddings(VectorFields, EncoderFields, Embeddings):
@@ -28,9 +28,7 @@ class M3Embeddings(VectorFields, EncoderFields, Embeddings):
         Equal wherever the same checkpoint is used with the same options: weights, maximum length,
         instructions, pooling, truncation and normalisation count; device and data type do not.
         """
-        from m3_core.fingerprint import encoder_fingerprint
-
-        return encoder_fingerprint(self._model, self.parts, queries=True)
+        return self._source.fingerprint(self.parts, queries=True)
 
     def embed_documents(self, texts: list[str]) -> list[list[float]]:
         """Embed documents.

@@ -101,7 +101,7 @@ class QdrantHybridStore(QdrantSearch):
         self.long_multi_vectors = long_multi_vectors
         self._model = StoreModel(**options, multi=rerank)
         encoder = self._model._model
-        width = min(encoder.dimension, encoder.model.pipeline.colbert_dim)
+        width = encoder.colbert_dimension
         layout = Layout(encoder.dimension, width if rerank else None, distance)
         places = {"location": location, "path": path, "url": url, "api_key": api_key}
         where = {name: value for name, value in places.items() if value is not None}

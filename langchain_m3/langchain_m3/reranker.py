@@ -6,8 +6,8 @@ from langchain_core.cross_encoders import BaseCrossEncoder
 
 from langchain_m3.compressors import ScoringCompressor
 from langchain_m3.options import EncoderFields
-from m3_core.adapter import AdapterEncoder
-from m3_core.fields import ScoreFields
+from m3_core.adapters.fields import ScoreFields
+from m3_core.encoder.cached import CachedEncoder
 
 
 class M3Reranker(ScoreFields, EncoderFields, ScoringCompressor, BaseCrossEncoder):
@@ -43,7 +43,7 @@ class M3Reranker(ScoreFields, EncoderFields, ScoringCompressor, BaseCrossEncoder
         return self._hybrid.score(text_pairs, show_progress=self.show_progress)
 
     @property
-    def _scorer(self) -> AdapterEncoder:
+    def _scorer(self) -> CachedEncoder:
         return self._source
 
     def _scored(self, query: str, texts: list[str]) -> list[tuple[int, dict[str, float]]]:

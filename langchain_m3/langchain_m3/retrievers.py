@@ -18,7 +18,7 @@ from typing_extensions import Self
 from langchain_m3.options import EncoderFields
 
 if TYPE_CHECKING:
-    from m3_core.collection import DocumentCollection
+    from m3_core.collection.collection import DocumentCollection
 
 MetadataFilter = Mapping[str, Any] | Callable[[Mapping[str, Any]], bool]
 
@@ -39,7 +39,7 @@ class _CollectionRetriever(EncoderFields, BaseRetriever):
     def model_post_init(self, context: Any) -> None:
         """Load the model and begin an empty collection."""
         super().model_post_init(context)
-        from m3_core.collection import DocumentCollection
+        from m3_core.collection.collection import DocumentCollection
 
         self._collection = DocumentCollection(self._source)
 
@@ -192,7 +192,7 @@ class _CollectionRetriever(EncoderFields, BaseRetriever):
             IndexFileError: The files are cut, damaged or something else, or the model or its
                 options are others.
         """
-        from m3_core.collection import DocumentCollection
+        from m3_core.collection.collection import DocumentCollection
 
         retriever = cls(**options)
         retriever._collection = DocumentCollection.load(path, retriever._source)

@@ -89,7 +89,7 @@ class BGEReranker(CrossEncoderPostprocessor):
         return reranker
 
     def _scored(self, query: str, texts: list[str]) -> list[tuple[int, float]]:
-        from m3_core.ranking import select_best
+        from m3_core.rerankers.ranking import select_best
 
         pairs = [(query, text) for text in texts]
         scores = self._scorer.compute_score(pairs, self.normalize, show_progress=self.show_progress)

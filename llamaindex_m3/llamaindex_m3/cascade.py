@@ -63,7 +63,7 @@ class M3CascadeReranker(CrossEncoderPostprocessor):
         """Load both models, or take those that were given."""
         super().model_post_init(context)
         from m3_core import Cascade
-        from m3_core.registry import adapter_encoder
+        from m3_core.encoder.registry import adapter_encoder
         from m3_core.rerankers.adapter import adapter_reranker
 
         # These are for the model that is not given.

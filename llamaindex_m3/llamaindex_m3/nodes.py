@@ -18,8 +18,8 @@ from llamaindex_m3.options import EncoderFields
 from m3_core.arguments import check_ids
 
 if TYPE_CHECKING:
-    from m3_core.collection import DocumentCollection
-    from m3_core.fusion import Found
+    from m3_core.collection.collection import DocumentCollection
+    from m3_core.collection.fusion import Found
 
 logger = logging.getLogger(__name__)
 
@@ -47,7 +47,7 @@ class NodeCollection(EncoderFields):
     def model_post_init(self, context: Any) -> None:
         """Load the model and begin an empty collection."""
         super().model_post_init(context)
-        from m3_core.collection import DocumentCollection
+        from m3_core.collection.collection import DocumentCollection
 
         self._collection = DocumentCollection(self._source)
 
@@ -154,7 +154,7 @@ class NodeCollection(EncoderFields):
             IndexFileError: The files are cut, damaged or something else, or the model or its
                 options are others.
         """
-        from m3_core.collection import DocumentCollection
+        from m3_core.collection.collection import DocumentCollection
 
         self._collection = DocumentCollection.load(path, self._source)
 

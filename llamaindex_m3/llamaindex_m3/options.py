@@ -6,7 +6,7 @@ from typing import Any
 
 from pydantic import Field
 
-from m3_core.fields import EncoderFields, VectorFields
+from m3_core.adapters.fields import EncoderFields, VectorFields
 
 __all__ = ["EmbeddingFields", "EncoderFields", "VectorFields"]
 

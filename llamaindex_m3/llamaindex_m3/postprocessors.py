@@ -16,7 +16,7 @@ from pydantic import ConfigDict, Field
 
 if TYPE_CHECKING:
     from m3_core import Reranker
-    from m3_core.adapter import AdapterEncoder
+    from m3_core.encoder.cached import CachedEncoder
 
 RETRIEVAL_SCORE = "retrieval_score"
 dispatcher = get_dispatcher(__name__)
@@ -58,7 +58,7 @@ class ScoringPostprocessor(BaseNodePostprocessor):
 
     @property
     @abstractmethod
-    def _scorer(self) -> Reranker | AdapterEncoder:
+    def _scorer(self) -> Reranker | CachedEncoder:
         """What gives the final score."""
 
     @abstractmethod

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pydantic import ConfigDict
 
 from llamaindex_m3.postprocessors import ScoringPostprocessor
-from m3_core.adapter import AdapterEncoder
-from m3_core.fields import ScoreFields
+from m3_core.adapters.fields import ScoreFields
+from m3_core.encoder.cached import CachedEncoder
 
 
 class M3Reranker(ScoreFields, ScoringPostprocessor):
@@ -32,7 +32,7 @@ class M3Reranker(ScoreFields, ScoringPostprocessor):
         return "M3Reranker"
 
     @property
-    def _scorer(self) -> AdapterEncoder:
+    def _scorer(self) -> CachedEncoder:
         return self._source
 
     @property

@@ -16,7 +16,7 @@ from typing_extensions import Self
 
 from llamaindex_m3.nodes import NodeCollection
 from m3_core.arguments import check_count
-from m3_core.fusion import check_fusion
+from m3_core.collection.fusion import check_fusion
 from m3_core.scoring import normalized_weights
 
 

@@ -21,7 +21,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch.nn import functional
 
-from m3_core.checkpoint import read_checkpoint
+from m3_core.network.checkpoint import read_checkpoint
 from m3_core.training.data import load_examples
 from m3_core.training.modeling import TrainableM3
 from m3_core.training.padded import pad

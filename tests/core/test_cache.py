@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 from m3_core import Encoder
-from m3_core.adapter import AdapterEncoder, adapter_encodings
-from m3_core.cache import cache_of
+from m3_core.encoder.cache import cache_of
+from m3_core.encoder.cached import CachedEncoder, adapter_encodings
+from m3_core.encoder.fingerprint import encoder_fingerprint, model_fingerprint
 from m3_core.errors import ClosedError, MissingRepresentationError
-from m3_core.fingerprint import encoder_fingerprint, model_fingerprint
 from m3_core.testing import tiny_checkpoint
 
 TEXTS = ["panda", "bear river", "", "мир", "panda", "大熊猫 世界"]
@@ -47,7 +47,7 @@ def passes(fresh: Encoder, monkeypatch: pytest.MonkeyPatch) -> Passes:
 def test_dense_then_sparse_is_one_pass_with_the_encoders_numbers(fresh, passes) -> None:
     expected = fresh.encode_documents(TEXTS, return_sparse=True)
     passes.sizes.clear()
-    dense, sparse = AdapterEncoder(fresh, ["dense"]), AdapterEncoder(fresh, ["sparse"])
+    dense, sparse = CachedEncoder(fresh, ["dense"]), CachedEncoder(fresh, ["sparse"])
     first, second = dense.documents(TEXTS), sparse.documents(TEXTS)
     assert passes.sizes == [5]
     np.testing.assert_allclose(first.dense_vecs, expected.dense_vecs, atol=1e-6)
@@ -60,7 +60,7 @@ def test_dense_then_sparse_is_one_pass_with_the_encoders_numbers(fresh, passes) 
 @pytest.mark.parametrize("order", [["dense", "sparse"], ["sparse", "dense"]])
 def test_either_may_ask_first_and_only_missing_texts_are_computed(fresh, passes, order) -> None:
     wide = fresh.with_options(truncate_dim=8)
-    adapters = [AdapterEncoder(wide if p == "dense" else fresh, [p]) for p in order]
+    adapters = [CachedEncoder(wide if p == "dense" else fresh, [p]) for p in order]
     for adapter in adapters:
         adapter.documents(TEXTS)
     # M3 has no instructions: as queries the texts are the same to the network.
@@ -70,7 +70,7 @@ def test_either_may_ask_first_and_only_missing_texts_are_computed(fresh, passes,
 
 
 def test_other_options_and_instructions_are_other_encodings(fresh, passes) -> None:
-    plain = AdapterEncoder(fresh, ["dense"])
+    plain = CachedEncoder(fresh, ["dense"])
     expected = plain.queries(["panda"]).dense_vecs
     for other in (
         fresh.with_options(query_instruction="query: "),
@@ -78,24 +78,24 @@ def test_other_options_and_instructions_are_other_encodings(fresh, passes) -> No
         fresh.with_options(truncate_dim=4),
         fresh.with_options(pooling="mean"),
     ):
-        changed = AdapterEncoder(other, ["dense"]).queries(["panda"]).dense_vecs
+        changed = CachedEncoder(other, ["dense"]).queries(["panda"]).dense_vecs
         assert changed.shape != expected.shape or not np.allclose(changed, expected)
-    AdapterEncoder(fresh.with_options(max_length=9), ["dense"]).queries(["panda"])
+    CachedEncoder(fresh.with_options(max_length=9), ["dense"]).queries(["panda"])
     assert passes.sizes == [1] * 6
     # The instruction moved into the text is the same to the network.
-    instructed = AdapterEncoder(fresh.with_options(query_instruction="query: "), ["dense"])
+    instructed = CachedEncoder(fresh.with_options(query_instruction="query: "), ["dense"])
     plain.queries(["query: panda"])
     instructed.queries(["panda"])
     assert passes.sizes == [1] * 6
 
 
 def test_an_adapter_that_is_gone_is_not_computed_for(fresh, passes) -> None:
-    sparse = AdapterEncoder(fresh, ["sparse"])
-    dense = AdapterEncoder(fresh, ["dense"])
+    sparse = CachedEncoder(fresh, ["sparse"])
+    dense = CachedEncoder(fresh, ["dense"])
     del sparse
     gc.collect()
     dense.queries(["panda"])
-    AdapterEncoder(fresh, ["sparse"]).queries(["panda"])
+    CachedEncoder(fresh, ["sparse"]).queries(["panda"])
     assert passes.sizes == [1, 1]
 
 
@@ -110,7 +110,7 @@ def test_off_by_a_switch(fresh, passes) -> None:
 def test_bounded_in_bytes_and_entries(fresh) -> None:
     cache = cache_of(fresh.model)
     cache.max_entries = 3
-    adapter = AdapterEncoder(fresh, ["dense", "sparse", "colbert"])
+    adapter = CachedEncoder(fresh, ["dense", "sparse", "colbert"])
     assert len(adapter.documents([f"text {i}" for i in range(10)])) == 10
     assert len(cache) == 3
     assert cache.nbytes > 0
@@ -120,7 +120,7 @@ def test_bounded_in_bytes_and_entries(fresh) -> None:
 
 
 def test_two_threads_with_the_same_texts_compute_once(fresh, passes) -> None:
-    adapter = AdapterEncoder(fresh, ["dense"])
+    adapter = CachedEncoder(fresh, ["dense"])
     results, inside = [], threading.Event()
     second = threading.Thread(target=lambda: results.append(adapter.queries(["a", "b", "c"])))
 
@@ -138,7 +138,7 @@ def test_two_threads_with_the_same_texts_compute_once(fresh, passes) -> None:
 
 
 def test_who_waits_for_a_thread_that_fails_computes_itself(fresh, passes) -> None:
-    adapter = AdapterEncoder(fresh, ["dense"])
+    adapter = CachedEncoder(fresh, ["dense"])
     results, failing = [], threading.Event()
     second = threading.Thread(target=lambda: results.append(adapter.queries(["a"])))
 
@@ -157,7 +157,7 @@ def test_who_waits_for_a_thread_that_fails_computes_itself(fresh, passes) -> Non
 
 def test_many_threads_get_the_serial_results(fresh) -> None:
     cache_of(fresh.model).max_entries = 8
-    adapters = [AdapterEncoder(fresh, [part]) for part in ("dense", "sparse", "colbert")]
+    adapters = [CachedEncoder(fresh, [part]) for part in ("dense", "sparse", "colbert")]
     texts = [f"text {i % 12}" for i in range(48)]
     expected = fresh.encode_queries(texts[:12])
     wrong = []
@@ -180,13 +180,13 @@ def test_many_threads_get_the_serial_results(fresh) -> None:
 
 
 def test_wrong_wishes_and_closed_encoders_are_refused(fresh, tiny_dense) -> None:
-    adapter = AdapterEncoder(fresh, ["dense"])
+    adapter = CachedEncoder(fresh, ["dense"])
     assert len(adapter.queries([])) == 0
     adapter.queries(["panda"])
     with pytest.raises(ValueError, match="got lexical"):
-        AdapterEncoder(fresh, ["lexical"])
+        CachedEncoder(fresh, ["lexical"])
     with pytest.raises(MissingRepresentationError, match="sparse is needed"):
-        AdapterEncoder(Encoder.from_pretrained(tiny_dense, device="cpu"), ["sparse"])
+        CachedEncoder(Encoder.from_pretrained(tiny_dense, device="cpu"), ["sparse"])
     with pytest.raises(TypeError, match="text 1"):
         adapter.documents(["panda", 3])
     fresh.close()
@@ -195,7 +195,7 @@ def test_wrong_wishes_and_closed_encoders_are_refused(fresh, tiny_dense) -> None
 
 
 async def test_async_copies_and_pickles(fresh) -> None:
-    adapter = AdapterEncoder(fresh, ["dense", "colbert"])
+    adapter = CachedEncoder(fresh, ["dense", "colbert"])
     expected = adapter.documents(TEXTS)
     for other in (adapter, copy.deepcopy(adapter), pickle.loads(pickle.dumps(adapter))):
         reps = await other.adocuments(TEXTS)

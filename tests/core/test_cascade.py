@@ -2,9 +2,9 @@ import numpy as np
 import pytest
 
 from m3_core import Cascade, Reranker
-from m3_core.ranking import select_best
+from m3_core.rerankers.ranking import select_best
 from m3_core.scoring import hybrid_scores
-from m3_core.testing_rerankers import tiny_reranker
+from m3_core.testing.rerankers import tiny_reranker
 
 QUERY = "what is a panda"
 DOCUMENTS = ["river", "a panda is a bear", "", "city model", "a panda is a bear", "water world"]

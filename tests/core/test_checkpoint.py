@@ -13,8 +13,6 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from m3_core import Encoder
-from m3_core.checkpoint import locate, read_checkpoint
-from m3_core.device import resolve_device, resolve_dtype
 from m3_core.errors import (
     CheckpointNotFoundError,
     CorruptCheckpointError,
@@ -22,6 +20,8 @@ from m3_core.errors import (
     MissingHeadError,
     UnsupportedModelError,
 )
+from m3_core.network.checkpoint import locate, read_checkpoint
+from m3_core.network.device import resolve_device, resolve_dtype
 from m3_core.testing import tiny_checkpoint
 
 
@@ -168,7 +168,7 @@ def test_devices_and_types() -> None:
 def test_half_precision_only_where_the_cpu_has_it(
     monkeypatch: pytest.MonkeyPatch, able: bool
 ) -> None:
-    monkeypatch.setattr("m3_core.device._cpu_capabilities", lambda: {"amx_bf16": able})
+    monkeypatch.setattr("m3_core.network.device._cpu_capabilities", lambda: {"amx_bf16": able})
     cpu = torch.device("cpu", 0)
     if able:
         assert resolve_dtype("auto", cpu) == torch.bfloat16

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from m3_core.cli import main
+from m3_core.cli.main import main
 from m3_core.testing import tiny_checkpoint
 
 EXAMPLES = [{"query": f"panda {w}", "pos": [f"the {w} bear"]} for w in ("city", "river", "world")]

@@ -8,10 +8,10 @@ import pytest
 from tests.conftest import make_text
 
 from m3_core import Encoder
-from m3_core.adapter import AdapterEncoder
-from m3_core.collection import DocumentCollection
+from m3_core.collection.collection import DocumentCollection
+from m3_core.encoder.cached import CachedEncoder
 from m3_core.errors import IndexFileError
-from m3_core.index import LexicalIndex
+from m3_core.lexical_index.index import LexicalIndex
 from m3_core.scoring import dense_scores, hybrid_scores, lexical_scores, maxsim_scores
 
 ALL = ("dense", "sparse", "colbert")
@@ -21,7 +21,7 @@ QUERY = "panda bear Stadt мир"
 
 
 def make(encoder: Encoder, parts=ALL) -> DocumentCollection:
-    collection = DocumentCollection(AdapterEncoder(encoder, parts))
+    collection = DocumentCollection(CachedEncoder(encoder, parts))
     metadatas = [{"even": i % 2 == 0, "number": i} for i in range(40)]
     assert collection.add(TEXTS, metadatas, IDS) == IDS
     return collection
@@ -185,7 +185,7 @@ def test_filters_delete_upsert_save_and_load(encoder, tmp_path, parts) -> None:
     before = collection.search(QUERY, 40)
     collection.save(tmp_path / "saved")
     collection.save(tmp_path / "saved")
-    again = DocumentCollection.load(tmp_path / "saved", AdapterEncoder(encoder, parts))
+    again = DocumentCollection.load(tmp_path / "saved", CachedEncoder(encoder, parts))
     assert [(one.id, one.text, one.metadata) for one in again.search(QUERY, 40)] == [
         (one.id, one.text, one.metadata) for one in before
     ]
@@ -217,17 +217,17 @@ def test_wrong_input_is_refused_and_changes_nothing(encoder) -> None:
 
 
 def test_damaged_foreign_and_other_models_files_are_refused(encoder, tmp_path) -> None:
-    saved, view = tmp_path / "saved", AdapterEncoder(encoder, ALL)
+    saved, view = tmp_path / "saved", CachedEncoder(encoder, ALL)
     make(encoder).save(saved)
     with pytest.raises(FileNotFoundError, match="no folder"):
         DocumentCollection.load(tmp_path / "nothing", view)
     with pytest.raises(IndexFileError, match="no saved collection"):
         DocumentCollection.load(tmp_path, view)
-    other = AdapterEncoder(encoder.with_options(max_length=99), ALL)
+    other = CachedEncoder(encoder.with_options(max_length=99), ALL)
     with pytest.raises(IndexFileError, match="another model"):
         DocumentCollection.load(saved, other)
     with pytest.raises(IndexFileError, match="with dense, sparse, colbert"):
-        DocumentCollection.load(saved, AdapterEncoder(encoder, ("sparse",)))
+        DocumentCollection.load(saved, CachedEncoder(encoder, ("sparse",)))
     for file in next(saved.glob("data-*")).iterdir():
         content = file.read_bytes()
         file.write_bytes(content[:-1])
@@ -239,7 +239,7 @@ def test_damaged_foreign_and_other_models_files_are_refused(encoder, tmp_path) -
 
 @pytest.mark.parametrize("broken", ["save", "replace"])
 def test_a_full_disk_leaves_the_older_state(encoder, tmp_path, monkeypatch, broken) -> None:
-    saved, view = tmp_path / "saved", AdapterEncoder(encoder, ALL)
+    saved, view = tmp_path / "saved", CachedEncoder(encoder, ALL)
     collection = make(encoder)
     collection.save(saved)
     collection.delete(IDS[:20])
@@ -260,7 +260,7 @@ def test_a_full_disk_leaves_the_older_state(encoder, tmp_path, monkeypatch, brok
 
 
 def test_searches_while_documents_are_added_see_whole_batches(encoder) -> None:
-    collection = DocumentCollection(AdapterEncoder(encoder, ("dense", "sparse")))
+    collection = DocumentCollection(CachedEncoder(encoder, ("dense", "sparse")))
     wrong, done = [], threading.Event()
 
     def search() -> None:

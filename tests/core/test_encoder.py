@@ -18,7 +18,7 @@ from tests.core.reference import Reference
 
 from m3_core import Encoder, Representations
 from m3_core.errors import MissingRepresentationError
-from m3_core.model import TruncationWarning
+from m3_core.network.loaded import TruncationWarning
 from m3_core.testing import tiny_checkpoint
 
 LENGTHS = [0, 1, 2, 3, 5, 5, 5, 17, 40, 90, 200]

@@ -6,7 +6,7 @@ import pickle
 import pytest
 from pydantic import ValidationError
 
-from m3_core.fields import EncoderFields, VectorFields
+from m3_core.adapters.fields import EncoderFields, VectorFields
 
 
 def test_fields_say_what_is_in_effect(tiny_mean, encoder) -> None:

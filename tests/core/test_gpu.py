@@ -12,8 +12,8 @@ import pytest
 import torch
 
 from m3_core import Encoder, Representations
-from m3_core.backbone import Packing, packed_attention, varlen_kernel
-from m3_core.batches import PackedBatch
+from m3_core.network.batches import PackedBatch
+from m3_core.network.transformers_network import Packing, packed_attention, varlen_kernel
 from m3_core.testing import tiny_checkpoint
 
 pytestmark = [

@@ -3,9 +3,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from m3_core.adapter import AdapterEncoder
+from m3_core.encoder.cached import CachedEncoder
 from m3_core.errors import MissingRepresentationError
-from m3_core.hybrid import HybridScorer, weighted_parts
+from m3_core.rerankers.hybrid import HybridScorer, weighted_parts
 
 QUERY = "what is a panda"
 DOCUMENTS = ["river", "a panda is a bear", "", "city model", "a panda is a bear"]
@@ -40,7 +40,7 @@ def test_each_text_is_computed_once_and_only_what_has_a_weight(fresh_tiny, passe
     assert scorer.encodings.parts == ("dense",)
     scorer.rank(QUERY, DOCUMENTS)
     scorer.rank(QUERY, reversed(DOCUMENTS))
-    HybridScorer(AdapterEncoder(fresh_tiny, ["dense"]), (1, 0, 0)).score([(QUERY, DOCUMENTS[0])])
+    HybridScorer(CachedEncoder(fresh_tiny, ["dense"]), (1, 0, 0)).score([(QUERY, DOCUMENTS[0])])
     assert sorted(passes) == [1, 4]
 
 

@@ -13,7 +13,7 @@ from tests.core.index_data import NAMES, STEPS, TEXTS, apply, brute_force, synth
 
 import m3_core
 from m3_core import LexicalIndex, LexicalWeights
-from m3_core.index_search import top_rows
+from m3_core.lexical_index.search import top_rows
 
 
 @settings(deadline=None, max_examples=100)

@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import pytest
 
-from m3_core.instructions import (
+from m3_core.network.known_models import (
     KNOWN_MODELS,
     QUERY_EN,
     QUERY_ZH,

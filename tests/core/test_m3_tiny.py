@@ -11,7 +11,7 @@ import torch
 from transformers import AutoModel
 
 from m3_core import Encoder
-from m3_core.checkpoint import locate
+from m3_core.network.checkpoint import locate
 from m3_core.scoring import dense_scores, lexical_scores, maxsim_scores
 
 CORPUS = json.loads(

@@ -12,8 +12,8 @@ from m3_core.errors import (
     NonFiniteError,
     OutOfMemoryError,
 )
-from m3_core.model import TruncationWarning
-from m3_core.testing_rerankers import tiny_reranker
+from m3_core.network.loaded import TruncationWarning
+from m3_core.testing.rerankers import tiny_reranker
 
 KINDS = ("cross-encoder", "bert", "llm", "layerwise", "lightweight")
 QUERY = "what is a panda"

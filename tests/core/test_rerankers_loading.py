@@ -11,7 +11,7 @@ from m3_core.errors import (
     UnsupportedModelError,
 )
 from m3_core.testing import tiny_checkpoint
-from m3_core.testing_rerankers import tiny_reranker
+from m3_core.testing.rerankers import tiny_reranker
 
 PAIRS = [("what is a panda", "a panda is a bear"), ("what is a panda", "hi")]
 

@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 from tokenizers import Tokenizer as RawTokenizer
 
 from m3_core.errors import CorruptCheckpointError
+from m3_core.network.tokens import Tokenizer
 from m3_core.texts import check_pairs, check_texts
-from m3_core.tokens import Tokenizer
 
 
 @pytest.fixture(scope="module", params=["m3", "bge"])

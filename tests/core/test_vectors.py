@@ -6,9 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from m3_core import vectors
-from m3_core.index import LexicalIndex
+from m3_core.collection.vectors import MultiVectorRows, RowIds, VectorRows
+from m3_core.lexical_index.index import LexicalIndex
 from m3_core.representations import MultiVectors
-from m3_core.vectors import MultiVectorRows, RowIds, VectorRows
 
 DIM = 5
 

@@ -14,7 +14,7 @@ from pydantic import ValidationError
 from langchain_m3 import BGEReranker, M3CascadeReranker, M3Embeddings
 from m3_core import Reranker
 from m3_core.errors import NonFiniteError
-from m3_core.testing_rerankers import tiny_reranker
+from m3_core.testing.rerankers import tiny_reranker
 
 QUERY = "what is a panda"
 TEXTS = ["river", "a panda is a bear", "", "city model", "a panda is a bear", "water world"]

@@ -19,8 +19,8 @@ import torch
 from FlagEmbedding.finetune.embedder.encoder_only.m3.modeling import EncoderOnlyEmbedderM3Model
 from transformers import AutoModel
 
+from m3_core.network.tokens import Tokenizer
 from m3_core.testing import tiny_checkpoint
-from m3_core.tokens import Tokenizer
 
 QUERIES = ["what is a panda bear", "hello world", "the city by the river", "новый мир"]
 DOCUMENTS = [

@@ -115,7 +115,7 @@ def record_real_ids(folder: Path) -> list[list[int]]:
 
 
 def write_checkpoints(folder: Path) -> None:
-    from m3_core.testing_rerankers import tiny_reranker
+    from m3_core.testing.rerankers import tiny_reranker
 
     for kind in KINDS:
         tiny_reranker(folder / kind, kind=kind)

@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from m3_core.encoder import Encoder
+from m3_core.encoder.encoder import Encoder
 from m3_core.flagembedding import BGEM3FlagModel, FlagModel
-from m3_core.model import TruncationWarning
+from m3_core.network.loaded import TruncationWarning
 from m3_core.testing import tiny_checkpoint
 
 HERE = Path(__file__).parent

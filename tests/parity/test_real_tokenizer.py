@@ -9,7 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer as RawTokenizer
 
-from m3_core.tokens import Tokenizer
+from m3_core.network.tokens import Tokenizer
 
 LIMITS = (10, 510, 8190)
 SENTENCE = "The river runs through an old city where people search for hidden documents."

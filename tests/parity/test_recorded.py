@@ -13,8 +13,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from m3_core.encoder import Encoder
-from m3_core.tokens import Tokenizer
+from m3_core.encoder.encoder import Encoder
+from m3_core.network.tokens import Tokenizer
 
 ENTRIES = json.loads(
     (Path(__file__).parent.parent / "data" / "recorded.json").read_text(encoding="utf-8")

@@ -13,10 +13,10 @@ import numpy as np
 import pytest
 
 from m3_core import Reranker
-from m3_core.model import TruncationWarning
+from m3_core.network.loaded import TruncationWarning
+from m3_core.network.tokens import Tokenizer
 from m3_core.rerankers.pairs import encode_pairs, encoder_layout
-from m3_core.testing_rerankers import tiny_reranker
-from m3_core.tokens import Tokenizer
+from m3_core.testing.rerankers import tiny_reranker
 
 _spec = importlib.util.spec_from_file_location(
     "record_rerankers", Path(__file__).parent / "record_rerankers.py"

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from m3_core.flagembedding.dense import FlagModel
 from m3_core.flagembedding.m3 import BGEM3FlagModel
-from m3_core.instructions import find_known
+from m3_core.network.known_models import find_known
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

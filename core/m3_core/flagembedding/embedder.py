@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, TypedDict
 
+from m3_core.encoder.registry import shared_encoder
 from m3_core.flagembedding.options import detailed_instruct, dtype_name, one_device
-from m3_core.registry import shared_encoder
 from m3_core.texts import check_texts
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from m3_core.checkpoint import Pooling
-    from m3_core.encoder import Encoder
+    from m3_core.encoder.encoder import Encoder
+    from m3_core.network.checkpoint import Pooling
     from m3_core.representations import Representations
 
 _POOLINGS: dict[str, Pooling] = {"cls": "cls", "mean": "mean", "last_token": "last"}

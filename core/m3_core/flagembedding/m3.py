@@ -78,7 +78,7 @@ class BGEM3FlagModel(M3Scores):
             truncate_dim=truncate_dim,
             **kwargs,
         )
-        width = self.encoder.model.pipeline.colbert_dim
+        width = self.encoder.colbert_dimension
         if colbert_dim > 0 and width and colbert_dim != width:
             raise ValueError(
                 f"colbert_dim is {colbert_dim}, but the multi-vectors of {model_name_or_path!r} "

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from m3_core.device import cpu_multiplies, resolve_device
+from m3_core.network.device import cpu_multiplies, resolve_device
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -5,7 +5,8 @@ from __future__ import annotations
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
-from m3_core.rerankers.base import SOURCE_DEFAULTS, Reranker
+from m3_core.network.loaded import Source
+from m3_core.rerankers.base import Reranker
 from m3_core.rerankers.network import RerankerOptions
 
 if TYPE_CHECKING:
@@ -28,13 +29,13 @@ def adapter_reranker(reranker: Reranker | None, name: str, options: Mapping[str,
         TypeError: ``reranker`` is none.
         ValueError: Options of loading were set together with a loaded reranker.
     """
-    known = {field.name for field in fields(RerankerOptions)} | SOURCE_DEFAULTS.keys()
+    known = {field.name for field in fields(RerankerOptions)} | Source.OPTIONS
     given = {key: value for key, value in options.items() if key in known and value is not None}
     if reranker is None:
         return Reranker.shared(name, **given)
     if not isinstance(reranker, Reranker):
         raise TypeError(f"reranker must be an m3_core.Reranker; got {type(reranker).__name__}")
-    late = sorted(given.keys() & SOURCE_DEFAULTS.keys())
+    late = sorted(given.keys() & Source.OPTIONS)
     if late:
         raise ValueError(
             f"{', '.join(late)} cannot be set together with reranker=, which is loaded already: "

@@ -2,32 +2,42 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import asyncio
+import warnings
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any, cast
 
-from m3_core.ranking import select_best
-from m3_core.rerankers.common import RerankerBase, changed_options, sigmoid
-from m3_core.rerankers.loading import RerankerModel, shared_reranker_model
-from m3_core.texts import check_texts
+from m3_core.network.batches import Work
+from m3_core.network.loaded import (
+    LoadedModel,
+    ModelUser,
+    Source,
+    TruncationWarning,
+    level_of_caller,
+    progress_bar,
+    shared_model,
+)
+from m3_core.rerankers.loading import RerankerProgram, load_reranker
+from m3_core.rerankers.network import RerankerOptions, changed_options
+from m3_core.rerankers.pairs import encode_pairs
+from m3_core.rerankers.ranking import select_best
+from m3_core.rerankers.scores import ScoreCollector, sigmoid
+from m3_core.texts import check_pairs, check_texts
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Sequence
     from pathlib import Path
 
+    import numpy as np
     import torch
+    from numpy.typing import NDArray
+
+    from m3_core.rerankers.loading import RerankerKind
+    from m3_core.rerankers.network import RerankerNetwork
+    from m3_core.rerankers.pairs import PairBatch
 
 
-SOURCE_DEFAULTS: Mapping[str, Any] = {
-    "revision": None,
-    "device": None,
-    "dtype": "auto",
-    "cache_folder": None,
-    "token": None,
-    "local_files_only": False,
-    "token_budget": None,
-}
-
-
-class Reranker(RerankerBase):
+class Reranker(ModelUser):
     """A loaded model that scores how well a document answers a query.
 
     Made by ``Reranker.from_pretrained``, which tells from the checkpoint what kind it is:
@@ -40,8 +50,26 @@ class Reranker(RerankerBase):
       for transformers 4 and does not run with 5. It is not used, so nothing remote is trusted:
       the networks are put together from transformers' own Llama and Gemma 2 layers.
 
-    Safe under threads: calls share nothing but the network, which computes one batch at a time.
+    Threads, event loops and forked processes may share it: an engine puts what they ask for at the
+    same time into common batches.
+
+    Args:
+        model: The loaded checkpoint.
+        options: What changes the scores without changing the weights.
+        source: By which name it was asked for; the model's own if ``None``.
+
+    Raises:
+        ValueError: An option does not fit the model.
     """
+
+    options: RerankerOptions
+
+    def __init__(
+        self, model: LoadedModel, options: RerankerOptions, source: Source | None = None
+    ) -> None:
+        model.check_length(options.max_length, least=0)
+        super().__init__(model, options, source)
+        self._network.check(options)
 
     @classmethod
     def from_pretrained(
@@ -100,17 +128,18 @@ class Reranker(RerankerBase):
             DeviceError: The device is absent or cannot compute in the data type.
             ValueError: An option does not fit the model.
         """
-        del trust_remote_code
-        source: dict[str, Any] = {
-            "device": device,
-            "dtype": dtype,
-            "token_budget": token_budget,
-            "revision": revision,
-            "cache_folder": cache_folder,
-            "token": token,
-            "local_files_only": local_files_only,
-        }
-        model = RerankerModel.load(name, **source)
+        source = Source(
+            name=name,
+            revision=revision,
+            device=device,
+            dtype=dtype,
+            cache_folder=cache_folder,
+            token=token,
+            local_files_only=local_files_only,
+            trust_remote_code=trust_remote_code,
+            token_budget=token_budget,
+        )
+        model = LoadedModel.load(source, load_reranker)
         changes = {
             "max_length": max_length,
             "query_max_length": query_max_length,
@@ -121,7 +150,7 @@ class Reranker(RerankerBase):
             "compress_layers": compress_layers,
             "compress_ratio": compress_ratio,
         }
-        return cls(model, changed_options(model.default_options, changes))
+        return cls.over(model, None, **changes)
 
     @classmethod
     def shared(cls, name: str | Path, **options: Any) -> Reranker:
@@ -139,10 +168,24 @@ class Reranker(RerankerBase):
             TypeError: ``from_pretrained`` has no such option.
             M3Error: The model cannot be loaded.
         """
-        options.pop("trust_remote_code", None)
-        source = {key: options.pop(key, value) for key, value in SOURCE_DEFAULTS.items()}
-        model = shared_reranker_model(name=str(name), **source)
-        return cls(model, changed_options(model.default_options, options))
+        given = {key: options.pop(key) for key in Source.OPTIONS & options.keys()}
+        source = Source(name=str(name), **given)
+        return cls.over(shared_model(source, load_reranker), source, **options)
+
+    @classmethod
+    def over(cls, model: LoadedModel, source: Source | None = None, **options: Any) -> Reranker:
+        """Make a reranker over a loaded model.
+
+        Args:
+            model: The loaded checkpoint.
+            source: By which name it was asked for.
+            **options: Fields of ``RerankerOptions``; ``None`` leaves what its makers use.
+
+        Returns:
+            The reranker.
+        """
+        own = cast("RerankerProgram", model.network).network.default_options
+        return cls(model, changed_options(own, options), source)
 
     def with_options(self, **changes: Any) -> Reranker:
         """Make another reranker over the same loaded weights.
@@ -157,7 +200,7 @@ class Reranker(RerankerBase):
             TypeError: There is no such option.
             ValueError: An option does not fit the model.
         """
-        return type(self)(self.model, changed_options(self.options, changes))
+        return type(self)(self.model, changed_options(self.options, changes), self.source)
 
     def compute_score(
         self,
@@ -239,27 +282,145 @@ class Reranker(RerankerBase):
         Raises:
             ValueError: ``top_n`` is below 0. The other errors are ``compute_score``'s.
         """
-        if top_n is not None and top_n < 0:
-            raise ValueError(f"top_n must be at least 0; got {top_n}")
-        (checked,) = check_texts([query])
-        pairs = [(checked, document) for document in check_texts(documents)]
-        scores = self.compute_score(pairs, normalize, **options)
-        return select_best(scores, top_n)
+        pairs = _ranked_pairs(query, documents, top_n)
+        return select_best(self.compute_score(pairs, normalize, **options), top_n)
 
     async def acompute_score(
-        self, pairs: Iterable[tuple[str, str]], *args: Any, **options: Any
+        self,
+        pairs: Iterable[tuple[str, str]],
+        normalize: bool = False,  # noqa: FBT001, FBT002 (FlagEmbedding's flag)
+        *,
+        max_length: int | None = None,
+        query_max_length: int | None = None,
+        show_progress: bool = False,
     ) -> list[float]:
-        """Do ``compute_score`` off the event loop, with its arguments and results."""
-        return await self.run_async(self.compute_score, pairs, *args, **options)
+        """Do ``compute_score`` without holding up the event loop or occupying a thread."""
+        listed = list(pairs)
+        work = await asyncio.to_thread(self._work, listed, max_length, query_max_length)
+        with progress_bar(work, "Reranking", "pair", show=show_progress) as shown:
+            await self.model.engine.arun(shown)
+        column = cast("ScoreCollector", work.collector).scores[:, -1]
+        result: list[float] = (sigmoid(column) if normalize else column).tolist()
+        return result
 
     async def arank(
-        self, query: str, documents: Iterable[str], *args: Any, **options: Any
+        self,
+        query: str,
+        documents: Iterable[str],
+        top_n: int | None = None,
+        normalize: bool = False,  # noqa: FBT001, FBT002 (FlagEmbedding's flag)
+        **options: Any,
     ) -> list[tuple[int, float]]:
-        """Do ``rank`` off the event loop, with its arguments and results."""
-        return await self.run_async(self.rank, query, documents, *args, **options)
+        """Do ``rank`` without holding up the event loop or occupying a thread."""
+        pairs = _ranked_pairs(query, documents, top_n)
+        return select_best(await self.acompute_score(pairs, normalize, **options), top_n)
 
-    def __enter__(self) -> Reranker:
-        return self
+    @property
+    def kind(self) -> RerankerKind:
+        """``"cross-encoder"``, ``"llm"``, ``"layerwise"`` or ``"lightweight"``."""
+        return cast("RerankerProgram", self.model.network).kind
 
-    def __exit__(self, *_: object) -> None:
-        self.close()
+    @property
+    def max_length(self) -> int:
+        """Tokens a pair at most, special tokens included; a decoder's prompt is not counted."""
+        return self.options.max_length
+
+    @property
+    def query_max_length(self) -> int:
+        """Tokens a query at most, without special tokens."""
+        own = self.options.query_max_length
+        return self.max_length * 3 // 4 if own is None else own
+
+    @property
+    def query_instruction(self) -> str:
+        """What is put before every query; ``""`` for nothing."""
+        return self.options.query_instruction
+
+    @property
+    def document_instruction(self) -> str:
+        """What is put before every document; ``""`` for nothing."""
+        return self.options.document_instruction
+
+    def __repr__(self) -> str:
+        kind = type(self).__name__
+        if self.closed:
+            return f"{kind}({self.name!r}, closed)"
+        changed = {
+            field.name: value
+            for field in fields(RerankerOptions)
+            if (value := getattr(self.options, field.name)) != field.default
+        }
+        shown: dict[str, Any] = {
+            "kind": self.kind,
+            "device": str(self.device),
+            "dtype": str(self.dtype)[6:],
+        }
+        shown |= {"max_length": self.max_length, **changed}
+        return f"{kind}({self.name!r}, {', '.join(f'{k}={v!r}' for k, v in shown.items())})"
+
+    @property
+    def _network(self) -> RerankerNetwork:
+        return cast("RerankerProgram", self.model.network).network
+
+    def _score(
+        self,
+        pairs: Iterable[tuple[str, str]],
+        max_length: int | None,
+        query_max_length: int | None,
+        *,
+        show_progress: bool,
+    ) -> NDArray[np.float32]:
+        """Raw scores of pairs, one column a cutoff layer."""
+        work = self._work(pairs, max_length, query_max_length)
+        with progress_bar(work, "Reranking", "pair", show=show_progress) as shown:
+            self.model.engine.submit(shown).wait()
+        return cast("ScoreCollector", work.collector).scores
+
+    def _work(
+        self,
+        pairs: Iterable[tuple[str, str]],
+        max_length: int | None,
+        query_max_length: int | None,
+    ) -> Work:
+        """Tokenise pairs, and warn once if some were cut."""
+        options = self.options
+        encoded = self._encode(pairs, max_length, query_max_length)
+        columns = len(options.cutoff_layers or (0,))
+        collector = ScoreCollector(len(encoded.documents), columns)
+        return Work(encoded.tokens, options, collector, group=options, documents=encoded.documents)
+
+    def _encode(
+        self,
+        pairs: Iterable[tuple[str, str]],
+        max_length: int | None,
+        query_max_length: int | None,
+    ) -> PairBatch:
+        options = self.options
+        queries, documents = check_pairs(pairs)
+        limit = options.max_length if max_length is None else max_length
+        self.model.check_length(limit, least=0)
+        before = options.query_instruction, options.document_instruction
+        encoded = encode_pairs(
+            self.model.tokenizer,
+            self._network.layout(self.model.tokenizer, options),
+            [before[0] + query for query in queries],
+            [before[1] + document for document in documents],
+            limit,
+            options.query_max_length if query_max_length is None else query_max_length,
+        )
+        cut = int(encoded.tokens.truncated.sum())
+        if cut:
+            warnings.warn(
+                f"{cut} of {len(queries)} pairs were longer than max_length={limit} tokens and "
+                f"were cut to it; {self.name!r} takes up to {self.model.checkpoint.positions}",
+                TruncationWarning,
+                stacklevel=level_of_caller(),
+            )
+        return encoded
+
+
+def _ranked_pairs(query: str, documents: Iterable[str], top_n: int | None) -> list[tuple[str, str]]:
+    if top_n is not None and top_n < 0:
+        raise ValueError(f"top_n must be at least 0; got {top_n}")
+    (checked,) = check_texts([query])
+    return [(checked, document) for document in check_texts(documents)]

@@ -10,8 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from m3_core.backbone import ATTENTION_NAME, MODEL_TYPES, Backbone, load_network, packed_attention
 from m3_core.errors import UnsupportedModelError
+from m3_core.network.transformers_network import (
+    ATTENTION_NAME,
+    MODEL_TYPES,
+    TransformersBackbone,
+    load_network,
+    packed_attention,
+)
 from m3_core.rerankers.network import RerankerOptions
 from m3_core.rerankers.pairs import encoder_layout
 
@@ -19,10 +25,10 @@ if TYPE_CHECKING:
     import torch
     from numpy.typing import NDArray
 
-    from m3_core.batches import PackedBatch
-    from m3_core.checkpoint import Checkpoint
+    from m3_core.network.batches import PackedBatch
+    from m3_core.network.checkpoint import Checkpoint
+    from m3_core.network.tokens import Tokenizer
     from m3_core.rerankers.pairs import PairLayout
-    from m3_core.tokens import Tokenizer
 
 
 class CrossEncoder:
@@ -41,7 +47,7 @@ class CrossEncoder:
         self.device = device
         self.dtype = dtype
         self._network = network.to(device).eval()
-        self._backbone = Backbone(self._network.base_model, device, dtype)
+        self._backbone = TransformersBackbone(self._network.base_model, device, dtype)
         self._is_bert = network.config.model_type == "bert"
 
     @classmethod

@@ -14,18 +14,18 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from m3_core.backbone import Packing, varlen_kernel
-from m3_core.device import default_token_budget
+from m3_core.network.device import default_token_budget
+from m3_core.network.transformers_network import Packing, varlen_kernel
 from m3_core.rerankers.pairs import prompt_layout
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from m3_core.batches import PackedBatch
-    from m3_core.checkpoint import Checkpoint
+    from m3_core.network.batches import PackedBatch
+    from m3_core.network.checkpoint import Checkpoint
+    from m3_core.network.tokens import Tokenizer
     from m3_core.rerankers.network import RerankerOptions
     from m3_core.rerankers.pairs import PairLayout
-    from m3_core.tokens import Tokenizer
 
 CAUSAL_ATTENTION_NAME = "m3_packed_causal"
 

@@ -17,8 +17,8 @@ from torch import nn
 from transformers import LlamaConfig, LlamaModel
 from transformers.models.llama.modeling_llama import LlamaPreTrainedModel
 
-from m3_core.backbone import load_network
 from m3_core.errors import UnsupportedModelError
+from m3_core.network.transformers_network import load_network
 from m3_core.rerankers.decoder import (
     CAUSAL_ATTENTION_NAME,
     YES_NO_PROMPT,
@@ -37,9 +37,9 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from m3_core.batches import PackedBatch
-    from m3_core.checkpoint import Checkpoint
-    from m3_core.tokens import Tokenizer
+    from m3_core.network.batches import PackedBatch
+    from m3_core.network.checkpoint import Checkpoint
+    from m3_core.network.tokens import Tokenizer
 
 
 def llama_config(config: Mapping[str, Any], name: str) -> LlamaConfig:

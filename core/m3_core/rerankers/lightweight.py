@@ -22,9 +22,9 @@ from torch.nn import functional
 from transformers import Gemma2Config, Gemma2Model
 from transformers.models.gemma2.modeling_gemma2 import Gemma2PreTrainedModel
 
-from m3_core.backbone import Packing, load_network
-from m3_core.batches import PackedBatch
 from m3_core.errors import UnsupportedModelError
+from m3_core.network.batches import PackedBatch
+from m3_core.network.transformers_network import Packing, load_network
 from m3_core.rerankers.decoder import (
     CAUSAL_ATTENTION_NAME,
     LIGHTWEIGHT_PROMPT,
@@ -42,8 +42,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from m3_core.checkpoint import Checkpoint
-    from m3_core.tokens import Tokenizer
+    from m3_core.network.checkpoint import Checkpoint
+    from m3_core.network.tokens import Tokenizer
 
 
 # Entries of config.json that say how its own code is loaded.
@@ -243,5 +243,5 @@ def _merge(
     after = batch.lengths - documents[:, 1]
     offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
     # The ids are spent: from here on only the bounds are asked for.
-    fewer = PackedBatch(batch.rows, np.zeros(int(offsets[-1]), np.int32), offsets)
+    fewer = PackedBatch(np.zeros(int(offsets[-1]), np.int32), offsets)
     return merged.to(hidden.dtype)[None], fewer, np.stack([starts, lengths - after], axis=1)

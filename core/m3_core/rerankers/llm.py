@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.nn import functional
 
-from m3_core.backbone import load_network
 from m3_core.errors import UnsupportedModelError
+from m3_core.network.transformers_network import load_network
 from m3_core.rerankers.decoder import (
     CAUSAL_ATTENTION_NAME,
     YES_NO_PROMPT,
@@ -29,9 +29,9 @@ if TYPE_CHECKING:
     import torch
     from numpy.typing import NDArray
 
-    from m3_core.batches import PackedBatch
-    from m3_core.checkpoint import Checkpoint
-    from m3_core.tokens import Tokenizer
+    from m3_core.network.batches import PackedBatch
+    from m3_core.network.checkpoint import Checkpoint
+    from m3_core.network.tokens import Tokenizer
 
 MODEL_TYPES = ("gemma", "gemma2", "llama", "mistral", "qwen2", "qwen3")
 

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Protocol
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import numpy as np
     import torch
     from numpy.typing import NDArray
 
-    from m3_core.batches import PackedBatch
-    from m3_core.checkpoint import Checkpoint
+    from m3_core.network.batches import PackedBatch
+    from m3_core.network.checkpoint import Checkpoint
+    from m3_core.network.tokens import Tokenizer
     from m3_core.rerankers.pairs import PairLayout
-    from m3_core.tokens import Tokenizer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -43,6 +45,34 @@ class RerankerOptions:
     cutoff_layers: tuple[int, ...] | None = None
     compress_layers: tuple[int, ...] = (8,)
     compress_ratio: int = 1
+
+
+def changed_options(options: RerankerOptions, changes: Mapping[str, Any]) -> RerankerOptions:
+    """Give options other values; ``None`` leaves the value.
+
+    Args:
+        options: The options.
+        changes: New values by name; a single layer stands for a sequence of one.
+
+    Returns:
+        Other options.
+
+    Raises:
+        TypeError: There is no such option.
+
+    Example:
+        >>> changed_options(RerankerOptions(), {"cutoff_layers": 28}).cutoff_layers
+        (28,)
+    """
+    given: dict[str, Any] = {}
+    for key, value in changes.items():
+        if value is None:
+            continue
+        if key in ("cutoff_layers", "compress_layers"):
+            given[key] = (value,) if isinstance(value, int) else tuple(value)
+        else:
+            given[key] = value
+    return replace(options, **given)
 
 
 class RerankerNetwork(Protocol):

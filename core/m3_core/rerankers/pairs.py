@@ -14,15 +14,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from m3_core.network.tokens import TokenBatch
 from m3_core.texts import distinct
-from m3_core.tokens import TokenBatch
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from numpy.typing import NDArray
 
-    from m3_core.tokens import Tokenizer
+    from m3_core.network.tokens import Tokenizer
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,7 +17,7 @@ from torch.nn import functional
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    from m3_core.tokens import Tokenizer
+    from m3_core.network.tokens import Tokenizer
 
 
 @dataclass(frozen=True, slots=True)

@@ -8,14 +8,14 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from m3_core.checkpoint import read_checkpoint
 from m3_core.errors import M3Error
-from m3_core.instructions import choose_instructions, find_known
+from m3_core.network.checkpoint import read_checkpoint
+from m3_core.network.known_models import choose_instructions, find_known
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from m3_core.checkpoint import Pooling
+    from m3_core.network.checkpoint import Pooling
     from m3_core.training.modeling import TrainableM3
 
 log = logging.getLogger(__name__)

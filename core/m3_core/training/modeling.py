@@ -10,17 +10,17 @@ import torch
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint as recompute
 
-from m3_core import heads
-from m3_core.backbone import MODEL_TYPES
-from m3_core.checkpoint import Head, locate, read_checkpoint, read_heads
+from m3_core.encoder import heads
 from m3_core.errors import UnsupportedModelError
-from m3_core.tokens import Tokenizer
+from m3_core.network.checkpoint import Head, locate, read_checkpoint, read_heads
+from m3_core.network.tokens import Tokenizer
+from m3_core.network.transformers_network import MODEL_TYPES
 from m3_core.training.padded import Encoded
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from m3_core.checkpoint import Pooling
+    from m3_core.network.checkpoint import Pooling
 
 
 class FreshHeadsWarning(UserWarning):

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from m3_core.encoder import Encoder
+from m3_core.encoder.encoder import Encoder
 from m3_core.training.distillation import (
     Projection,
     check_same_tokenizer,
@@ -137,7 +137,7 @@ class DistillationTrainer(M3Trainer):
 
     def _check_token_vectors(self, model: TrainableM3) -> None:
         check_same_tokenizer(model.tokenizer, self.teacher.model.tokenizer)
-        widths = model.colbert_linear.out_features, self.teacher.model.pipeline.colbert_dim
+        widths = model.colbert_linear.out_features, self.teacher.colbert_dimension
         if widths[0] != widths[1]:
             raise ValueError(
                 f"the student's multi-vectors have {widths[0]} values, the teacher's {widths[1]}: "

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from m3_core.encoder import Encoder
+from m3_core.encoder.encoder import Encoder
 from m3_core.flagembedding import BGEM3FlagModel, FlagModel
 from m3_core.testing import tiny_checkpoint
 

@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 import torch
 
-from m3_core.encoder import Encoder
+from m3_core.encoder.encoder import Encoder
 from m3_core.errors import MissingRepresentationError
 from m3_core.flagembedding import BGEM3FlagModel, FlagAutoModel, FlagModel
-from m3_core.model import TruncationWarning
+from m3_core.network.loaded import TruncationWarning
 from m3_core.testing import tiny_checkpoint
 
 # Neighbours in a batch may change the last bit of a matrix product.

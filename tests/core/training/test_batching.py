@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from m3_core.errors import TrainingDataError
-from m3_core.tokens import Tokenizer
+from m3_core.network.tokens import Tokenizer
 from m3_core.training.batching import BatchOptions, TrainingBatches, length_groups
 
 

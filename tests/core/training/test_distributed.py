@@ -69,7 +69,7 @@ def test_both_processes_train_one_model(base, tmp_path, cross_device):
     data = write_examples(tmp_path / "data.jsonl")
     output = tmp_path / "out"
     in_two_processes(
-        *("-m", "m3_core.cli", "train", "--model", str(base), "--data", str(data)),
+        *("-m", "m3_core.cli.main", "train", "--model", str(base), "--data", str(data)),
         *("--output", str(output), "--batch-size", "4", "--max-steps", "3", "--cpu"),
         *("--learning-rate", "1e-3", "--save-steps", "2"),
         "--cross-device" if cross_device else "--no-cross-device",

@@ -1,0 +1,201 @@
+"""Fields of the frameworks' adapters: which model, and what changes its results.
+
+Both frameworks make their classes with pydantic, so the fields, what they load, and how objects
+travel to other processes are here, once.
+"""
+
+from __future__ import annotations
+
+from dataclasses import fields
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator
+
+from m3_core.encoder.cached import CachedEncoder
+from m3_core.encoder.registry import adapter_encoder
+from m3_core.rerankers.hybrid import SCORED_ROLES, HybridScorer, weighted_parts
+
+if TYPE_CHECKING:
+    from m3_core.encoder.encoder import Encoder
+    from m3_core.encoder.protocol import Role
+
+# Options of loading that an encoder remembers, as far as they are fields.
+_LOADING = ("revision", "dtype", "trust_remote_code")
+
+
+class EncoderFields(BaseModel):
+    """The options of a model; it is loaded once a process for all objects with the same ones.
+
+    What changes results is dumped, and says after construction what is in effect: the
+    instructions and the length that the model itself brings, or those of a given encoder. Where
+    it runs and what it shows is not dumped. A pickled object holds no weights: in the other
+    process the model is loaded on first use.
+    """
+
+    model_config = ConfigDict(extra="forbid", protected_namespaces=())
+
+    parts: ClassVar[tuple[str, ...]] = ("dense",)
+    """What the adapter needs of ``"dense"``, ``"sparse"`` and ``"colbert"``."""
+    roles: ClassVar[tuple[Role, ...]] = ("query", "document")
+    """When other adapters shall compute that for it too."""
+
+    model_name: str = Field(
+        default="BAAI/bge-m3", frozen=True, description="Local folder or hub repository."
+    )
+    revision: str | None = Field(
+        default=None, frozen=True, description="Branch, tag or commit of the repository."
+    )
+    dtype: str = Field(
+        default="auto",
+        frozen=True,
+        description="Data type of the network; 'float32' gives reference numbers.",
+    )
+    max_length: int | None = Field(
+        default=None, frozen=True, description="Tokens a text at most; by default the model's own."
+    )
+    query_instruction: str | None = Field(
+        default=None,
+        frozen=True,
+        description="Put before queries; by default the model's own, '' for none.",
+    )
+    document_instruction: str | None = Field(
+        default=None,
+        frozen=True,
+        description="Put before documents; by default the model's own, '' for none.",
+    )
+    trust_remote_code: bool = Field(
+        default=False, frozen=True, description="Run model code that the checkpoint brings."
+    )
+    device: str | None = Field(
+        default=None,
+        frozen=True,
+        exclude=True,
+        description="'cpu', 'cuda', 'mps'; by default the best there is.",
+    )
+    cache_folder: str | None = Field(
+        default=None, frozen=True, exclude=True, description="Where downloads are kept."
+    )
+    token: str | None = Field(
+        default=None, frozen=True, exclude=True, repr=False, description="Access token of the hub."
+    )
+    local_files_only: bool = Field(
+        default=False, frozen=True, exclude=True, description="Ask no server."
+    )
+    show_progress: bool = Field(
+        default=False, exclude=True, description="Show a progress bar while documents are encoded."
+    )
+    reuse_encodings: bool = Field(
+        default=True,
+        frozen=True,
+        exclude=True,
+        description="Share recent encodings with the other adapters over the same model, so that "
+        "a store that asks each of them for the same texts runs the network once.",
+    )
+    encoder: Any = Field(
+        default=None,
+        frozen=True,
+        exclude=True,
+        repr=False,
+        description="An m3_core.Encoder that is loaded already; options of loading must not be "
+        "set beside it.",
+    )
+
+    _encodings: Any = PrivateAttr(default=None)
+
+    def model_post_init(self, context: Any) -> None:
+        """Load the model, or take the one that was given."""
+        super().model_post_init(context)
+        given = {name: getattr(self, name) for name in self.model_fields_set}
+        self._encodings = CachedEncoder(
+            adapter_encoder(self.encoder, self.model_name, given),
+            self._needed_parts(),
+            reuse=self.reuse_encodings,
+            roles=self.roles,
+        )
+        # The fields are frozen for users, and what was set by them stays known.
+        self.__dict__.update(self._in_effect())
+
+    def __getstate__(self) -> dict[Any, Any]:
+        # Some frameworks take what cannot be pickled out of the living object's own fields.
+        kept = dict(self.__dict__)
+        state = super().__getstate__()
+        # Encodings know how to load the encoder on first use; itself, it would load at once.
+        state = state | {"__dict__": state["__dict__"] | {"encoder": None}}
+        self.__dict__.update(kept)
+        return state
+
+    def __setstate__(self, state: dict[Any, Any]) -> None:
+        values = state["__dict__"]
+        absent = {
+            name: field.get_default(call_default_factory=True)
+            for name, field in type(self).model_fields.items()
+            if name not in values
+        }
+        # Of BaseModel, since a framework's own would construct the object and load the model.
+        BaseModel.__setstate__(self, state | {"__dict__": values | absent})
+
+    def _needed_parts(self) -> tuple[str, ...]:
+        return self.parts
+
+    def _in_effect(self) -> dict[str, Any]:
+        """Values of those fields that the encoder knows better than who made the object."""
+        encoder = self._model
+        known: dict[str, Any] = {
+            field.name: getattr(encoder.options, field.name) for field in fields(encoder.options)
+        }
+        known["model_name"] = encoder.name
+        if self.encoder is not None:
+            source = encoder.source
+            known |= {name: getattr(source, name) for name in _LOADING}
+            known["dtype"] = str(source.dtype).removeprefix("torch.")
+        return {name: known[name] for name in known.keys() & type(self).model_fields.keys()}
+
+    @property
+    def _source(self) -> CachedEncoder:
+        source: CachedEncoder = self._encodings
+        return source
+
+    @property
+    def _model(self) -> Encoder:
+        return self._source.encoder
+
+
+class VectorFields(EncoderFields):
+    """The options of dense vectors besides."""
+
+    truncate_dim: int | None = Field(
+        default=None,
+        frozen=True,
+        description="Keep so many leading values of each vector (Matryoshka).",
+    )
+    normalize: bool = Field(default=True, frozen=True, description="Scale vectors to length 1.")
+    pooling: Literal["cls", "mean", "last"] | None = Field(
+        default=None,
+        frozen=True,
+        description="How a vector is taken from the tokens; by default as the checkpoint says.",
+    )
+
+
+class ScoreFields(EncoderFields):
+    """The options of M3's own scores besides, and what gives them."""
+
+    roles = SCORED_ROLES
+
+    weights: tuple[float, float, float] = Field(
+        default=(1.0, 0.3, 1.0),
+        frozen=True,
+        description="Of dense, lexical and multi-vector scores; by default the M3 paper's.",
+    )
+
+    @field_validator("weights")
+    @classmethod
+    def _check_weights(cls, weights: tuple[float, float, float]) -> tuple[float, float, float]:
+        weighted_parts(weights)
+        return weights
+
+    def _needed_parts(self) -> tuple[str, ...]:
+        return weighted_parts(self.weights)
+
+    @property
+    def _hybrid(self) -> HybridScorer:
+        return HybridScorer(self._source, self.weights)

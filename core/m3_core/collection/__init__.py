@@ -1,0 +1,1 @@
+"""Documents in memory: what both frameworks' stores and retrievers share."""

@@ -1,0 +1,291 @@
+"""Documents with their representations in memory: hybrid search without an engine beside it."""
+
+from __future__ import annotations
+
+import dataclasses
+import uuid
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from m3_core.arguments import (
+    Filter,
+    check_count,
+    check_distinct,
+    check_ids,
+    check_vector,
+    metadata_test,
+)
+from m3_core.collection.files import Content, read_collection, write_collection
+from m3_core.collection.fusion import Found, Fusion, check_fusion
+from m3_core.collection.locks import ManyReaders
+from m3_core.collection.search import Wanted, search_store
+from m3_core.collection.store import RepresentationStore
+from m3_core.encoder.protocol import PARTS
+from m3_core.representations import Representations
+from m3_core.scoring import normalized_weights
+from m3_core.texts import check_texts
+
+if TYPE_CHECKING:
+    import os
+    from collections.abc import Collection, Iterable, Mapping, Sequence
+
+    from numpy.typing import ArrayLike
+
+    from m3_core.encoder.cached import CachedEncoder
+
+# M3-Embedding (arXiv 2402.03216, section 4.2): dense 1, sparse 0.3, multi-vector 1.
+DEFAULT_WEIGHTS = (1.0, 0.3, 1.0)
+# Candidates of each first-stage ranking: so many times k, and at least so many.
+FETCH_TIMES, FETCH_LEAST = 4, 100
+# Documents whose multi-vectors are all scored, where nobody says whether they shall be.
+EXHAUSTIVE_UP_TO = 1000
+
+
+class DocumentCollection:
+    """Texts, metadata and representations, searched exactly in memory.
+
+    Safe under threads: a search sees each ``add`` and ``delete`` wholly or not at all.
+
+    Args:
+        encodings: The encoder's view; its parts say what is stored: ``"sparse"`` alone,
+            ``"dense"`` and ``"sparse"``, or all three, then multi-vectors rerank.
+    """
+
+    def __init__(self, encodings: CachedEncoder) -> None:
+        self.encodings = encodings
+        self.fingerprint = encodings.fingerprint(encodings.parts)
+        self._records: dict[str, tuple[str, dict[str, Any]]] = {}
+        self._store = RepresentationStore(self.fingerprint)
+        self._lock = ManyReaders()
+
+    def __len__(self) -> int:
+        return len(self._records)
+
+    def add(
+        self,
+        texts: Iterable[str],
+        metadatas: Iterable[Mapping[str, Any] | None] | None = None,
+        ids: Iterable[str | None] | None = None,
+        *,
+        show_progress: bool = False,
+    ) -> list[str]:
+        """Encode documents and add them; those whose id is known are replaced.
+
+        Args:
+            texts: The documents.
+            metadatas: One mapping a document.
+            ids: One a document; random ones where there is none.
+            show_progress: Show a progress bar.
+
+        Returns:
+            The ids.
+
+        Raises:
+            TypeError: A text or an id is no string.
+            ValueError: The lengths differ, or an id comes twice.
+        """
+        texts = check_texts(texts)
+        known = [None] * len(texts) if ids is None else list(ids)
+        filled = [str(uuid.uuid4()) if one is None else one for one in known]
+        others = [{}] * len(texts) if metadatas is None else [dict(m or {}) for m in metadatas]
+        if not len(filled) == len(others) == len(texts):
+            raise ValueError(
+                f"got {len(texts)} texts, {len(others)} metadatas and {len(filled)} ids"
+            )
+        check_distinct(check_ids(filled))
+        if not texts:
+            return []
+        reps = self.encodings.documents(texts, show_progress=show_progress)
+        with self._lock.writing():
+            self._remove(filled)
+            self._store.add(filled, reps)
+            records = zip(texts, others, strict=True)
+            self._records.update(zip(filled, records, strict=True))
+        return filled
+
+    def delete(self, ids: Iterable[str]) -> int:
+        """Delete documents.
+
+        Args:
+            ids: Their ids; unknown ones are ignored.
+
+        Returns:
+            How many were there.
+
+        Raises:
+            TypeError: ``ids`` is a single string, or an id is none.
+        """
+        given = check_ids(ids)
+        with self._lock.writing():
+            return self._remove(given)
+
+    def get(self, ids: Iterable[str]) -> list[tuple[str, str, dict[str, Any]]]:
+        """Look documents up.
+
+        Args:
+            ids: Their ids; unknown ones are left out.
+
+        Returns:
+            Id, text and a copy of the metadata of each.
+        """
+        with self._lock.reading():
+            found = [(one, *self._records[one]) for one in ids if one in self._records]
+            return [(one, text, dict(metadata)) for one, text, metadata in found]
+
+    def ids(self, where: Filter | None = None) -> list[str]:
+        """List documents.
+
+        Args:
+            where: As of ``search``; by default all.
+
+        Returns:
+            Their ids, in the order of adding.
+        """
+        accept = metadata_test({} if where is None else where)
+        with self._lock.reading():
+            return [one for one, (_, metadata) in self._records.items() if accept(metadata)]
+
+    def search(
+        self,
+        query: str,
+        k: int,
+        *,
+        where: Filter | None = None,
+        ids: Collection[str] | None = None,
+        weights: Sequence[float] = DEFAULT_WEIGHTS,
+        fusion: Fusion = "weights",
+        fetch_k: int | None = None,
+        exhaustive: bool | None = False,
+        vector: ArrayLike | None = None,
+    ) -> list[Found]:
+        """Find the best documents for a query, which goes through the network once.
+
+        The best ``fetch_k`` of the dense and of the lexical ranking are candidates; where
+        multi-vectors are stored, all of them are scored with these too. With ``"weights"`` the
+        score is the weighted mean of all scores of a candidate, computed exactly; with ``"rrf"``
+        it is the sum of ``weight / (60 + rank)`` over the rankings of the candidates, and says
+        nothing about how similar the texts are.
+
+        Exhaustively, all documents are candidates. That is as quick for dense vectors and lexical
+        weights; with multi-vectors its time grows with the number of all documents' tokens.
+
+        Args:
+            query: The query.
+            k: How many documents at most.
+            where: Only documents with these metadata values, or for whose metadata the function
+                says yes.
+            ids: Only these documents; unknown ids are ignored.
+            weights: Of dense, sparse and multi-vector scores.
+            fusion: ``"weights"`` or ``"rrf"``.
+            fetch_k: Candidates of each of the two rankings; by default four times ``k`` and at
+                least 100.
+            exhaustive: Score all documents. ``None``: unless ``fetch_k`` is given or there are
+                more than 1,000 documents with multi-vectors that have a weight.
+            vector: The dense vector of the query, in place of the encoder's. Shape: (dim,).
+
+        Returns:
+            Best first. By sparse scores alone: only documents that share a token with the query.
+
+        Raises:
+            TypeError: ``k`` is no whole number or the query no string.
+            ValueError: ``k`` or ``fetch_k`` is below 1, weights or fusion cannot be, or the
+                vector has another width than the documents'.
+        """
+        check_count("k", k)
+        if fetch_k is not None:
+            check_count("fetch_k", fetch_k)
+        check_fusion(fusion)
+        pairs = zip(PARTS, normalized_weights(weights), strict=True)
+        shares = {name: share for name, share in pairs if name in self.encodings.parts}
+        if not any(shares.values()):
+            raise ValueError(
+                f"weights {tuple(weights)} leave nothing to score by: stored are "
+                f"{', '.join(self.encodings.parts)}"
+            )
+        if exhaustive is None:
+            is_small = len(self) <= EXHAUSTIVE_UP_TO or not shares.get("colbert")
+            exhaustive = is_small and fetch_k is None
+        # Candidates come from all rankings, whatever their weights.
+        needed = [name for name, share in shares.items() if share > 0 or not exhaustive]
+        if vector is not None and needed == ["dense"]:
+            reps = Representations(dense_vecs=check_vector(vector)[np.newaxis])
+        else:
+            reps = self.encodings.queries([query])
+            if vector is not None and "dense" in shares:
+                reps = dataclasses.replace(reps, dense_vecs=check_vector(vector)[np.newaxis])
+        fetch = max(k, fetch_k or max(FETCH_TIMES * k, FETCH_LEAST))
+        with self._lock.reading():
+            wanted = Wanted(
+                k=k,
+                fetch=None if exhaustive else fetch,
+                shares=shares,
+                fusion=fusion,
+                allowed=self._allowed(where, ids),
+            )
+            return [
+                Found(one, self._records[one][0], dict(self._records[one][1]), score, scores)
+                for one, score, scores in search_store(self._store, reps, wanted)
+            ]
+
+    def save(self, path: str | os.PathLike[str]) -> None:
+        """Write everything into a folder; an older state in it stays until this one is complete.
+
+        Args:
+            path: The folder.
+
+        Raises:
+            TypeError: Metadata hold something that JSON does not have.
+            OSError: Something could not be written; the older state is as it was.
+        """
+        with self._lock.reading():
+            rows = self._store.rows()
+            write_collection(
+                path,
+                Content(
+                    fingerprint=self.fingerprint,
+                    parts=self.encodings.parts,
+                    records=[(one, *record) for one, record in self._records.items()],
+                    dense=self._store.dense.take(rows) if self._store.dense.width else None,
+                    multi=self._store.multi.take(rows) if self._store.multi.width else None,
+                ),
+                self._store.lexical,
+            )
+
+    @classmethod
+    def load(cls, path: str | os.PathLike[str], encodings: CachedEncoder) -> DocumentCollection:
+        """Read what ``save`` has written.
+
+        Args:
+            path: The folder.
+            encodings: Over the model that the documents were encoded with, with the same parts.
+
+        Returns:
+            The collection.
+
+        Raises:
+            FileNotFoundError: There is no such folder.
+            IndexFileError: The files are cut, damaged or something else, or the model or its
+                options are others.
+        """
+        collection = cls(encodings)
+        content, lexical = read_collection(path, collection.fingerprint, encodings.parts)
+        collection._records = {one: (text, metadata) for one, text, metadata in content.records}
+        collection._store.lexical = lexical
+        collection._store.restore(list(collection._records), content.dense, content.multi)
+        return collection
+
+    def _remove(self, ids: list[str]) -> int:
+        known = [one for one in dict.fromkeys(ids) if one in self._records]
+        self._store.delete(known)
+        for one in known:
+            del self._records[one]
+        return len(known)
+
+    def _allowed(self, where: Filter | None, ids: Collection[str] | None) -> Collection[str] | None:
+        named = None if ids is None else [one for one in check_ids(ids) if one in self._records]
+        if where is None:
+            return named
+        accept = metadata_test(where)
+        looked = self._records if named is None else named
+        return {one for one in looked if accept(self._records[one][1])}

@@ -1,0 +1,145 @@
+"""Rankings of a store's documents for one query: all documents scored, or candidates first."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from m3_core.collection.fusion import Fusion, fuse
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+
+    from numpy.typing import NDArray
+
+    from m3_core.collection.store import RepresentationStore
+    from m3_core.representations import Representations
+
+Ranked = list[tuple[str, float, dict[str, float]]]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Wanted:
+    """What a search shall find.
+
+    Attributes:
+        k: How many documents at most.
+        fetch: Candidates of each first ranking; ``None``: score all documents.
+        shares: Weights of the stored parts; a part of weight 0 is passed over.
+        fusion: By weighted scores, or by ranks.
+        allowed: Only these ids; ``None``: all.
+    """
+
+    k: int
+    fetch: int | None
+    shares: Mapping[str, float]
+    fusion: Fusion = "weights"
+    allowed: Collection[str] | None = None
+
+
+def search_store(store: RepresentationStore, query: Representations, wanted: Wanted) -> Ranked:
+    """Rank documents for a query.
+
+    Args:
+        store: The documents.
+        query: One text, with the parts that have a weight, and those that bring candidates.
+        wanted: What to find.
+
+    Returns:
+        Ids, scores and the scores that they were made of, best first.
+    """
+    used = [name for name, share in wanted.shares.items() if share > 0]
+    is_exhaustive = wanted.fetch is None and wanted.fusion == "weights"
+    if set(wanted.shares) == {"sparse"} or (is_exhaustive and used == ["sparse"]):
+        found = _lexical_best(store, query, wanted.k, wanted.allowed)
+        return [(one, score, {"sparse": score}) for one, score in found.items()]
+    if is_exhaustive:
+        return _of_all(store, query, wanted, used)
+    return _of_candidates(store, query, wanted)
+
+
+def best_places(scores: NDArray[np.float32], k: int) -> NDArray[np.int64]:
+    """Find the largest scores; of equal ones the first come first.
+
+    Args:
+        scores: Shape: (documents,).
+        k: How many at most.
+
+    Returns:
+        Their positions, best first. Dtype: int64.
+
+    Example:
+        >>> best_places(np.array([0.5, 0.75, 0.5, 0.25], np.float32), 2).tolist()
+        [1, 0]
+    """
+    places = np.arange(len(scores))
+    if k < len(scores):
+        places = np.flatnonzero(scores >= np.partition(scores, len(scores) - k)[len(scores) - k])
+    return places[np.argsort(-scores[places], kind="stable")[:k]]
+
+
+def _of_all(
+    store: RepresentationStore, query: Representations, wanted: Wanted, used: list[str]
+) -> Ranked:
+    """Weighted means of all documents' scores, in float32."""
+    rows = store.rows(wanted.allowed)
+    parts = {name: store.scores(query, name, rows) for name in used} if len(rows) else {}
+    total = np.zeros(len(rows), np.float32)
+    for name, scores in parts.items():
+        total += np.float32(wanted.shares[name] / sum(wanted.shares.values())) * scores
+    best = best_places(total, wanted.k)
+    names = store.ids.names(rows[best].tolist())
+    return [
+        (one, float(total[place]), {name: float(scores[place]) for name, scores in parts.items()})
+        for one, place in zip(names, best.tolist(), strict=True)
+    ]
+
+
+def _of_candidates(store: RepresentationStore, query: Representations, wanted: Wanted) -> Ranked:
+    """Score the best of the dense and of the lexical ranking in all stored parts, and fuse."""
+    fetch = wanted.fetch or max(len(store), 1)
+    rankings: dict[str, dict[str, float]] = {}
+    if "sparse" in wanted.shares:
+        rankings["sparse"] = _lexical_best(store, query, fetch, wanted.allowed)
+    if "dense" in wanted.shares:
+        rows = store.rows(wanted.allowed)
+        scores = store.scores(query, "dense", rows)
+        best = best_places(scores, fetch)
+        names = store.ids.names(rows[best].tolist())
+        rankings["dense"] = dict(zip(names, scores[best].tolist(), strict=True))
+    candidates = list(dict.fromkeys(one for ranking in rankings.values() for one in ranking))
+    if not candidates:
+        return []
+    if wanted.fusion == "weights":
+        # All scores of all candidates, not only those of the ranking that brought them.
+        rankings = {name: _scores_of(store, query, name, candidates) for name in rankings}
+    if "colbert" in wanted.shares:
+        late = _scores_of(store, query, "colbert", candidates)
+        rankings["colbert"] = dict(sorted(late.items(), key=lambda pair: -pair[1]))
+    fused = fuse(rankings, wanted.shares, wanted.fusion)
+    return [
+        (one, score, {name: r[one] for name, r in rankings.items() if one in r})
+        for one, score in fused[: wanted.k]
+    ]
+
+
+def _scores_of(
+    store: RepresentationStore, query: Representations, part: str, ids: list[str]
+) -> dict[str, float]:
+    if part == "sparse":
+        return dict.fromkeys(ids, 0.0) | _lexical_best(store, query, len(ids), ids)
+    rows = store.ids.find(ids)
+    order = np.argsort(rows)
+    scores = np.empty(len(rows), np.float32)
+    scores[order] = store.scores(query, part, rows[order])
+    return dict(zip(ids, scores.tolist(), strict=True))
+
+
+def _lexical_best(
+    store: RepresentationStore, query: Representations, k: int, allowed: Collection[str] | None
+) -> dict[str, float]:
+    if query.lexical_weights is None:
+        raise ValueError("the query was encoded without sparse")
+    return dict(store.lexical.search(query.lexical_weights[0], k, allowed=allowed))

@@ -1,0 +1,1 @@
+"""Texts to the three representations, and who shares them."""

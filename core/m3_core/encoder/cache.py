@@ -1,0 +1,412 @@
+"""Recent encodings of a model, so that adapters over one encoder run the network once a text.
+
+Vector stores ask a dense object and a sparse object for the same texts, one after the other. Each
+adapter says beforehand what it will ask for; the first to ask computes for all of them.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import sys
+import threading
+import weakref
+from collections import OrderedDict
+from collections.abc import Generator
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from m3_core.encoder.protocol import PARTS, flags_of
+from m3_core.forks import survive_forks
+from m3_core.representations import LexicalWeights, MultiVectors, Representations
+from m3_core.texts import check_texts, distinct
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Mapping, Sequence
+
+    from numpy.typing import NDArray
+
+    from m3_core.encoder.protocol import Role, TextEncoder
+
+# Dense vector and weights of a text of 500 tokens take about 8 KiB.
+DEFAULT_BYTES = 128 << 20
+DEFAULT_ENTRIES = 16_384
+
+
+@dataclass(frozen=True, eq=False)
+class CacheUser:
+    """What one adapter asks for; the cache counts on it for as long as the object exists.
+
+    Attributes:
+        encoder: The encoder, with the adapter's options.
+        parts: Of ``"dense"``, ``"sparse"`` and ``"colbert"``, in this order.
+        roles: The roles in which others that encode a text shall compute these parts too.
+    """
+
+    encoder: TextEncoder
+    parts: tuple[str, ...]
+    roles: tuple[Role, ...]
+
+    @cached_property
+    def every_key(self) -> dict[str, str]:
+        """For each part that the encoder gives, a name of all options that change it."""
+        encoder = self.encoder
+        given = encoder.representations
+        return {part: encoder.fingerprint((part,)) for part in PARTS if part in given}
+
+    def keys(self, parts: Iterable[str]) -> dict[str, str]:
+        """As ``every_key``, of some parts."""
+        return {part: self.every_key[part] for part in parts}
+
+    def prefix(self, role: Role) -> tuple[str, int]:
+        """What the network sees of every text beside the text, and how much of it."""
+        encoder = self.encoder
+        query = role == "query"
+        instruction = encoder.query_instruction if query else encoder.document_instruction
+        return instruction, encoder.max_length
+
+
+# One text's rows: arrays that own their memory, by representation.
+_Rows = dict[str, tuple[np.ndarray[Any, Any], ...]]
+
+
+@dataclass(slots=True, eq=False)
+class _Running:
+    """A text that somebody computes right now, and who may wait for it.
+
+    Whoever waits for an event loop must run in it: a loop may be stopped, or its thread may be
+    waiting itself.
+    """
+
+    parts: frozenset[str]
+    loop: asyncio.AbstractEventLoop | None
+    rows: Future[_Rows | None] = field(default_factory=Future)
+
+
+@dataclass(frozen=True, slots=True)
+class _Missing:
+    """Texts to be computed, and what of them."""
+
+    encoder: TextEncoder
+    texts: list[str]
+    parts: tuple[str, ...]
+
+
+_Steps = Generator[_Missing | _Running, Any, list[_Rows]]
+
+
+class EncodingCache:
+    """Encodings of the texts that were asked for last, of one loaded model.
+
+    Safe under threads, event loops and forks: a text that two ask for at once is computed by one
+    of them.
+
+    Args:
+        max_bytes: Memory of all rows at most.
+        max_entries: Texts at most.
+    """
+
+    def __init__(self, max_bytes: int = DEFAULT_BYTES, max_entries: int = DEFAULT_ENTRIES) -> None:
+        self.max_bytes = max_bytes
+        self.max_entries = max_entries
+        self.hits = self.misses = 0
+        self._users: weakref.WeakSet[CacheUser] = weakref.WeakSet()
+        self.after_fork()
+        survive_forks(self)
+
+    def after_fork(self) -> None:
+        """Begin anew: another thread may have been in the middle of a change."""
+        self._lock = threading.Lock()
+        self._entries: OrderedDict[bytes, _Rows] = OrderedDict()
+        self._running: dict[bytes, _Running] = {}
+        self._bytes = 0
+
+    def __len__(self) -> int:
+        return len(self._entries)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of all rows."""
+        return self._bytes
+
+    def announce(self, user: CacheUser) -> None:
+        """Remember what an adapter will ask for, for as long as it exists.
+
+        Args:
+            user: The adapter's wishes.
+        """
+        with self._lock:
+            self._users.add(user)
+
+    def encode(
+        self,
+        user: CacheUser,
+        role: Role,
+        texts: Iterable[str],
+        parts: Sequence[str],
+        *,
+        show_progress: bool,
+    ) -> Representations:
+        """Give representations, computing only what is missing.
+
+        Args:
+            user: Whose encoder it is; announced before.
+            role: Which instruction stands before the texts.
+            texts: The texts.
+            parts: What is wanted.
+            show_progress: Show a progress bar if something is computed.
+
+        Returns:
+            These parts and no others, in the order of the texts.
+        """
+        rows, unique = distinct(check_texts(texts))
+        if not unique:
+            return encode_parts(user.encoder, role, [], parts)
+        steps = self._steps(user, role, unique, parts, None)
+        reply: Any = None
+        try:
+            while True:
+                step = steps.send(reply)
+                if isinstance(step, _Running):
+                    reply = step.rows.result()
+                else:
+                    reply = encode_parts(
+                        step.encoder, role, step.texts, step.parts, show_progress=show_progress
+                    )
+        except StopIteration as end:
+            return _assemble(end.value, rows, user.keys(parts))
+        finally:
+            steps.close()
+
+    async def aencode(
+        self,
+        user: CacheUser,
+        role: Role,
+        texts: Iterable[str],
+        parts: Sequence[str],
+        *,
+        show_progress: bool,
+    ) -> Representations:
+        """Do ``encode`` without holding up the event loop.
+
+        Args:
+            user: As there.
+            role: As there.
+            texts: As there.
+            parts: As there.
+            show_progress: As there.
+
+        Returns:
+            The same.
+        """
+        rows, unique = distinct(check_texts(texts))
+        if not unique:
+            return encode_parts(user.encoder, role, [], parts)
+        steps = self._steps(user, role, unique, parts, asyncio.get_running_loop())
+        reply: Any = None
+        try:
+            while True:
+                step = steps.send(reply)
+                if isinstance(step, _Running):
+                    # Shielded, since cancelling who waits must not cancel what others wait for.
+                    reply = await asyncio.shield(asyncio.wrap_future(step.rows))
+                else:
+                    reply = await aencode_parts(
+                        step.encoder, role, step.texts, step.parts, show_progress=show_progress
+                    )
+        except StopIteration as end:
+            return _assemble(end.value, rows, user.keys(parts))
+        finally:
+            steps.close()
+
+    def _steps(
+        self,
+        user: CacheUser,
+        role: Role,
+        texts: list[str],
+        wanted: Sequence[str],
+        loop: asyncio.AbstractEventLoop | None,
+    ) -> _Steps:
+        """What to compute and for whom to wait, until the rows of all texts are there."""
+        keys = [_text_key(user.prefix(role), text) for text in texts]
+        needed = frozenset(user.keys(wanted).values())
+        found: list[_Rows | None] = [None] * len(texts)
+        while (missing := [i for i, rows in enumerate(found) if rows is None]) != []:
+            mine: list[int] = []
+            others: list[tuple[int, _Running]] = []
+            with self._lock:
+                encoder, parts, named = self._to_compute(user, role, wanted)
+                for i in missing:
+                    rows = self._entries.get(keys[i])
+                    running = self._running.get(keys[i])
+                    if rows is not None and needed <= rows.keys():
+                        self._entries.move_to_end(keys[i])
+                        found[i] = rows
+                    elif (
+                        running is not None
+                        and needed <= running.parts
+                        and running.loop in (None, loop)
+                    ):
+                        others.append((i, running))
+                    else:
+                        mine.append(i)
+                started = {keys[i]: _Running(frozenset(named.values()), loop) for i in mine}
+                self._running.update(started)
+                self.misses += len(mine)
+                self.hits += len(missing) - len(mine)
+            # Own texts first: whoever waits has finished what others may wait for.
+            if mine:
+                computed: dict[bytes, _Rows] = {}
+                try:
+                    reps = yield _Missing(encoder, [texts[i] for i in mine], parts)
+                    for i, rows in zip(mine, _rows_of(reps, named), strict=True):
+                        found[i] = computed[keys[i]] = rows
+                finally:
+                    self._finish(started, computed)
+            for i, running in others:
+                # None if who computed it failed: then it is tried here in the next round.
+                found[i] = yield running
+        return [rows for rows in found if rows is not None]
+
+    def _to_compute(
+        self, user: CacheUser, role: Role, wanted: Sequence[str]
+    ) -> tuple[TextEncoder, tuple[str, ...], dict[str, str]]:
+        """What to compute, and with whose options, so that most users of a text are served."""
+        prefix = user.prefix(role)
+        alike = [
+            other
+            for other in self._users
+            if other is not user and role in other.roles and other.prefix(role) == prefix
+        ]
+        chosen = user
+        if set(wanted) == {"sparse"}:
+            # Weights are the same whatever the vectors' options: take those of the vectors' user.
+            chosen = next((other for other in alike if set(other.parts) != {"sparse"}), user)
+        parts = set(wanted)
+        for other in alike:
+            own = other.keys(other.parts)
+            parts.update(part for part, key in own.items() if chosen.every_key.get(part) == key)
+        ordered = tuple(part for part in PARTS if part in parts)
+        return chosen.encoder, ordered, chosen.keys(ordered)
+
+    def _finish(self, started: dict[bytes, _Running], computed: dict[bytes, _Rows]) -> None:
+        with self._lock:
+            for key, running in started.items():
+                if self._running.get(key) is running:
+                    del self._running[key]
+                if key in computed:
+                    self._store(key, computed[key])
+        for key, running in started.items():
+            running.rows.set_result(computed.get(key))
+
+    def _store(self, key: bytes, rows: _Rows) -> None:
+        old = self._entries.pop(key, None)
+        if old is not None:
+            self._bytes -= _size(old)
+            rows = old | rows
+        self._entries[key] = rows
+        self._bytes += _size(rows)
+        while self._entries and (
+            self._bytes > self.max_bytes or len(self._entries) > self.max_entries
+        ):
+            _, oldest = self._entries.popitem(last=False)
+            self._bytes -= _size(oldest)
+
+
+_caches: weakref.WeakKeyDictionary[Any, EncodingCache] = weakref.WeakKeyDictionary()
+
+
+def cache_of(encoder: TextEncoder) -> EncodingCache:
+    """Give the cache of an encoder, which all over the same origin share.
+
+    Args:
+        encoder: The encoder.
+
+    Returns:
+        The same object each time, for as long as the origin exists; its bounds may be set.
+    """
+    # One step, so that two threads get the same one without a lock.
+    return _caches.setdefault(encoder.origin, EncodingCache())
+
+
+def _text_key(prefix: tuple[str, int], text: str) -> bytes:
+    """What the network sees of a text: equal for both roles if they have the same instruction."""
+    instruction, max_length = prefix
+    seen = f"{max_length}\n{instruction}{text}".encode()
+    return hashlib.blake2b(seen, digest_size=16).digest()
+
+
+def encode_parts(
+    encoder: TextEncoder,
+    role: Role,
+    texts: Iterable[str],
+    parts: Collection[str],
+    *,
+    show_progress: bool = False,
+) -> Representations:
+    """Run the network, whatever is remembered.
+
+    Args:
+        encoder: The encoder.
+        role: Which instruction stands before the texts.
+        texts: The texts.
+        parts: What to give.
+        show_progress: Show a progress bar.
+
+    Returns:
+        Those parts, in the order of the texts.
+    """
+    encode = encoder.encode_queries if role == "query" else encoder.encode_documents
+    return encode(texts, **flags_of(parts), show_progress=show_progress)
+
+
+async def aencode_parts(
+    encoder: TextEncoder,
+    role: Role,
+    texts: Iterable[str],
+    parts: Collection[str],
+    *,
+    show_progress: bool = False,
+) -> Representations:
+    """Do ``encode_parts`` without holding up the event loop."""
+    encode = encoder.aencode_queries if role == "query" else encoder.aencode_documents
+    return await encode(texts, **flags_of(parts), show_progress=show_progress)
+
+
+def _rows_of(reps: Representations, named: Mapping[str, str]) -> list[_Rows]:
+    """Copies, since a view of one text would keep its whole batch in memory."""
+    rows: list[_Rows] = [{} for _ in range(len(reps))]
+    for name, key in named.items():
+        part = getattr(reps, PARTS[name])
+        for i, row in enumerate(rows):
+            if name == "dense":
+                row[key] = (part[i].copy(),)
+                continue
+            own = slice(part.offsets[i], part.offsets[i + 1])
+            arrays = (part.token_ids, part.weights) if name == "sparse" else (part.vectors,)
+            row[key] = tuple(array[own].copy() for array in arrays)
+    return rows
+
+
+def _assemble(
+    found: list[_Rows], order: NDArray[np.int64], named: Mapping[str, str]
+) -> Representations:
+    rows = [found[row] for row in order.tolist()]
+    parts: dict[str, Any] = {}
+    for name, key in named.items():
+        columns = list(zip(*(row[key] for row in rows), strict=True))
+        if name == "dense":
+            parts[PARTS[name]] = np.stack(columns[0])
+            continue
+        kind: Any = LexicalWeights if name == "sparse" else MultiVectors
+        offsets = np.cumsum([0, *map(len, columns[0])], dtype=np.int64)
+        parts[PARTS[name]] = kind(*map(np.concatenate, columns), offsets)
+    return Representations(**parts)
+
+
+def _size(rows: _Rows) -> int:
+    return sum(sys.getsizeof(array) for arrays in rows.values() for array in arrays)

@@ -1,0 +1,314 @@
+"""What the frameworks' adapters see of an encoder: their parts, through the shared cache."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from functools import partial
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+
+from m3_core.encoder.cache import (
+    CacheUser,
+    EncodingCache,
+    aencode_parts,
+    cache_of,
+    encode_parts,
+)
+from m3_core.encoder.protocol import PARTS, TextEncoder
+from m3_core.errors import ClosedError, MissingRepresentationError
+from m3_core.forks import survive_forks
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterable, Sequence
+
+    from m3_core.encoder.protocol import Role
+    from m3_core.representations import Representations
+
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+class CachedEncoder:
+    """An encoder as an adapter sees it: always the same parts, through the origin's cache.
+
+    It is a ``TextEncoder`` itself. A pickled one holds no weights: the other process loads the
+    model, once for all, when one of them is first used.
+
+    Args:
+        encoder: The encoder, or a function that loads it on first use.
+        parts: Of ``"dense"``, ``"sparse"`` and ``"colbert"``, what the adapter asks for.
+        reuse: Take part in the cache; without, each call runs the network.
+        roles: In which of them others that encode a text shall compute these parts too.
+
+    Raises:
+        ValueError: There is no such part.
+        MissingRepresentationError: The model does not give one of the parts.
+    """
+
+    def __init__(
+        self,
+        encoder: TextEncoder | Callable[[], TextEncoder],
+        parts: Collection[str],
+        *,
+        reuse: bool = True,
+        roles: Sequence[Role] = ("query", "document"),
+    ) -> None:
+        unknown = sorted(set(parts) - set(PARTS))
+        if unknown:
+            raise ValueError(f"parts are of {', '.join(PARTS)}; got {', '.join(unknown)}")
+        self.parts = tuple(part for part in PARTS if part in parts)
+        self.reuse = reuse
+        self.roles = tuple(roles)
+        self._opened: tuple[CacheUser, EncodingCache | None] | None = None
+        self.after_fork()
+        survive_forks(self)
+        if isinstance(encoder, TextEncoder):
+            self._load: Callable[[], TextEncoder] = partial(_itself, encoder)
+            self._opened = self._open(encoder)
+        else:
+            self._load = encoder
+
+    def after_fork(self) -> None:
+        """Replace the lock, which another thread may have held."""
+        self._lock = threading.Lock()
+
+    @property
+    def encoder(self) -> TextEncoder:
+        """The encoder; loaded now, if it was not yet."""
+        return self._user_and_cache()[0].encoder
+
+    @property
+    def name(self) -> str:
+        """The name of the model."""
+        return self.encoder.name
+
+    @property
+    def origin(self) -> object:
+        """What computes."""
+        return self.encoder.origin
+
+    @property
+    def representations(self) -> frozenset[str]:
+        """What the encoder gives, whatever the adapter's parts are."""
+        return self.encoder.representations
+
+    @property
+    def dimension(self) -> int:
+        """Width of the dense vectors."""
+        return self.encoder.dimension
+
+    @property
+    def colbert_dimension(self) -> int:
+        """Width of the multi-vectors; 0 where there are none."""
+        return self.encoder.colbert_dimension
+
+    @property
+    def max_length(self) -> int:
+        """Tokens a text at most, special tokens included."""
+        return self.encoder.max_length
+
+    @property
+    def query_instruction(self) -> str:
+        """What is put before every query; ``""`` for nothing."""
+        return self.encoder.query_instruction
+
+    @property
+    def document_instruction(self) -> str:
+        """What is put before every document; ``""`` for nothing."""
+        return self.encoder.document_instruction
+
+    @property
+    def closed(self) -> bool:
+        """Whether the encoder was closed."""
+        return self.encoder.closed
+
+    def fingerprint(self, parts: Collection[str] = ("dense",), *, queries: bool = False) -> str:
+        """As of the encoder."""
+        return self.encoder.fingerprint(parts, queries=queries)
+
+    def close(self) -> None:
+        """Close the encoder."""
+        self.encoder.close()
+
+    def __copy__(self) -> CachedEncoder:
+        return self
+
+    def __deepcopy__(self, _: dict[int, Any]) -> CachedEncoder:
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        load = self._load
+        if self._opened is not None:
+            how = self._opened[0].encoder.__reduce_ex__(4)
+            if isinstance(how, tuple) and len(how) == 2:
+                # A function that loads it; it is called when the encoder is first used.
+                load = partial(how[0], *how[1])
+        return _restore, (load, self.parts, self.reuse, self.roles)
+
+    def queries(self, texts: Iterable[str], *, show_progress: bool = False) -> Representations:
+        """Encode queries.
+
+        Args:
+            texts: The queries.
+            show_progress: Show a progress bar.
+
+        Returns:
+            The adapter's parts, in the order of the texts.
+        """
+        return self._encode("query", texts, self.parts, show_progress=show_progress)
+
+    def documents(self, texts: Iterable[str], *, show_progress: bool = False) -> Representations:
+        """Encode documents.
+
+        Args:
+            texts: The documents.
+            show_progress: Show a progress bar.
+
+        Returns:
+            The adapter's parts, in the order of the texts.
+        """
+        return self._encode("document", texts, self.parts, show_progress=show_progress)
+
+    async def aqueries(
+        self, texts: Iterable[str], *, show_progress: bool = False
+    ) -> Representations:
+        """Do ``queries`` without holding up the event loop or occupying a thread."""
+        return await self._aencode("query", texts, self.parts, show_progress=show_progress)
+
+    async def adocuments(
+        self, texts: Iterable[str], *, show_progress: bool = False
+    ) -> Representations:
+        """Do ``documents`` without holding up the event loop or occupying a thread."""
+        return await self._aencode("document", texts, self.parts, show_progress=show_progress)
+
+    def encode_queries(
+        self,
+        texts: Iterable[str],
+        return_dense: bool = True,  # noqa: FBT001, FBT002 (FlagEmbedding's flags)
+        return_sparse: bool = False,  # noqa: FBT001, FBT002
+        return_colbert_vecs: bool = False,  # noqa: FBT001, FBT002
+        max_length: int | None = None,
+        show_progress: bool = False,  # noqa: FBT001, FBT002
+    ) -> Representations:
+        """Encode queries; as of ``TextEncoder``, through the cache unless a length is given."""
+        parts = _asked(return_dense, return_sparse, return_colbert_vecs)
+        if max_length is None and parts:
+            return self._encode("query", texts, parts, show_progress=show_progress)
+        return self.encoder.encode_queries(
+            texts, return_dense, return_sparse, return_colbert_vecs, max_length, show_progress
+        )
+
+    def encode_documents(
+        self,
+        texts: Iterable[str],
+        return_dense: bool = True,  # noqa: FBT001, FBT002 (FlagEmbedding's flags)
+        return_sparse: bool = False,  # noqa: FBT001, FBT002
+        return_colbert_vecs: bool = False,  # noqa: FBT001, FBT002
+        max_length: int | None = None,
+        show_progress: bool = False,  # noqa: FBT001, FBT002
+    ) -> Representations:
+        """Encode documents; as of ``TextEncoder``, through the cache unless a length is given."""
+        parts = _asked(return_dense, return_sparse, return_colbert_vecs)
+        if max_length is None and parts:
+            return self._encode("document", texts, parts, show_progress=show_progress)
+        return self.encoder.encode_documents(
+            texts, return_dense, return_sparse, return_colbert_vecs, max_length, show_progress
+        )
+
+    async def aencode_queries(
+        self,
+        texts: Iterable[str],
+        return_dense: bool = True,  # noqa: FBT001, FBT002 (FlagEmbedding's flags)
+        return_sparse: bool = False,  # noqa: FBT001, FBT002
+        return_colbert_vecs: bool = False,  # noqa: FBT001, FBT002
+        max_length: int | None = None,
+        show_progress: bool = False,  # noqa: FBT001, FBT002
+    ) -> Representations:
+        """Do ``encode_queries`` without holding up the event loop."""
+        parts = _asked(return_dense, return_sparse, return_colbert_vecs)
+        if max_length is None and parts:
+            return await self._aencode("query", texts, parts, show_progress=show_progress)
+        return await self.encoder.aencode_queries(
+            texts, return_dense, return_sparse, return_colbert_vecs, max_length, show_progress
+        )
+
+    async def aencode_documents(
+        self,
+        texts: Iterable[str],
+        return_dense: bool = True,  # noqa: FBT001, FBT002 (FlagEmbedding's flags)
+        return_sparse: bool = False,  # noqa: FBT001, FBT002
+        return_colbert_vecs: bool = False,  # noqa: FBT001, FBT002
+        max_length: int | None = None,
+        show_progress: bool = False,  # noqa: FBT001, FBT002
+    ) -> Representations:
+        """Do ``encode_documents`` without holding up the event loop."""
+        parts = _asked(return_dense, return_sparse, return_colbert_vecs)
+        if max_length is None and parts:
+            return await self._aencode("document", texts, parts, show_progress=show_progress)
+        return await self.encoder.aencode_documents(
+            texts, return_dense, return_sparse, return_colbert_vecs, max_length, show_progress
+        )
+
+    async def run_async(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
+        """Run a blocking function that computes without the network in a thread."""
+        return await asyncio.to_thread(function, *args, **kwargs)
+
+    def _encode(
+        self, role: Role, texts: Iterable[str], parts: Sequence[str], *, show_progress: bool
+    ) -> Representations:
+        user, cache = self._user_and_cache()
+        if cache is None:
+            return encode_parts(user.encoder, role, texts, parts, show_progress=show_progress)
+        return cache.encode(user, role, texts, parts, show_progress=show_progress)
+
+    async def _aencode(
+        self, role: Role, texts: Iterable[str], parts: Sequence[str], *, show_progress: bool
+    ) -> Representations:
+        if self._opened is None:
+            await asyncio.to_thread(self._user_and_cache)
+        user, cache = self._user_and_cache()
+        if cache is None:
+            return await aencode_parts(
+                user.encoder, role, texts, parts, show_progress=show_progress
+            )
+        return await cache.aencode(user, role, texts, parts, show_progress=show_progress)
+
+    def _user_and_cache(self) -> tuple[CacheUser, EncodingCache | None]:
+        with self._lock:
+            if self._opened is None:
+                self._opened = self._open(self._load())
+            opened = self._opened
+        if opened[0].encoder.closed:
+            raise ClosedError(f"{opened[0].encoder.name!r} was closed: load it again")
+        return opened
+
+    def _open(self, encoder: TextEncoder) -> tuple[CacheUser, EncodingCache | None]:
+        absent = sorted(set(self.parts) - encoder.representations)
+        if absent:
+            raise MissingRepresentationError(
+                f"{' and '.join(absent)} is needed here, but {encoder.name!r} gives only "
+                f"{', '.join(sorted(encoder.representations))}: load an M3 checkpoint"
+            )
+        user = CacheUser(encoder, self.parts, self.roles)
+        cache = cache_of(encoder) if self.reuse else None
+        if cache is not None:
+            cache.announce(user)
+        return user, cache
+
+
+def _asked(dense: bool, sparse: bool, colbert: bool) -> tuple[str, ...]:  # noqa: FBT001
+    wanted = zip(PARTS, (dense, sparse, colbert), strict=True)
+    return tuple(part for part, is_asked in wanted if is_asked)
+
+
+def _itself(encoder: TextEncoder) -> TextEncoder:
+    return encoder
+
+
+def _restore(
+    load: Callable[[], TextEncoder],
+    parts: Collection[str],
+    reuse: bool,  # noqa: FBT001
+    roles: Sequence[Role],
+) -> CachedEncoder:
+    return CachedEncoder(load, parts, reuse=reuse, roles=roles)

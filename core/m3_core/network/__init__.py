@@ -1,0 +1,1 @@
+"""From files to hidden states: checkpoints, tokens, batches, networks, and the engine."""

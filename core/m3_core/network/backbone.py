@@ -1,0 +1,47 @@
+"""What an encoder's network must be able to do, whatever runs it."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    import numpy as np
+    import torch
+    from numpy.typing import NDArray
+
+    from m3_core.network.batches import PackedBatch
+
+
+class Backbone(Protocol):
+    """From packed token ids to hidden states.
+
+    Attributes:
+        device: Where it runs.
+        dtype: In what data type it computes.
+        hidden_size: Width of the hidden states.
+    """
+
+    device: torch.device
+    dtype: torch.dtype
+    hidden_size: int
+
+    def forward(
+        self, batch: PackedBatch, token_types: NDArray[np.int64] | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Run the network over a batch; what a text gets does not depend on its neighbours.
+
+        Args:
+            batch: The texts.
+            token_types: Segment of each token of pairs. Shape: (tokens,). All 0 if ``None``.
+
+        Returns:
+            Hidden states of the last layer, shape (tokens, hidden), and the batch's offsets on the
+            device, shape (texts + 1,), int64.
+        """
+
+    def default_token_budget(self) -> int:
+        """Tokens a batch at which the device is well used.
+
+        Returns:
+            As of ``device.default_token_budget``.
+        """

@@ -1,0 +1,383 @@
+"""One loaded checkpoint for all encoders and rerankers over it."""
+
+from __future__ import annotations
+
+import dataclasses
+import os
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
+
+import torch
+
+from m3_core.errors import ClosedError
+from m3_core.forks import survive_forks
+from m3_core.network.checkpoint import locate, read_checkpoint
+from m3_core.network.device import resolve_device, resolve_dtype
+from m3_core.network.engine import Engine, Program
+from m3_core.network.fingerprint import checkpoint_fingerprint
+from m3_core.network.tokens import Tokenizer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from m3_core.network.batches import Work
+    from m3_core.network.checkpoint import Checkpoint
+    from m3_core.network.engine import EngineStats
+
+U = TypeVar("U", bound="ModelUser")
+
+
+class TruncationWarning(UserWarning):
+    """Texts were longer than ``max_length`` and were cut."""
+
+
+class Network(Program, Protocol):
+    """A network that the engine runs.
+
+    Attributes:
+        dtype: In what data type it computes.
+    """
+
+    dtype: torch.dtype
+
+    def default_token_budget(self) -> int:
+        """Tokens a batch at which the device is well used.
+
+        Returns:
+            As of ``device.default_token_budget``.
+        """
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Source:
+    """How a checkpoint is loaded.
+
+    Attributes:
+        name: A folder, or a hub repository.
+        revision: Branch, tag or commit of the repository.
+        device: Where the network shall run; the best there is if ``None``.
+        dtype: In what data type.
+        cache_folder: Where downloads are kept.
+        token: Access token of the hub.
+        local_files_only: Ask no server.
+        trust_remote_code: Run model code that the checkpoint brings.
+        token_budget: Tokens a batch at most; chosen from the device if ``None``.
+    """
+
+    name: str | Path
+    revision: str | None = None
+    device: str | torch.device | None = None
+    dtype: str | torch.dtype = "auto"
+    cache_folder: str | Path | None = None
+    token: str | bool | None = None
+    local_files_only: bool = False
+    trust_remote_code: bool = False
+    token_budget: int | None = None
+
+    OPTIONS: ClassVar[frozenset[str]]
+    """The names of all but ``name``."""
+
+    def locate(self) -> Path:
+        """As of ``checkpoint.locate``."""
+        return locate(
+            self.name,
+            revision=self.revision,
+            cache_folder=self.cache_folder,
+            token=self.token,
+            local_files_only=self.local_files_only,
+        )
+
+
+Source.OPTIONS = frozenset(field.name for field in dataclasses.fields(Source)) - {"name"}
+
+# Makes a network of a checkpoint; which one it is tells an encoder from a reranker.
+Build = "Callable[[Checkpoint, Tokenizer, torch.device, torch.dtype, Source], Network]"
+
+
+class LoadedModel:
+    """A loaded checkpoint: its tokenizer, its network, and the engine that runs it.
+
+    Args:
+        checkpoint: What its small files say.
+        tokenizer: Its tokenizer.
+        network: Its network.
+        source: How it is loaded again.
+        build: What made the network.
+    """
+
+    def __init__(
+        self,
+        checkpoint: Checkpoint,
+        tokenizer: Tokenizer,
+        network: Network,
+        source: Source,
+        build: Callable[..., Network],
+    ) -> None:
+        self.checkpoint = checkpoint
+        self.tokenizer = tokenizer
+        self.source = source
+        self.build = build
+        self.device = network.device
+        self.dtype = network.dtype
+        self._network: Network | None = network
+        budget = source.token_budget or network.default_token_budget()
+        self._engine = Engine(network, budget, checkpoint.name)
+
+    @classmethod
+    def load(cls, source: Source, build: Callable[..., Network]) -> LoadedModel:
+        """Load a checkpoint.
+
+        Args:
+            source: Where it is, and how it shall run.
+            build: Makes its network of checkpoint, tokenizer, device, data type and source.
+
+        Returns:
+            The model.
+
+        Raises:
+            CheckpointError: The files are absent, unreadable, incomplete or of another model.
+            DeviceError: The device is absent or cannot compute in the data type.
+        """
+        device = resolve_device(source.device)
+        dtype = resolve_dtype(source.dtype, device)
+        checkpoint = read_checkpoint(source.locate(), str(source.name))
+        tokenizer = Tokenizer.from_folder(checkpoint.folder)
+        network = build(checkpoint, tokenizer, device, dtype, source)
+        return cls(checkpoint, tokenizer, network, source, build)
+
+    @property
+    def network(self) -> Network:
+        """The network.
+
+        Raises:
+            ClosedError: The model was closed.
+        """
+        if self._network is None:
+            raise self._closed_error()
+        return self._network
+
+    @property
+    def engine(self) -> Engine:
+        """What runs the network.
+
+        Raises:
+            ClosedError: The model was closed.
+        """
+        if self._network is None:
+            raise self._closed_error()
+        return self._engine
+
+    @property
+    def closed(self) -> bool:
+        """Whether the network is gone."""
+        return self._network is None
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """As of ``fingerprint.checkpoint_fingerprint``."""
+        return checkpoint_fingerprint(self.checkpoint.folder)
+
+    def check_length(self, max_length: int, least: int = 3) -> int:
+        """Return a length in tokens if the model takes it.
+
+        Args:
+            max_length: Special tokens included.
+            least: What is needed for any text.
+
+        Returns:
+            The same.
+
+        Raises:
+            ValueError: It is too short for any text or longer than the model's positions.
+        """
+        positions = self.checkpoint.positions
+        if not least <= max_length <= positions:
+            raise ValueError(
+                f"max_length is {max_length}; {self.checkpoint.name!r} takes from {least} to "
+                f"{positions} tokens"
+            )
+        return max_length
+
+    def close(self) -> None:
+        """Let go of the network and its memory; callers that wait for it get ``ClosedError``."""
+        if self._network is None:
+            return
+        self._network = None
+        self._engine.close(self._closed_error())
+        on_cuda = self.device.type == "cuda"
+        del self._engine
+        if on_cuda:
+            torch.cuda.empty_cache()
+
+    def _closed_error(self) -> ClosedError:
+        return ClosedError(f"the model {self.checkpoint.name!r} was closed: load it again")
+
+
+class ModelUser:
+    """What encoders and rerankers are: options over a loaded model.
+
+    Copies are the object itself. Pickled, it holds no weights: the other process loads them once
+    for all that arrive there.
+
+    Args:
+        model: The loaded checkpoint.
+        options: What changes results without changing the weights.
+        source: By which name it was asked for; the model's own if ``None``.
+    """
+
+    def __init__(self, model: LoadedModel, options: Any, source: Source | None = None) -> None:
+        self.model = model
+        self.options = options
+        self.source = source or model.source
+
+    @property
+    def name(self) -> str:
+        """The name that the model was asked for by."""
+        return str(self.source.name)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the network runs."""
+        return self.model.device
+
+    @property
+    def dtype(self) -> torch.dtype:
+        """In what data type the network computes."""
+        return self.model.dtype
+
+    @property
+    def closed(self) -> bool:
+        """Whether ``close()`` was called."""
+        return self.model.closed
+
+    def close(self) -> None:
+        """Let go of the network and its memory; further calls raise ``ClosedError``."""
+        self.model.close()
+
+    def stats(self) -> EngineStats:
+        """What the engine of the model has done so far, for all who share it.
+
+        Returns:
+            Numbers of requests, texts, tokens and batches, and how long requests waited.
+        """
+        return self.model.engine.stats()
+
+    def __enter__(self: U) -> U:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __copy__(self: U) -> U:
+        return self
+
+    def __deepcopy__(self: U, _: dict[int, Any]) -> U:
+        return self
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _reload, (type(self), self.source, self.model.build, self.options)
+
+
+def _reload(kind: type[U], source: Source, build: Callable[..., Network], options: Any) -> U:
+    return kind(shared_model(source, build), options, source)
+
+
+@contextmanager
+def progress_bar(work: Work, doing: str, unit: str, *, show: bool) -> Iterator[Work]:
+    """Show how far work has come.
+
+    Args:
+        work: The work.
+        doing: What the bar says is done.
+        unit: What is counted.
+        show: Show it.
+
+    Yields:
+        The work to hand in.
+    """
+    if not show:
+        yield work
+        return
+    from tqdm.auto import tqdm
+
+    with tqdm(total=len(work.tokens.lengths), desc=doing, unit=unit) as bar:
+        yield dataclasses.replace(work, progress=bar.update)
+
+
+def level_of_caller() -> int:
+    """The ``stacklevel`` of the first frame outside this distribution's packages.
+
+    Returns:
+        As ``warnings.warn`` wants it from the function that asks.
+    """
+    # The adapters' objects are constructed by pydantic.
+    own = ("m3_core", "langchain_m3", "llamaindex_m3", "pydantic")
+    frame, level = sys._getframe(1), 1
+    while frame.f_globals.get("__name__", "").partition(".")[0] in own and frame.f_back:
+        frame, level = frame.f_back, level + 1
+    return level
+
+
+class _Registry:
+    """Models by what loads them: by the arguments, and by what these resolve to."""
+
+    def __init__(self) -> None:
+        self.after_fork()
+        self._models: dict[Any, LoadedModel] = {}
+        survive_forks(self)
+
+    def after_fork(self) -> None:
+        self._lock = threading.Lock()
+        self._loading: dict[Any, threading.Lock] = {}
+
+    def get(self, source: Source, build: Callable[..., Network]) -> LoadedModel:
+        asked = (build, *(str(getattr(source, f.name)) for f in dataclasses.fields(source)))
+        known = self._models.get(asked)
+        if known is not None and not known.closed:
+            return known
+        device = resolve_device(source.device)
+        found = (
+            build,
+            os.path.realpath(source.locate()),
+            _exact(device),
+            resolve_dtype(source.dtype, device),
+            source.trust_remote_code,
+            source.token_budget,
+        )
+        with self._lock:
+            lock = self._loading.setdefault(found, threading.Lock())
+        with lock:
+            model = self._models.get(found)
+            if model is None or model.closed:
+                model = LoadedModel.load(source, build)
+            self._models[found] = self._models[asked] = model
+        return model
+
+
+_registry = _Registry()
+
+
+def shared_model(source: Source, build: Callable[..., Network]) -> LoadedModel:
+    """Load a checkpoint once for the whole process, or return it if it is loaded already.
+
+    Args:
+        source: Where it is, and how it shall run.
+        build: As of ``LoadedModel.load``.
+
+    Returns:
+        The same object wherever folder, device and data type come out the same, however they were
+        said; loaded anew after ``close()``.
+    """
+    return _registry.get(source, build)
+
+
+def _exact(device: torch.device) -> str:
+    if device.type != "cuda":
+        return device.type
+    return f"cuda:{torch.cuda.current_device() if device.index is None else device.index}"

@@ -1,0 +1,275 @@
+"""The network, run on packed texts: transformers' own model code, no padding computed.
+
+A batch goes in as one row of all its tokens with explicit positions; only attention needs to know
+where a text ends. It is a function registered with transformers' ``AttentionInterface`` that gets
+the batch as a keyword: FlashAttention's variable-length kernel on CUDA in half precision, else one
+``scaled_dot_product_attention`` for each run of texts of equal length.
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch.nn import functional
+
+from m3_core.errors import CorruptCheckpointError, UnsupportedModelError
+from m3_core.network.device import default_token_budget
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from numpy.typing import NDArray
+
+    from m3_core.network.batches import PackedBatch
+    from m3_core.network.checkpoint import Checkpoint
+
+ATTENTION_NAME = "m3_packed"
+MODEL_TYPES = ("xlm-roberta", "roberta", "bert")
+
+# transformers' loading switches the process's default data type and device while it runs.
+_LOADING = threading.Lock()
+
+
+class Packing:
+    """What attention needs to know of a batch: where texts begin and end.
+
+    Args:
+        batch: The texts.
+        device: Where the network runs.
+        varlen: The variable-length attention kernel, or ``None`` to attend group by group.
+    """
+
+    def __init__(
+        self, batch: PackedBatch, device: torch.device, varlen: Callable[..., Any] | None
+    ) -> None:
+        self.groups = batch.groups
+        self.varlen = varlen
+        self.longest = int(batch.lengths.max(initial=0))
+        self.offsets = torch.from_numpy(batch.offsets).to(device, non_blocking=True)
+        self.boundaries = self.offsets.to(torch.int32) if varlen else None
+
+
+def packed_attention(
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    *,
+    packing: Packing,
+    scaling: float | None = None,
+    **_: Any,
+) -> tuple[torch.Tensor, None]:
+    """Attend within each text of a packed batch.
+
+    Args:
+        module: The attention layer; not used.
+        query: Shape: (1, heads, tokens, head_dim).
+        key: As query.
+        value: As query.
+        attention_mask: Not used: nothing is padded.
+        packing: Where texts begin and end.
+        scaling: Factor of the products; ``head_dim ** -0.5`` if ``None``.
+
+    Returns:
+        The attended values, shape (1, tokens, heads, head_dim), and no attention weights.
+    """
+    query, key, value = (part.squeeze(0).transpose(0, 1) for part in (query, key, value))
+    if packing.varlen is not None:
+        # The kernel's own scale is head_dim ** -0.5; another one goes into the queries.
+        if scaling is not None and scaling != query.shape[-1] ** -0.5:
+            query = query * (scaling * query.shape[-1] ** 0.5)
+        longest, boundaries = packing.longest, packing.boundaries
+        output = packing.varlen(query, key, value, boundaries, boundaries, longest, longest)
+        return output.unsqueeze(0), None
+    output = torch.empty(query.shape, dtype=query.dtype, device=query.device)
+    for start, count, length in packing.groups:
+        texts = slice(start, start + count * length)
+        q, k, v = (
+            p[texts].unflatten(0, (count, length)).transpose(1, 2) for p in (query, key, value)
+        )
+        attended = functional.scaled_dot_product_attention(q, k, v, scale=scaling)
+        output[texts].unflatten(0, (count, length)).copy_(attended.transpose(1, 2))
+    return output.unsqueeze(0), None
+
+
+def varlen_kernel(device: torch.device, dtype: torch.dtype) -> Callable[..., Any] | None:
+    """The variable-length attention kernel, where torch has one for the device and type.
+
+    Args:
+        device: Where the network runs.
+        dtype: Its data type.
+
+    Returns:
+        ``torch.nn.attention.varlen.varlen_attn``, or ``None``.
+    """
+    if device.type != "cuda" or dtype == torch.float32:
+        return None
+    if torch.version.hip is None and torch.cuda.get_device_capability(device) < (8, 0):
+        return None
+    try:
+        from torch.nn.attention.varlen import varlen_attn
+    except ImportError:
+        return None
+    return varlen_attn
+
+
+class TransformersBackbone:
+    """A transformers encoder on a device.
+
+    Args:
+        network: The model without pooling layer, loaded for ``ATTENTION_NAME``.
+        device: Where it runs.
+        dtype: Its data type.
+    """
+
+    def __init__(self, network: Any, device: torch.device, dtype: torch.dtype) -> None:
+        self.network = network.to(device).eval()
+        self.device = device
+        self.dtype = dtype
+        self.hidden_size: int = network.config.hidden_size
+        self._varlen = varlen_kernel(device, dtype)
+        roberta = network.config.model_type in ("xlm-roberta", "roberta")
+        self._padding_id: int | None = network.config.pad_token_id if roberta else None
+
+    @classmethod
+    def load(
+        cls,
+        checkpoint: Checkpoint,
+        device: torch.device,
+        dtype: torch.dtype,
+        *,
+        trust_remote_code: bool = False,
+    ) -> TransformersBackbone:
+        """Load the network of a checkpoint.
+
+        Args:
+            checkpoint: Its folder and configuration.
+            device: Where it shall run.
+            dtype: Data type of its weights.
+            trust_remote_code: Run model code that the checkpoint brings.
+
+        Returns:
+            The network, ready.
+
+        Raises:
+            UnsupportedModelError: The network is of another architecture.
+            CorruptCheckpointError: Weights are absent, cut or incomplete.
+        """
+        model_type = checkpoint.config["model_type"]
+        if model_type not in MODEL_TYPES:
+            raise UnsupportedModelError(
+                f"{checkpoint.name!r} is of type {model_type!r}; an encoder must be one of "
+                f"{', '.join(MODEL_TYPES)}"
+            )
+        from transformers import AttentionInterface, AutoModel
+
+        AttentionInterface.register(ATTENTION_NAME, packed_attention)
+        network = load_network(
+            AutoModel.from_pretrained,
+            checkpoint,
+            dtype,
+            attn_implementation=ATTENTION_NAME,
+            add_pooling_layer=False,
+            trust_remote_code=trust_remote_code,
+        )
+        return cls(network, device, dtype)
+
+    def forward(
+        self, batch: PackedBatch, token_types: NDArray[np.int64] | None = None
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """Run the network over a batch.
+
+        Args:
+            batch: The texts.
+            token_types: Segment of each token for BERT pairs, shape (tokens,); 0 if ``None``.
+
+        Returns:
+            Hidden states of the last layer, shape (tokens, hidden), in the network's data type,
+            and the batch's offsets on the device, shape (texts + 1,), int64.
+        """
+        packing = Packing(batch, self.device, self._varlen)
+        ids = torch.from_numpy(batch.ids.astype(np.int64)).to(self.device, non_blocking=True)
+        positions = torch.from_numpy(self._positions(batch)).to(self.device, non_blocking=True)
+        types = torch.zeros_like(ids)
+        if token_types is not None:
+            types = torch.from_numpy(token_types).to(self.device, non_blocking=True)
+        with torch.inference_mode():
+            output = self.network(
+                input_ids=ids[None],
+                position_ids=positions[None],
+                token_type_ids=types[None],
+                packing=packing,
+            )
+        return output.last_hidden_state.squeeze(0), packing.offsets
+
+    def default_token_budget(self) -> int:
+        """Tokens a batch at which the device is well used, from its kind and memory.
+
+        Returns:
+            As of ``device.default_token_budget``.
+        """
+        return default_token_budget(self.device, self.dtype, self.hidden_size)
+
+    def _positions(self, batch: PackedBatch) -> NDArray[np.int64]:
+        starts = np.repeat(batch.offsets[:-1], batch.lengths)
+        if self._padding_id is None:
+            return np.arange(len(batch.ids)) - starts
+        # As transformers does for RoBERTa: a padding id in the text takes no position.
+        counted = (batch.ids != self._padding_id).astype(np.int64)
+        running = np.concatenate([np.zeros(1, np.int64), np.cumsum(counted)])
+        result: NDArray[np.int64] = (running[1:] - running[starts]) * counted
+        return result + self._padding_id
+
+
+def load_network(
+    load: Callable[..., Any], checkpoint: Checkpoint, dtype: torch.dtype, **options: Any
+) -> torch.nn.Module:
+    """Load a network with transformers, quietly, and refuse weights that are not complete.
+
+    Args:
+        load: A class's ``from_pretrained``.
+        checkpoint: The folder.
+        dtype: Data type of the weights.
+        **options: Further keywords of ``load``.
+
+    Returns:
+        The network on the CPU.
+
+    Raises:
+        CorruptCheckpointError: Weights are absent, cut or incomplete.
+    """
+    from transformers.utils import logging
+
+    with _LOADING:
+        bar, level = logging.is_progress_bar_enabled(), logging.get_verbosity()
+        logging.disable_progress_bar()
+        logging.set_verbosity_error()
+        try:
+            network, report = load(
+                checkpoint.folder,
+                dtype=dtype,
+                output_loading_info=True,
+                local_files_only=True,
+                **options,
+            )
+        except Exception as error:
+            raise CorruptCheckpointError(
+                f"the weights of {checkpoint.folder} cannot be loaded: {error}"
+            ) from error
+        finally:
+            logging.set_verbosity(level)
+            if bar:
+                logging.enable_progress_bar()
+    missing = sorted(report["missing_keys"])
+    if missing or report["mismatched_keys"]:
+        what = missing or sorted(str(key) for key in report["mismatched_keys"])
+        raise CorruptCheckpointError(
+            f"the weights of {checkpoint.folder} lack {len(what)} tensors of the network or have "
+            f"them in other shapes, such as {what[0]}: the file is incomplete or not this model's"
+        )
+    loaded: torch.nn.Module = network
+    return loaded
