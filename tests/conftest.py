@@ -31,14 +31,14 @@ class Passes(list[int]):
     def __init__(self, encoder: Encoder, monkeypatch: pytest.MonkeyPatch) -> None:
         super().__init__()
         self.threads: set[str] = set()
-        run = encoder.model.pipeline.run
+        compute = encoder.model.network.compute
 
-        def counting(tokens, *args):
-            self.append(len(tokens.lengths))
+        def counting(batch, tasks):
+            self.append(len(batch.lengths))
             self.threads.add(threading.current_thread().name)
-            return run(tokens, *args)
+            return compute(batch, tasks)
 
-        monkeypatch.setattr(encoder.model.pipeline, "run", counting)
+        monkeypatch.setattr(encoder.model.network, "compute", counting)
 
 
 @pytest.fixture(scope="session")

@@ -61,12 +61,12 @@ def test_results_do_not_depend_on_neighbours_order_or_budget(
     texts = [make_text(n, n) for n in numbers]
     budget = data.draw(st.integers(1, 300))
     alone = Representations.concatenate([encoder.encode_documents([t], **ALL) for t in texts])
-    pipeline = encoder.model.pipeline
-    old, pipeline.token_budget = pipeline.token_budget, budget
+    engine = encoder.model.engine
+    old, engine.token_budget = engine.token_budget, budget
     try:
         together = encoder.encode_documents(texts, **ALL)
     finally:
-        pipeline.token_budget = old
+        engine.token_budget = old
     assert same(together, alone)
 
 
@@ -203,11 +203,11 @@ def test_compute_score_encodes_each_text_once(
     encoder: Encoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     counted: list[int] = []
-    run = encoder.model.pipeline.run
+    compute = encoder.model.network.compute
     monkeypatch.setattr(
-        encoder.model.pipeline,
-        "run",
-        lambda tokens, request: counted.append(len(tokens.lengths)) or run(tokens, request),
+        encoder.model.network,
+        "compute",
+        lambda batch, tasks: counted.append(len(batch.lengths)) or compute(batch, tasks),
     )
     pairs = [("panda", "bear river"), ("panda", "мир"), ("city", "мир"), ("panda", "bear river")]
     scores = encoder.compute_score(pairs, weights=(0.4, 0.2, 0.4))

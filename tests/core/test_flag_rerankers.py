@@ -54,7 +54,7 @@ def test_scores_with_flagembeddings_arguments(folders, kind):
             np.testing.assert_allclose(scores, stored["scores"], atol=1e-4, rtol=0)
 
 
-@pytest.mark.filterwarnings("ignore::m3_core.encoder.model.TruncationWarning")
+@pytest.mark.filterwarnings("ignore::m3_core.network.loaded.TruncationWarning")
 def test_settings_of_a_call(folders):
     reranker = LightWeightFlagLLMReranker(folders["lightweight"], devices=["cpu"])
     options = {"cutoff_layers": [4, 2], "compress_layers": [3], "compress_ratio": 4}

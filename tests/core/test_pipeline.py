@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from m3_core.network.execution import is_out_of_memory
+from m3_core.network.memory import is_out_of_memory
 from tests.conftest import make_text
 
 from m3_core import Encoder
 from m3_core.errors import NonFiniteError, OutOfMemoryError
-from m3_core.network.batches import Batches, PackedBatch
+from m3_core.network.batches import Job, PackedBatch, Share, Work, pack
 from m3_core.network.tokens import TokenBatch
 
 ALL = {"return_sparse": True, "return_colbert_vecs": True}
@@ -36,7 +36,7 @@ def test_every_batch_may_run_out_of_memory_and_goes_on(
 ) -> None:
     texts = [make_text(i, 5 + i % 11) for i in range(60)]
     expected = fresh.encode_documents(texts, **ALL)
-    forward, sizes = fresh.model.pipeline.backbone.forward, []
+    forward, sizes = fresh.model.network.backbone.forward, []
 
     def limited(batch: PackedBatch) -> object:
         sizes.append(len(batch.ids))
@@ -45,7 +45,7 @@ def test_every_batch_may_run_out_of_memory_and_goes_on(
             raise error
         return forward(batch)
 
-    monkeypatch.setattr(fresh.model.pipeline.backbone, "forward", limited)
+    monkeypatch.setattr(fresh.model.network.backbone, "forward", limited)
     survived = fresh.encode_documents(texts, **ALL)
     np.testing.assert_allclose(survived.dense_vecs, expected.dense_vecs, atol=1e-5)
     np.testing.assert_allclose(
@@ -62,9 +62,9 @@ def test_a_text_that_never_fits_is_named(fresh: Encoder, monkeypatch: pytest.Mon
     def limited(batch: PackedBatch) -> object:
         if len(batch.ids) > 30:
             raise torch.OutOfMemoryError("CUDA out of memory")
-        return type(fresh.model.pipeline.backbone).forward(fresh.model.pipeline.backbone, batch)
+        return type(fresh.model.network.backbone).forward(fresh.model.network.backbone, batch)
 
-    monkeypatch.setattr(fresh.model.pipeline.backbone, "forward", limited)
+    monkeypatch.setattr(fresh.model.network.backbone, "forward", limited)
     with pytest.raises(OutOfMemoryError, match=r"text 2 of \d\d tokens does not fit"):
         fresh.encode_documents(["a", "b", "world " * 40])
     assert len(fresh.encode_documents(["a", "b"])) == 2
@@ -74,7 +74,7 @@ def test_other_errors_pass_through(fresh: Encoder, monkeypatch: pytest.MonkeyPat
     def broken(_: PackedBatch) -> object:
         raise RuntimeError("a bug")
 
-    monkeypatch.setattr(fresh.model.pipeline.backbone, "forward", broken)
+    monkeypatch.setattr(fresh.model.network.backbone, "forward", broken)
     with pytest.raises(RuntimeError, match="a bug"):
         fresh.encode_documents(["a"])
     assert not is_out_of_memory(RuntimeError("a bug"))
@@ -82,7 +82,7 @@ def test_other_errors_pass_through(fresh: Encoder, monkeypatch: pytest.MonkeyPat
 
 @pytest.mark.parametrize("wanted", ["dense", "sparse", "colbert_vecs"])
 def test_outputs_that_are_no_numbers_name_their_texts(fresh: Encoder, wanted: str) -> None:
-    embeddings = fresh.model.pipeline.backbone.network.embeddings.word_embeddings.weight
+    embeddings = fresh.model.network.backbone.network.embeddings.word_embeddings.weight
     token = fresh.model.tokenizer._raw.token_to_id("▁panda")
     with torch.no_grad():
         embeddings[token] = float("nan")
@@ -99,17 +99,24 @@ def test_batches_hand_out_each_text_once_within_the_budget() -> None:
     tokens = TokenBatch(
         np.arange(offsets[-1], dtype=np.int32), offsets, np.zeros(len(lengths), bool)
     )
-    batches, seen = Batches(tokens), []
-    first = batches.take(10)
-    assert first.rows.tolist() == [4]
-    batches.put_back(first)
-    while not batches.finished:
-        batch = batches.take(12)
-        assert len(batch.rows) == 1 or len(batch.ids) <= 12
-        for row, start, stop in zip(batch.rows, batch.offsets, batch.offsets[1:], strict=False):
+    job, seen = Job(Work(tokens, 1, None), 1, lambda _: None), []
+    assert job.take(10).tolist() == []
+    first = job.take_one()
+    assert first.tolist() == [4]
+    job.put_back(first)
+    while job.waiting_tokens:
+        rows = job.take(12)
+        if not len(rows):
+            rows = job.take_one()
+        share = Share(job, rows, rows)
+        batch, asked = pack([share])
+        assert len(rows) == 1 or len(batch.ids) <= 12
+        for row, start, stop in zip(rows, batch.offsets, batch.offsets[1:], strict=False):
             expected = np.arange(offsets[row], offsets[row + 1])
             np.testing.assert_array_equal(batch.ids[start:stop], expected)
         assert sum(count * length for _, count, length in batch.groups) == len(batch.ids)
-        seen += batch.rows.tolist()
+        assert list(asked) == [1]
+        assert share.places.tolist() == list(range(len(rows)))
+        seen += rows.tolist()
     assert sorted(seen) == list(range(len(lengths)))
     assert sorted(lengths[seen].tolist(), reverse=True) == lengths[seen].tolist()

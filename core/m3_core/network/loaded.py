@@ -198,9 +198,9 @@ class LoadedModel:
         """
         positions = self.checkpoint.positions
         if not least <= max_length <= positions:
+            allowed = f"from {least} to {positions}" if least else f"up to {positions}"
             raise ValueError(
-                f"max_length is {max_length}; {self.checkpoint.name!r} takes from {least} to "
-                f"{positions} tokens"
+                f"max_length is {max_length}; {self.checkpoint.name!r} takes {allowed} tokens"
             )
         return max_length
 

@@ -1,0 +1,205 @@
+"""An encoder for tests that need no model: no torch, no files, the same numbers everywhere."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from m3_core.errors import ClosedError, MissingRepresentationError
+from m3_core.representations import LexicalWeights, MultiVectors, Representations
+from m3_core.texts import check_texts
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable
+
+    from numpy.typing import NDArray
+
+_WORD = re.compile(r"\w+")
+
+
+class FakeEncoder:
+    """A ``TextEncoder`` that hashes words: texts that share words are similar, order aside.
+
+    Each word has a vector of length 1 drawn from its hash. A multi-vector is these vectors, with one
+    of the text's end; the dense vector is their sum, scaled to length 1; a lexical weight is 1 for
+    a word's first occurrence and a little more for each further one.
+
+    Args:
+        dimension: Width of dense and multi-vectors.
+        representations: What it gives.
+        name: What it is called.
+        max_length: Words a text at most, with two for its start and end.
+        query_instruction: Put before queries.
+        document_instruction: Put before documents.
+
+    Attributes:
+        calls: Role and number of texts of each call that computed something.
+
+    Example:
+        >>> encoder = FakeEncoder()
+        >>> reps = encoder.encode_documents(["Pandas eat bamboo.", "Bears eat fish."])
+        >>> reps.dense_vecs.shape
+        (2, 32)
+    """
+
+    def __init__(
+        self,
+        dimension: int = 32,
+        *,
+        representations: Collection[str] = ("dense", "sparse", "colbert"),
+        name: str = "fake",
+        max_length: int = 8192,
+        query_instruction: str = "",
+        document_instruction: str = "",
+    ) -> None:
+        self.dimension = dimension
+        self.representations = frozenset(representations)
+        self.name = name
+        self.max_length = max_length
+        self.query_instruction = query_instruction
+        self.document_instruction = document_instruction
+        self.closed = False
+        self.calls: list[tuple[str, int]] = []
+
+    @property
+    def origin(self) -> FakeEncoder:
+        """Itself."""
+        return self
+
+    @property
+    def colbert_dimension(self) -> int:
+        """Width of the multi-vectors; 0 where there are none."""
+        return self.dimension if "colbert" in self.representations else 0
+
+    def fingerprint(self, parts: Collection[str] = ("dense",), *, queries: bool = False) -> str:
+        """Name everything that changes the representations of documents.
+
+        Args:
+            parts: Those that matter.
+            queries: The instruction of queries counts too.
+
+        Returns:
+            A short string.
+        """
+        counted = (self.dimension, self.max_length, self.document_instruction, sorted(parts))
+        seen = repr((*counted, self.query_instruction if queries else None))
+        return f"fake-{hashlib.blake2b(seen.encode(), digest_size=8).hexdigest()}"
+
+    def encode_queries(
+        self,
+        texts: Iterable[str],
+        return_dense: bool = True,  # noqa: FBT001, FBT002 (FlagEmbedding's flags)
+        return_sparse: bool = False,  # noqa: FBT001, FBT002
+        return_colbert_vecs: bool = False,  # noqa: FBT001, FBT002
+        max_length: int | None = None,
+        show_progress: bool = False,  # noqa: FBT001, FBT002
+    ) -> Representations:
+        """Encode queries, as of ``TextEncoder``."""
+        flags = {"dense": return_dense, "sparse": return_sparse, "colbert": return_colbert_vecs}
+        return self._encode("query", texts, flags, max_length)
+
+    def encode_documents(
+        self,
+        texts: Iterable[str],
+        return_dense: bool = True,  # noqa: FBT001, FBT002 (FlagEmbedding's flags)
+        return_sparse: bool = False,  # noqa: FBT001, FBT002
+        return_colbert_vecs: bool = False,  # noqa: FBT001, FBT002
+        max_length: int | None = None,
+        show_progress: bool = False,  # noqa: FBT001, FBT002
+    ) -> Representations:
+        """Encode documents, as of ``TextEncoder``."""
+        flags = {"dense": return_dense, "sparse": return_sparse, "colbert": return_colbert_vecs}
+        return self._encode("document", texts, flags, max_length)
+
+    async def aencode_queries(
+        self,
+        texts: Iterable[str],
+        return_dense: bool = True,  # noqa: FBT001, FBT002 (FlagEmbedding's flags)
+        return_sparse: bool = False,  # noqa: FBT001, FBT002
+        return_colbert_vecs: bool = False,  # noqa: FBT001, FBT002
+        max_length: int | None = None,
+        show_progress: bool = False,  # noqa: FBT001, FBT002
+    ) -> Representations:
+        """Do ``encode_queries``."""
+        flags = {"dense": return_dense, "sparse": return_sparse, "colbert": return_colbert_vecs}
+        return self._encode("query", texts, flags, max_length)
+
+    async def aencode_documents(
+        self,
+        texts: Iterable[str],
+        return_dense: bool = True,  # noqa: FBT001, FBT002 (FlagEmbedding's flags)
+        return_sparse: bool = False,  # noqa: FBT001, FBT002
+        return_colbert_vecs: bool = False,  # noqa: FBT001, FBT002
+        max_length: int | None = None,
+        show_progress: bool = False,  # noqa: FBT001, FBT002
+    ) -> Representations:
+        """Do ``encode_documents``."""
+        flags = {"dense": return_dense, "sparse": return_sparse, "colbert": return_colbert_vecs}
+        return self._encode("document", texts, flags, max_length)
+
+    def close(self) -> None:
+        """Refuse further calls."""
+        self.closed = True
+
+    def _encode(
+        self, role: str, texts: Iterable[str], flags: dict[str, bool], max_length: int | None
+    ) -> Representations:
+        if self.closed:
+            raise ClosedError(f"{self.name!r} was closed")
+        asked = {part for part, wanted in flags.items() if wanted}
+        if not asked:
+            raise ValueError("nothing to compute: set one of the flags")
+        if absent := sorted(asked - self.representations):
+            raise MissingRepresentationError(f"{' and '.join(absent)} asked for")
+        query = role == "query"
+        instruction = self.query_instruction if query else self.document_instruction
+        most = (max_length or self.max_length) - 2
+        words = [_WORD.findall((instruction + text).lower())[:most] for text in check_texts(texts)]
+        if words:
+            self.calls.append((role, len(words)))
+        return Representations(
+            dense_vecs=self._dense(words) if "dense" in asked else None,
+            lexical_weights=self._weights(words) if "sparse" in asked else None,
+            colbert_vecs=self._vectors(words) if "colbert" in asked else None,
+        )
+
+    def _dense(self, texts: list[list[str]]) -> NDArray[np.float32]:
+        sums = [np.sum(self._rows(words), axis=0) for words in texts]
+        dense = np.array(sums, np.float32).reshape(len(texts), self.dimension)
+        result: NDArray[np.float32] = dense / np.linalg.norm(dense, axis=1, keepdims=True)
+        return result
+
+    def _weights(self, texts: list[list[str]]) -> LexicalWeights:
+        rows: list[dict[int, float]] = []
+        for words in texts:
+            row: dict[int, float] = {}
+            for word in words:
+                token = 4 + _number(word) % 250_000
+                row[token] = row.get(token, 0.875) + 0.125
+            rows.append(dict(sorted(row.items())))
+        offsets = np.cumsum([0, *map(len, rows)], dtype=np.int64)
+        ids = [token for row in rows for token in row]
+        weights = [weight for row in rows for weight in row.values()]
+        return LexicalWeights(np.array(ids, np.int32), np.array(weights, np.float32), offsets)
+
+    def _vectors(self, texts: list[list[str]]) -> MultiVectors:
+        rows = [self._rows(words) for words in texts]
+        offsets = np.cumsum([0, *map(len, rows)], dtype=np.int64)
+        empty = np.zeros((0, self.dimension), np.float32)
+        return MultiVectors(np.concatenate([empty, *rows]).astype(np.float32), offsets)
+
+    def _rows(self, words: list[str]) -> NDArray[np.float64]:
+        drawn = [
+            np.random.default_rng(_number(word)).standard_normal(self.dimension)
+            for word in [*words, "</s>"]
+        ]
+        rows: NDArray[np.float64] = np.array(drawn)
+        scaled: NDArray[np.float64] = rows / np.linalg.norm(rows, axis=1, keepdims=True)
+        return scaled
+
+
+def _number(word: str) -> int:
+    return int.from_bytes(hashlib.blake2b(word.encode(), digest_size=8).digest(), "big")

@@ -1,0 +1,515 @@
+"""The engine over programs of a few lines: who gets what, when, and what becomes of failures."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import os
+import subprocess
+import sys
+import threading
+import time
+import weakref
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+import torch
+
+from m3_core.errors import ClosedError, DeviceError, OutOfMemoryError
+from m3_core.network import engine as engines
+from m3_core.network.batches import Work
+from m3_core.network.engine import Engine
+from m3_core.network.tokens import TokenBatch
+
+LONG = engines.SHORT_TOKENS + 1
+
+
+class Sums:
+    """The sum of each text's token ids, and of each its task: with hooks for trouble."""
+
+    def __init__(self, device: str = "cpu") -> None:
+        self.device = torch.device(device)
+        self.batches: list[list[int]] = []
+        self.before = lambda batch: None
+
+    def compute(self, batch, tasks):
+        self.batches.append(batch.lengths.tolist())
+        self.before(batch)
+        sums = torch.from_numpy(np.add.reduceat(batch.ids.astype(np.int64), batch.offsets[:-1]))
+        return [{"sums": sums[torch.from_numpy(texts)] * factor} for factor, texts in tasks]
+
+
+class Kept:
+    def __init__(self, count: int) -> None:
+        self.sums = np.zeros(count, np.int64)
+        self.times = 0
+
+    def add(self, results, places, rows) -> None:
+        if (results["sums"][places] == -1).any():
+            raise ArithmeticError("a text gave -1")
+        self.sums[rows] = results["sums"][places]
+        self.times += 1
+
+
+def work_of(*texts: list[int], task: int = 1, group: object = None) -> Work:
+    ids = np.array([token for text in texts for token in text], np.int32)
+    offsets = np.cumsum([0, *map(len, texts)], dtype=np.int64)
+    tokens = TokenBatch(ids, offsets, np.zeros(len(texts), bool))
+    return Work(tokens, task, Kept(len(texts)), group=group)
+
+
+def expected(work: Work) -> list[int]:
+    tokens = work.tokens
+    pairs = zip(tokens.offsets, tokens.offsets[1:], strict=False)
+    return [int(tokens.ids[a:b].sum()) * work.task for a, b in pairs]
+
+
+def done(work: Work) -> bool:
+    return work.collector.sums.tolist() == expected(work)
+
+
+@pytest.fixture
+def program() -> Sums:
+    return Sums()
+
+
+@pytest.fixture
+def engine(program: Sums) -> Iterator[Engine]:
+    made = Engine(program, 1000, "sums")
+    yield made
+    made.close()
+
+
+class Gate:
+    """Holds the engine in its first batch until it is opened."""
+
+    def __init__(self, program: Sums) -> None:
+        self.reached, self.open = threading.Event(), threading.Event()
+        self.error: Exception | None = None
+        program.before = self
+
+    def __call__(self, _) -> None:
+        if not self.open.is_set():
+            self.reached.set()
+            assert self.open.wait(60)
+            if self.error is not None:
+                raise self.error
+
+
+def held(engine: Engine, program: Sums) -> tuple[Gate, threading.Thread]:
+    """An engine that is busy with a batch of one text."""
+    gate = Gate(program)
+    thread = threading.Thread(target=lambda: engine.submit(work_of([7])).wait())
+    thread.start()
+    assert gate.reached.wait(60)
+    return gate, thread
+
+
+def test_one_call_is_computed_in_its_order(engine: Engine, program: Sums) -> None:
+    work = work_of([1], [2, 3], [4] * 900, [5, 6, 7], [8] * 300)
+    engine.submit(work).wait()
+    assert done(work)
+    assert all(sum(batch) <= 1000 for batch in program.batches)
+    assert all(batch == sorted(batch, reverse=True) for batch in program.batches)
+
+
+def test_nothing_to_compute_needs_no_engine(engine: Engine, program: Sums) -> None:
+    engine.submit(work_of()).wait()
+    assert program.batches == []
+
+
+def test_what_gathered_shares_a_pass(engine: Engine, program: Sums) -> None:
+    gate, thread = held(engine, program)
+    works = [work_of([i, i], task=1 + i % 3) for i in range(40)]
+    tickets = [engine.submit(work) for work in works]
+    gate.open.set()
+    for ticket in tickets:
+        ticket.wait()
+    thread.join()
+    assert all(map(done, works))
+    assert program.batches == [[1], [2] * 40]
+    stats = engine.stats()
+    assert (stats.requests, stats.texts, stats.tokens, stats.batches) == (41, 41, 81, 2)
+    assert stats.waiting_tokens == 0
+    assert stats.waiting_seconds > 0
+
+
+def test_other_groups_do_not_share_a_pass(engine: Engine, program: Sums) -> None:
+    gate, thread = held(engine, program)
+    works = [work_of([i], group=i % 2) for i in range(10)]
+    tickets = [engine.submit(work) for work in works]
+    gate.open.set()
+    for ticket in tickets:
+        ticket.wait()
+    thread.join()
+    assert all(map(done, works))
+    assert program.batches[1:] == [[1] * 5, [1] * 5]
+
+
+def test_short_work_goes_first_and_long_work_every_other_time(
+    engine: Engine, program: Sums
+) -> None:
+    gate, thread = held(engine, program)
+    bulk = work_of(*[[1] * 400 for _ in range(6)])
+    tickets = [engine.submit(bulk)]
+    # Each fills a batch of its own, so that there is always another one.
+    short = [work_of([1] * 300, [1] * 212) for _ in range(8)]
+    engine.token_budget = 600
+    tickets += [engine.submit(work) for work in short]
+    gate.open.set()
+    for ticket in tickets:
+        ticket.wait()
+    thread.join()
+    assert done(bulk)
+    assert all(map(done, short))
+    is_long = [400 in batch for batch in program.batches[1:]]
+    assert is_long[:4] == [False, True, False, True]
+    between = [i for i, long in enumerate(is_long) if long]
+    assert all(second - first <= 2 for first, second in zip(between, between[1:], strict=False))
+
+
+def test_long_jobs_take_turns(engine: Engine, program: Sums) -> None:
+    gate, thread = held(engine, program)
+    first, second = (work_of(*[[size] * size for _ in range(4)]) for size in (900, 800))
+    tickets = [engine.submit(first), engine.submit(second)]
+    gate.open.set()
+    for ticket in tickets:
+        ticket.wait()
+    thread.join()
+    assert [batch[0] for batch in program.batches[1:]] == [900, 800] * 4
+
+
+def test_an_error_reaches_only_the_caller_whose_text_it_was(
+    engine: Engine, program: Sums
+) -> None:
+    gate, thread = held(engine, program)
+    good = [work_of([i]) for i in range(5)]
+    bad, minus = work_of([666], [1]), work_of([-1])
+    tickets = [engine.submit(work) for work in [*good[:2], bad, minus, *good[2:]]]
+
+    def trouble(batch) -> None:
+        if 666 in batch.ids:
+            raise RuntimeError("a bug")
+
+    gate.open.set()
+    program.before = trouble
+    for ticket, work in zip(tickets, [*good[:2], bad, minus, *good[2:]], strict=True):
+        if work is bad:
+            with pytest.raises(RuntimeError, match="a bug"):
+                ticket.wait()
+        elif work is minus:
+            with pytest.raises(ArithmeticError, match="gave -1"):
+                ticket.wait()
+        else:
+            ticket.wait()
+    thread.join()
+    assert all(map(done, good))
+    assert engine.stats().failed == 2
+    engine.submit(work_of([1])).wait()
+
+
+@pytest.mark.parametrize("error", [torch.OutOfMemoryError("x"), MemoryError()])
+def test_memory_that_runs_out_halves_batches_for_all(
+    engine: Engine, program: Sums, error: Exception
+) -> None:
+    gate, thread = held(engine, program)
+    works = [work_of(*[[i] * (5 + i % 7) for _ in range(4)]) for i in range(12)]
+    tickets = [engine.submit(work) for work in works]
+
+    def limited(batch) -> None:
+        if len(batch.ids) > 60:
+            raise error
+
+    gate.open.set()
+    program.before = limited
+    for ticket in tickets:
+        ticket.wait()
+    thread.join()
+    assert all(map(done, works))
+    assert engine.token_budget <= 120
+
+
+def test_a_text_that_never_fits_fails_alone(engine: Engine, program: Sums) -> None:
+    def limited(batch) -> None:
+        if len(batch.ids) > 30:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+
+    program.before = limited
+    with pytest.raises(OutOfMemoryError, match="text 1 of 40 tokens does not fit"):
+        engine.submit(work_of([1], [2] * 40, [3])).wait()
+    good = work_of([1], [2])
+    engine.submit(good).wait()
+    assert done(good)
+
+
+async def test_coroutines_share_a_pass_and_occupy_no_thread(
+    engine: Engine, program: Sums
+) -> None:
+    gate, thread = held(engine, program)
+    works = [work_of([i, 1]) for i in range(200)]
+    before = threading.active_count()
+    tasks = [asyncio.create_task(engine.arun(work)) for work in works]
+    await asyncio.sleep(0)
+    assert threading.active_count() == before
+    gate.open.set()
+    await asyncio.gather(*tasks)
+    thread.join()
+    assert all(map(done, works))
+    assert program.batches == [[1], [2] * 200]
+
+
+async def test_cancelled_and_timed_out_callers_leave_their_place(
+    engine: Engine, program: Sums
+) -> None:
+    gate, thread = held(engine, program)
+    keep, drop, late = work_of([1]), work_of([2]), work_of([3] * LONG)
+    staying = asyncio.create_task(engine.arun(keep))
+    leaving = asyncio.create_task(engine.arun(drop))
+    await asyncio.sleep(0)
+    leaving.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await leaving
+    with pytest.raises(asyncio.TimeoutError):
+        await asyncio.wait_for(engine.arun(late), 0.01)
+    assert engine.stats().waiting_tokens == 1
+    assert engine.stats().cancelled == 2
+    gate.open.set()
+    await staying
+    thread.join()
+    assert program.batches == [[1], [1]]
+
+
+def test_a_loop_that_was_closed_harms_nobody(engine: Engine, program: Sums) -> None:
+    gate, thread = held(engine, program)
+    loop = asyncio.new_event_loop()
+    task = loop.create_task(engine.arun(work_of([1])))
+    loop.run_until_complete(asyncio.sleep(0))
+    task._log_destroy_pending = False
+    loop.close()
+    other = work_of([5])
+    ticket = engine.submit(other)
+    gate.open.set()
+    ticket.wait()
+    thread.join()
+    assert done(other)
+
+
+def test_a_bounded_amount_waits(engine: Engine, program: Sums, monkeypatch) -> None:
+    gate, thread = held(engine, program)
+    engine._room.max_tokens = 10
+    works = [work_of([i] * 4) for i in range(30)]
+    threads = [
+        threading.Thread(target=lambda w=work: engine.submit(w).wait()) for work in works
+    ]
+    for one in threads:
+        one.start()
+    deadline = time.monotonic() + 60
+    while engine.stats().waiting_tokens < 8 and time.monotonic() < deadline:
+        time.sleep(0.001)
+    assert engine.stats().waiting_tokens == 8
+    # A query does not wait for room that long work takes, nor the other way round.
+    long = engine.submit(work_of([1] * LONG))
+    gate.open.set()
+    long.wait()
+    for one in [*threads, thread]:
+        one.join()
+    assert all(map(done, works))
+
+
+async def test_coroutines_are_suspended_when_too_much_waits(
+    engine: Engine, program: Sums
+) -> None:
+    gate, thread = held(engine, program)
+    engine._room.max_tokens = 10
+    works = [work_of([i] * 4) for i in range(30)]
+    tasks = [asyncio.create_task(engine.arun(work)) for work in works]
+    await asyncio.sleep(0.01)
+    assert engine.stats().waiting_tokens == 8
+    tasks[20].cancel()
+    gate.open.set()
+    await asyncio.gather(*tasks, return_exceptions=True)
+    thread.join()
+    assert [done(work) for work in works].count(True) == 29
+
+
+def test_close_ends_what_waits(engine: Engine, program: Sums) -> None:
+    gate, thread = held(engine, program)
+    tickets = [engine.submit(work_of([1])) for _ in range(3)]
+    closing = threading.Thread(target=engine.close)
+    closing.start()
+    for ticket in tickets:
+        with pytest.raises(ClosedError, match="'sums' was closed: load it again"):
+            ticket.wait()
+    gate.open.set()
+    closing.join()
+    thread.join()
+    with pytest.raises(ClosedError):
+        engine.submit(work_of([1]))
+    engine.close()
+
+
+def test_a_callback_may_close_but_not_call(engine: Engine) -> None:
+    seen: list[BaseException] = []
+
+    class Calling(Kept):
+        def add(self, results, places, rows) -> None:
+            super().add(results, places, rows)
+            try:
+                engine.submit(work_of([1]))
+            except RuntimeError as error:
+                seen.append(error)
+            engine.close()
+
+    work = work_of([1, 2])
+    calling = Work(work.tokens, 1, Calling(1))
+    engine.submit(calling).wait()
+    assert "callback of its own engine" in str(seen[0])
+    assert calling.collector.sums.tolist() == [3]
+
+
+def test_an_interrupted_caller_gives_up(engine: Engine, program: Sums) -> None:
+    gate, thread = held(engine, program)
+    ticket = engine.submit(work_of([3]))
+    ticket.cancel()
+    ticket.cancel()
+    other = work_of([4])
+    following = engine.submit(other)
+    gate.open.set()
+    following.wait()
+    thread.join()
+    assert done(other)
+    assert program.batches == [[1], [1]]
+    assert engine.stats().cancelled == 1
+
+
+def test_a_forgotten_engine_ends_its_thread(program: Sums) -> None:
+    engine = Engine(program, 1000, "forgotten")
+    engine.submit(work_of([1])).wait()
+    thread, gone = engine._thread, weakref.ref(engine)
+    del engine
+    deadline = time.monotonic() + 60
+    while gone() is not None and time.monotonic() < deadline:
+        gc.collect()
+        time.sleep(0.001)
+    thread.join(60)
+    assert not thread.is_alive()
+
+
+def test_work_is_computed_with_the_threads_its_caller_set(
+    engine: Engine, program: Sums
+) -> None:
+    seen: list[int] = []
+    program.before = lambda _: seen.append(torch.get_num_threads())
+    before = torch.get_num_threads()
+    try:
+        for count in (1, 2, 1):
+            torch.set_num_threads(count)
+            engine.submit(work_of([1])).wait()
+    finally:
+        torch.set_num_threads(before)
+    assert seen == [1, 2, 1]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+def test_a_forked_child_has_a_working_engine(engine: Engine, program: Sums) -> None:
+    gate, thread = held(engine, program)
+    waiting = engine.submit(work_of([1]))
+    child = os.fork()
+    if not child:
+        status = 1
+        try:
+            program.before = lambda _: None
+            work = work_of([2, 3], [4])
+            engine.submit(work).wait()
+            other = work_of([5])
+            asyncio.run(engine.arun(other))
+            status = 0 if done(work) and done(other) and engine.stats().requests == 2 else 2
+        finally:
+            os._exit(status)
+    gate.open.set()
+    waiting.wait()
+    thread.join()
+    assert waited(child) == 0
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+def test_a_forked_child_is_told_that_cuda_does_not_work() -> None:
+    engine = Engine(Sums(), 1000, "on cuda")
+    engine.program.device = torch.device("cuda")
+    child = os.fork()
+    if not child:
+        status = 1
+        try:
+            engine.submit(work_of([1]))
+        except DeviceError as error:
+            status = 0 if "start children with 'spawn'" in str(error) else 2
+        finally:
+            os._exit(status)
+    assert waited(child) == 0
+
+
+def waited(child: int, seconds: float = 60) -> int:
+    """The exit status of a child; -1 if it hangs."""
+    deadline = time.monotonic() + seconds
+    while time.monotonic() < deadline:
+        pid, status = os.waitpid(child, os.WNOHANG)
+        if pid:
+            return os.waitstatus_to_exitcode(status)
+        time.sleep(0.01)
+    os.kill(child, 9)
+    os.waitpid(child, 0)
+    return -1
+
+
+def test_the_interpreter_ends_at_once_with_work_waiting() -> None:
+    script = """
+import threading, time
+import numpy as np, torch
+from m3_core.network.batches import Work
+from m3_core.network.engine import Engine
+from m3_core.network.tokens import TokenBatch
+
+class Slow:
+    device = torch.device("cpu")
+    def compute(self, batch, tasks):
+        time.sleep(0.05)
+        return [{} for _ in tasks]
+
+class Nothing:
+    def add(self, *_): pass
+
+engine = Engine(Slow(), 1, "slow")
+tokens = TokenBatch(np.zeros(2000, np.int32), np.arange(2001), np.zeros(2000, bool))
+for _ in range(4):
+    threading.Thread(target=lambda: engine.submit(Work(tokens, 1, Nothing())).wait(), daemon=True).start()
+time.sleep(0.2)
+"""
+    ended = subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert ended.returncode == 0, ended.stderr
+
+
+def test_many_threads_and_coroutines_get_their_own(engine: Engine, program: Sums) -> None:
+    rng = np.random.default_rng(0)
+    shapes = [
+        [rng.integers(1, 9, size=rng.integers(1, 60)).tolist() for _ in range(rng.integers(1, 30))]
+        for _ in range(64)
+    ]
+    works = [work_of(*texts, task=1 + i % 4, group=i % 2) for i, texts in enumerate(shapes)]
+
+    def sync(part: list[Work]) -> None:
+        for work in part:
+            engine.submit(work).wait()
+
+    async def together(part: list[Work]) -> None:
+        await asyncio.gather(*(engine.arun(work) for work in part))
+
+    threads = [threading.Thread(target=sync, args=(works[i:32:8],)) for i in range(8)]
+    threads.append(threading.Thread(target=lambda: asyncio.run(together(works[32:]))))
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert all(map(done, works))
