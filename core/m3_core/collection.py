@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import uuid
 from typing import TYPE_CHECKING, Any
@@ -46,7 +47,8 @@ EXHAUSTIVE_UP_TO = 1000
 class DocumentCollection:
     """Texts, metadata and representations, searched exactly in memory.
 
-    Safe under threads: a search sees each ``add`` and ``delete`` wholly or not at all.
+    Safe under threads: a search sees each ``add`` and ``delete`` wholly or not at all. A copied
+    or pickled collection has documents of its own; the model is loaded on first use.
 
     Args:
         encodings: The encoder's view; its parts say what is stored: ``"sparse"`` alone,
@@ -62,6 +64,28 @@ class DocumentCollection:
 
     def __len__(self) -> int:
         return len(self._records)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Locks do not travel; vectors and inverted lists are never changed in place.
+        with self._lock.reading():
+            rows = self._store.rows()
+            return {
+                "encodings": self.encodings,
+                "fingerprint": self.fingerprint,
+                "records": dict(self._records),
+                "dense": self._store.dense.take(rows) if self._store.dense.width else None,
+                "multi": self._store.multi.take(rows) if self._store.multi.width else None,
+                "lexical": copy.copy(self._store.lexical),
+            }
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.encodings = state["encodings"]
+        self.fingerprint = state["fingerprint"]
+        self._records = state["records"]
+        self._store = RepresentationStore(self.fingerprint)
+        self._store.lexical = state["lexical"]
+        self._store.restore(list(self._records), state["dense"], state["multi"])
+        self._lock = ManyReaders()
 
     def add(
         self,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -70,6 +70,22 @@ class LexicalIndex:
 
     def __repr__(self) -> str:
         return f"LexicalIndex(documents={len(self)}, fingerprint={self.fingerprint!r})"
+
+    def __getstate__(self) -> dict[str, Any]:
+        # Segments are never changed, so a copy shares them; locks do not travel.
+        with self._exchanging:
+            return {
+                "fingerprint": self.fingerprint,
+                "snapshot": self._snapshot,
+                "serials": dict(self._serials),
+                "next_serial": self._next_serial,
+            }
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        LexicalIndex.__init__(self, state["fingerprint"])
+        self._snapshot = state["snapshot"]
+        self._serials = state["serials"]
+        self._next_serial = state["next_serial"]
 
     @property
     def ids(self) -> list[str]:

@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import copy
+import pickle
 import threading
 from pathlib import Path
 
@@ -285,3 +287,39 @@ def test_searches_while_documents_are_added_see_whole_batches(encoder) -> None:
             thread.join()
     assert wrong == []
     assert len(collection) == 24
+
+
+@pytest.mark.parametrize("parts", [("sparse",), ALL])
+@pytest.mark.parametrize("again", [copy.deepcopy, lambda one: pickle.loads(pickle.dumps(one))])
+def test_copies_have_documents_of_their_own(encoder, parts, again) -> None:
+    collection = make(encoder, parts)
+    collection.delete(IDS[3:9])
+    before = ids(collection.search(QUERY, 40))
+    copied = again(collection)
+    assert ids(copied.search(QUERY, 40)) == before
+    assert copied.ids() == collection.ids()
+    copied.add([QUERY], ids=["new"])
+    copied.delete(IDS[:2])
+    assert ids(copied.search(QUERY, 1)) == ["new"]
+    collection.add(["bear"], ids=["other"])
+    assert len(collection) == 35
+    assert len(copied) == 33
+    collection.delete(["other"])
+    assert ids(collection.search(QUERY, 40)) == before
+
+
+def test_copies_while_documents_are_added(encoder) -> None:
+    collection = DocumentCollection(AdapterEncoder(encoder, ALL))
+
+    def add() -> None:
+        for first in range(0, 40, 2):
+            collection.add(TEXTS[first : first + 2], ids=IDS[first : first + 2])
+
+    thread = threading.Thread(target=add)
+    thread.start()
+    copies = [copy.deepcopy(collection) for _ in range(20)]
+    thread.join()
+    for one in copies:
+        assert one.ids() == IDS[: len(one)]
+        assert len(one) % 2 == 0
+        assert set(ids(one.search(QUERY, 40, exhaustive=True))) == set(one.ids())

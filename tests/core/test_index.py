@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import copy
+import pickle
 import subprocess
 import sys
 import threading
@@ -250,3 +252,16 @@ def test_the_public_name_is_lazy():
     assert "LexicalIndex" in m3_core.__all__
     code = "import sys, m3_core; m3_core.LexicalIndex; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_copies_share_nothing_that_changes() -> None:
+    index = LexicalIndex("model")
+    index.add(["a", "b"], [{7: 0.25, 9: 0.5}, {9: 0.25}])
+    for again in (copy.copy(index), copy.deepcopy(index), pickle.loads(pickle.dumps(index))):
+        assert again.fingerprint == "model"
+        assert again.search({9: 1.0}, 5) == [("a", 0.5), ("b", 0.25)]
+        again.add(["c", "a"], [{9: 1.0}, {9: 0.75}])
+        again.delete(["b"])
+        assert again.search({9: 1.0}, 5) == [("c", 1.0), ("a", 0.75)]
+        assert index.search({9: 1.0}, 5) == [("a", 0.5), ("b", 0.25)]
+        assert index.ids == ["a", "b"]
