@@ -2,79 +2,36 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from os import PathLike
 from typing import Any, Literal
 
-from llama_index.core.base.base_retriever import BaseRetriever
 from llama_index.core.callbacks import CallbackManager
 from llama_index.core.constants import DEFAULT_SIMILARITY_TOP_K
-from llama_index.core.schema import BaseNode, IndexNode, NodeWithScore, QueryBundle
+from llama_index.core.indices.base import BaseIndex
+from llama_index.core.schema import BaseNode, IndexNode
+from llama_index.core.storage.docstore.types import BaseDocumentStore
 from llama_index.core.vector_stores.types import MetadataFilters
 from typing_extensions import Self
 
-from llamaindex_m3.nodes import NodeCollection
+from llamaindex_m3.node_retriever import NodeRetriever
+from llamaindex_m3.nodes import new_nodes
+from llamaindex_m3.options import refuse_replaced
 from m3_core.arguments import check_count
 from m3_core.fusion import check_fusion
 from m3_core.scoring import normalized_weights
 
-
-class NodeRetriever(BaseRetriever):
-    """What all retrievers of this package have: nodes, restrictions, and a search over them.
-
-    Args:
-        nodes: The nodes.
-        similarity_top_k: How many to return at most.
-        filters: Only nodes with such metadata; all operators, nested to any depth.
-        node_ids: Only these nodes.
-        doc_ids: Only nodes of these documents.
-        callback_manager: As of ``BaseRetriever``.
-        object_map: As there: what ``IndexNode`` stand for.
-        objects: As there.
-        verbose: As there.
-
-    Raises:
-        ValueError: ``similarity_top_k`` is below 1.
-    """
-
-    def __init__(
-        self,
-        nodes: NodeCollection,
-        *,
-        similarity_top_k: int = DEFAULT_SIMILARITY_TOP_K,
-        filters: MetadataFilters | None = None,
-        node_ids: Sequence[str] | None = None,
-        doc_ids: Sequence[str] | None = None,
-        callback_manager: CallbackManager | None = None,
-        object_map: dict[str, Any] | None = None,
-        objects: list[IndexNode] | None = None,
-        verbose: bool = False,
-    ) -> None:
-        super().__init__(callback_manager, object_map, objects, verbose)
-        self._nodes = nodes
-        self.similarity_top_k = check_count("similarity_top_k", similarity_top_k)
-        self.filters = filters
-        self.node_ids = node_ids
-        self.doc_ids = doc_ids
-
-    @abstractmethod
-    def _search_options(self) -> dict[str, Any]:
-        """Options of ``DocumentCollection.search``."""
-
-    def _retrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
-        return self._nodes.search(
-            query_bundle,
-            self.similarity_top_k,
-            filters=self.filters,
-            node_ids=self.node_ids,
-            doc_ids=self.doc_ids,
-            **self._search_options(),
-        )
-
-    async def _aretrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
-        found: list[NodeWithScore] = await self._nodes.run_async(self._retrieve, query_bundle)
-        return found
+# What LlamaIndex's BM25 retriever takes and lexical weights have no place for.
+_OF_BM25: Mapping[str, tuple[tuple[Any, ...], str]] = {
+    "nodes": ((), "make the retriever by from_nodes(nodes) or from_defaults(nodes=nodes)"),
+    "stemmer": ((None,), "the model's tokenizer cuts words into pieces that it has learnt"),
+    "tokenizer": ((None,), "the tokenizer is the model's"),
+    "language": (("en",), "the model weighs the words of all its languages by itself"),
+    "skip_stemming": ((False, True), ""),
+    "token_pattern": ((r"(?u)\b\w\w+\b",), "the tokenizer is the model's"),
+    "existing_bm25": ((None,), "load saved nodes by from_persist_dir"),
+    "corpus_weight_mask": ((None,), "pass filters=, node_ids= or doc_ids="),
+}
 
 
 class _OwnNodesRetriever(NodeRetriever):
@@ -112,10 +69,16 @@ class _OwnNodesRetriever(NodeRetriever):
         verbose: bool = False,
         **options: Any,
     ) -> None:
+        options = refuse_replaced(options, _OF_BM25)
         if model_name is not None:
             options["model_name"] = model_name
         super().__init__(
-            NodeCollection(stored=self._stored(), encoder=encoder, **options),
+            new_nodes(
+                type(self),
+                stored=self._stored(),
+                encoder=encoder,
+                **options,
+            ),
             similarity_top_k=similarity_top_k,
             filters=filters,
             node_ids=node_ids,
@@ -126,9 +89,9 @@ class _OwnNodesRetriever(NodeRetriever):
             verbose=verbose,
         )
 
-    @abstractmethod
     def _stored(self) -> tuple[str, ...]:
         """What is kept of nodes."""
+        return ("sparse",)
 
     @classmethod
     def from_nodes(cls, nodes: Iterable[BaseNode], **options: Any) -> Self:
@@ -144,6 +107,42 @@ class _OwnNodesRetriever(NodeRetriever):
         retriever = cls(**options)
         retriever.insert_nodes(nodes)
         return retriever
+
+    @classmethod
+    def from_defaults(
+        cls,
+        index: BaseIndex[Any] | None = None,
+        nodes: Iterable[BaseNode] | None = None,
+        docstore: BaseDocumentStore | None = None,
+        **options: Any,
+    ) -> Self:
+        """Make a retriever as LlamaIndex's BM25 retriever is made.
+
+        Args:
+            index: Of the nodes in its document store.
+            nodes: Of these nodes.
+            docstore: Of the nodes in it.
+            **options: Of the constructor.
+
+        Returns:
+            The retriever.
+
+        Raises:
+            ValueError: Not exactly one of the three is given, or the document store is empty.
+        """
+        if sum(one is not None for one in (index, nodes, docstore)) != 1:
+            raise ValueError("pass exactly one of index, nodes and docstore")
+        if index is not None:
+            docstore = index.docstore
+        if docstore is None:
+            return cls.from_nodes(nodes or (), **options)
+        held = list(docstore.docs.values())
+        if not held:
+            raise ValueError(
+                "the document store holds no nodes: an index over a vector store that keeps the "
+                "text leaves it empty; pass the nodes as nodes="
+            )
+        return cls.from_nodes(held, **options)
 
     @classmethod
     def from_persist_dir(cls, persist_dir: str | PathLike[str], **options: Any) -> Self:
@@ -249,12 +248,6 @@ class M3SparseRetriever(_OwnNodesRetriever):
             dense = VectorStoreIndex(nodes, embed_model=M3Embedding()).as_retriever()
             fused = QueryFusionRetriever([dense, sparse], num_queries=1)
     """
-
-    def _stored(self) -> tuple[str, ...]:
-        return ("sparse",)
-
-    def _search_options(self) -> dict[str, Any]:
-        return {}
 
 
 class M3HybridRetriever(_OwnNodesRetriever):
