@@ -300,7 +300,9 @@ def test_copies_have_documents_of_their_own(encoder, parts, again) -> None:
     assert copied.ids() == collection.ids()
     copied.add([QUERY], ids=["new"])
     copied.delete(IDS[:2])
-    assert ids(copied.search(QUERY, 1)) == ["new"]
+    found = ids(copied.search(QUERY, 40))
+    assert "new" in found
+    assert not set(IDS[:9]) & set(found)
     collection.add(["bear"], ids=["other"])
     assert len(collection) == 35
     assert len(copied) == 33
