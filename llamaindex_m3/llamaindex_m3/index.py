@@ -3,21 +3,16 @@
 from __future__ import annotations
 
 import inspect
-from collections.abc import Mapping, Sequence
-from os import PathLike
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any
 
 from llama_index.core.callbacks import CallbackManager
 from llama_index.core.constants import DEFAULT_SIMILARITY_TOP_K
-from llama_index.core.indices.base import BaseIndex
 from llama_index.core.indices.registry import INDEX_STRUCT_TYPE_TO_INDEX_CLASS
-from llama_index.core.schema import BaseNode, IndexNode, NodeWithScore, TransformComponent
-from llama_index.core.settings import Settings
+from llama_index.core.schema import BaseNode, IndexNode, TransformComponent
 from llama_index.core.storage.docstore.types import RefDocInfo
 from llama_index.core.storage.storage_context import StorageContext
 from llama_index.core.vector_stores.types import MetadataFilters, VectorStoreQueryMode
-from typing_extensions import Self
 
 from llamaindex_m3.index_options import (
     REPLACED,
@@ -28,23 +23,23 @@ from llamaindex_m3.index_options import (
     same_or_either,
     search_options,
 )
+from llamaindex_m3.index_saved import SavedIndex
 from llamaindex_m3.index_storage import (
     STRUCT_TYPE,
     M3IndexDict,
     M3IndexRetriever,
     held_store,
-    load_storage,
     namespace,
 )
 from llamaindex_m3.node_store import M3NodeStore
-from llamaindex_m3.nodes import NodeCollection, checked_node, new_nodes
+from llamaindex_m3.nodes import checked_node
 from llamaindex_m3.options import refuse_replaced
 from m3_core.arguments import check_distinct
 from m3_core.collection import DEFAULT_WEIGHTS
 from m3_core.scoring import normalized_weights
 
 
-class M3Index(BaseIndex[M3IndexDict]):
+class M3Index(SavedIndex):
     """An index in memory with M3's dense vectors, lexical weights and multi-vectors.
 
     Each node goes through the network once. ``as_retriever`` and ``as_query_engine`` take a
@@ -162,104 +157,6 @@ class M3Index(BaseIndex[M3IndexDict]):
         self._announce()
         if index_name:
             self.set_index_id(index_name)
-
-    def __getstate__(self) -> dict[str, Any]:
-        # LlamaIndex's settings are those of the process: its own node parser, for one, would
-        # download a tokenizer where it is unpickled.
-        state = dict(self.__dict__)
-        for name, setting in self._settings().items():
-            if state[name] is setting:
-                state[name] = None
-        return state
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        kept = {name: value for name, value in state.items() if value is not None}
-        self.__dict__.update(state | self._settings() | kept)
-
-    @staticmethod
-    def _settings() -> dict[str, Any]:
-        return {
-            "_transformations": Settings.transformations,
-            "_callback_manager": Settings.callback_manager,
-        }
-
-    @classmethod
-    def from_persist_dir(
-        cls, persist_dir: str | PathLike[str], index_id: str | None = None, **options: Any
-    ) -> Self:
-        """Read what ``storage_context.persist`` has written.
-
-        Args:
-            persist_dir: The folder.
-            index_id: Of the index, where the storage context had several of this class.
-            **options: Of the constructor; the model must be the one it was made with.
-
-        Returns:
-            The index.
-
-        Raises:
-            FileNotFoundError: There is no such folder, or it is not complete.
-            IndexFileError: It holds no such index, or several and no id was given; files are cut,
-                damaged or do not belong together; or the model or its options are others.
-        """
-        index_id = same_or_either(
-            "index_id and index_name", index_id, options.pop("index_name", None)
-        )
-        own = inspect.signature(cls.__init__).parameters.keys() - {"model_name", "encoder"}
-        own -= {"multi_vectors", "nodes", "index_struct", "storage_context", "options"}
-        options = refuse_replaced(options, REPLACED)
-        nodes = cls._new_nodes(
-            {name: value for name, value in options.items() if name not in own - {"show_progress"}}
-        )
-        storage, struct = load_storage(Path(persist_dir), index_id, nodes)
-        others = {name: value for name, value in options.items() if name in own}
-        return cls(index_struct=struct, storage_context=storage, **others)
-
-    @classmethod
-    def load_from_disk(
-        cls,
-        persist_dir: str | PathLike[str],
-        model_name: str | None = None,
-        index_name: str = "",
-        weights_for_different_modes: Sequence[float] | None = None,
-        **options: Any,
-    ) -> Self:
-        """Do ``from_persist_dir`` under the managed index's names.
-
-        Args:
-            persist_dir: The folder; what the managed index itself has saved is an error.
-            model_name: The model.
-            index_name: Of the index, where there are several.
-            weights_for_different_modes: Of the hybrid mode.
-            **options: As of ``from_persist_dir``.
-
-        Returns:
-            The index.
-        """
-        if model_name is not None:
-            options["model_name"] = model_name
-        options["weights_for_different_modes"] = weights_for_different_modes
-        return cls.from_persist_dir(persist_dir, index_name or None, **options)
-
-    def persist(self, persist_dir: str | PathLike[str]) -> None:
-        """Save the whole storage context.
-
-        Args:
-            persist_dir: The folder; made if need be.
-        """
-        self._storage_context.persist(Path(persist_dir))
-
-    def query(self, query_str: str, top_k: int = 10) -> list[NodeWithScore]:
-        """Retrieve, under the managed index's name for it.
-
-        Args:
-            query_str: The query.
-            top_k: How many nodes at most.
-
-        Returns:
-            Copies of the nodes with their scores, best first.
-        """
-        return self.as_retriever(similarity_top_k=top_k).retrieve(query_str)
 
     @property
     def vector_store(self) -> M3NodeStore:
@@ -429,13 +326,6 @@ class M3Index(BaseIndex[M3IndexDict]):
     def _announce(self) -> None:
         store = M3NodeStore.of_index(self, self._nodes, self._weights)
         self._storage_context.add_vector_store(store, namespace(self.index_id))
-
-    @classmethod
-    def _new_nodes(cls, options: Mapping[str, Any]) -> NodeCollection:
-        options = dict(options)
-        multi_vectors = options.pop("multi_vectors", None)
-        stored = ("dense", "sparse") if multi_vectors is False else ("dense", "sparse", "colbert")
-        return new_nodes(cls, stored=stored, **options)
 
 
 def _checked(nodes: Sequence[BaseNode]) -> list[BaseNode]:
