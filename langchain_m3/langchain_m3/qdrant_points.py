@@ -1,8 +1,7 @@
-"""What ``QdrantHybridStore`` sends: schema, points, filters and the one query."""
+"""What ``QdrantHybridStore`` sends: schema, points and the one query."""
 
 from __future__ import annotations
 
-import re
 import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -26,7 +25,6 @@ TEXT, METADATA, ID = "page_content", "metadata", "id"
 Fusion = Literal["rrf", "dbsf"]
 Distance = Literal["cosine", "dot"]
 LongMultiVectors = Literal["error", "pool"]
-Where = models.Filter | Mapping[str, Any]
 
 _LIMIT = 1_048_576  # Qdrant takes fewer numbers than this in one multi-vector
 _REQUEST_NUMBERS = 1_000_000  # about 20 MB of JSON; a server takes 32 MB by default
@@ -88,47 +86,6 @@ def fit_multi_vector(
     lengths = np.linalg.norm(sums, axis=1, keepdims=True)
     pooled: NDArray[np.floating[Any]] = sums / np.maximum(lengths, np.finfo(np.float32).tiny)
     return pooled
-
-
-def to_filter(where: Where | None) -> models.Filter | None:
-    """Make a filter of Qdrant.
-
-    Args:
-        where: Such a filter, or metadata values that documents must have.
-
-    Returns:
-        The filter.
-
-    Raises:
-        TypeError: A value is none that Qdrant compares.
-
-    Example:
-        >>> to_filter({"language": "de"}).must[0].key
-        'metadata.language'
-    """
-    if where is None or isinstance(where, models.Filter):
-        return where
-    if not isinstance(where, Mapping):
-        raise TypeError(
-            f"filter must be a qdrant_client.models.Filter or a mapping of metadata; "
-            f"got {type(where).__name__}"
-        )
-    return models.Filter(must=[_condition(str(key), value) for key, value in where.items()])
-
-
-def _condition(key: str, value: Any) -> models.Condition:
-    name = key if re.fullmatch(r"[A-Za-z0-9_-]+", key) else f'"{key}"'
-    path = f"{METADATA}.{name}"
-    if value is None:
-        return models.IsNullCondition(is_null=models.PayloadField(key=path))
-    if isinstance(value, float):
-        return models.FieldCondition(key=path, range=models.Range(gte=value, lte=value))
-    if isinstance(value, (str, int)):
-        return models.FieldCondition(key=path, match=models.MatchValue(value=value))
-    raise TypeError(
-        f"the filter's {key!r} is of type {type(value).__name__}: use str, int, float, bool or "
-        f"None, or pass a qdrant_client.models.Filter"
-    )
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from qdrant_client import models
 
 from langchain_m3.options import EncoderFields
 from langchain_m3.qdrant_connection import Connection
+from langchain_m3.qdrant_filters import Where, qdrant_filter
 from langchain_m3.qdrant_points import (
     DENSE,
     ID,
@@ -20,10 +21,8 @@ from langchain_m3.qdrant_points import (
     TEXT,
     Fusion,
     LongMultiVectors,
-    Where,
     fit_multi_vector,
     hybrid_query,
-    to_filter,
 )
 from m3_core.arguments import check_count
 
@@ -65,7 +64,8 @@ class QdrantSearch(VectorStore):
         Args:
             query: The query.
             k: Documents to return.
-            filter: A filter of Qdrant, or metadata values that documents must have.
+            filter: Only documents with such metadata, in the language of ``m3_core.filters``, as
+                ``{"language": "de", "year": {"$gte": 2020}}``; or a filter of Qdrant.
 
         Returns:
             Documents with scores as the class describes them, best first.
@@ -73,6 +73,7 @@ class QdrantSearch(VectorStore):
         Raises:
             ValueError: ``k`` is below 1.
             TypeError: The filter is none.
+            FilterError: It is not of the language, or Qdrant cannot express it.
         """
         asked, scale = self._query(query, k, filter)
         return _scored(self._connection.call("query_points", **asked), scale)
@@ -102,7 +103,8 @@ class QdrantSearch(VectorStore):
             fetch_k: So many of the best documents of the search, and at least ``k``, to choose
                 from.
             lambda_mult: From 0, most different, to 1, nearest to the query by dense vectors.
-            filter: A filter of Qdrant, or metadata values that documents must have.
+            filter: Only documents with such metadata, in the language of ``m3_core.filters``, as
+                ``{"language": "de", "year": {"$gte": 2020}}``; or a filter of Qdrant.
             **kwargs: Ignored.
 
         Returns:
@@ -138,7 +140,7 @@ class QdrantSearch(VectorStore):
 
     def _query(self, query: str, k: int, where: Where | None) -> tuple[dict[str, Any], float]:
         check_count("k", k)
-        condition = to_filter(where)
+        condition = qdrant_filter(where)
         reps = self._model._source.queries([query])
         multi, scale = None, 1.0
         if self.rerank and reps.colbert_vecs is not None:
