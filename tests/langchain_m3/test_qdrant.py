@@ -14,6 +14,7 @@ from qdrant_client import AsyncQdrantClient, QdrantClient, models
 from tests.conftest import make_text
 
 from langchain_m3 import M3Embeddings, QdrantHybridStore
+from langchain_m3.qdrant_layout import Names
 from langchain_m3.qdrant_points import fit_multi_vector, points, requests
 from m3_core import Encoder
 from m3_core.errors import FilterError, MissingRepresentationError, StoreError
@@ -291,7 +292,7 @@ def test_requests_stay_below_what_a_server_takes(encoder, monkeypatch) -> None:
     reps = encoder.encode_documents(
         TEXTS, return_dense=True, return_sparse=True, return_colbert_vecs=True
     )
-    made = points(IDS, TEXTS, [{}] * 24, reps, "error")
+    made = points(IDS, TEXTS, [{}] * 24, reps, "error", Names())
     monkeypatch.setattr("langchain_m3.qdrant_points._REQUEST_NUMBERS", 700)
     batches = list(requests(made))
     assert list(itertools.chain(*batches)) == made
