@@ -17,6 +17,16 @@ from langchain_m3.qdrant_queries import Fusion
 from langchain_m3.qdrant_search import StoreModel
 from m3_core.arguments import check_count
 
+# What langchain-qdrant's store takes and this one has another way for.
+_REPLACED = {
+    "retrieval_mode": "both kinds of vectors are searched; vector_name=None leaves only sparse "
+    "ones, sparse_vector_name=None only dense ones",
+    "sparse_embedding": "the model gives the sparse vectors itself",
+    "validate_embeddings": "they need no check",
+    "validate_collection_config": "a collection is always checked; it may hold further vectors",
+    "vector_params": "make the collection with the client; it is opened if its vectors fit",
+    "sparse_vector_params": "make the collection with the client; it is opened if its vectors fit",
+}
 _CLIENT_OPTIONS = ("host", "port", "grpc_port", "prefer_grpc", "https", "prefix", "timeout")
 
 
@@ -57,6 +67,8 @@ class QdrantHybridStore(QdrantDocuments):
         multi_vector_name: Of the multi-vector, with ``rerank``.
         content_payload_key: Of the text.
         metadata_payload_key: Of metadata.
+        collection_create_options: Further arguments of ``QdrantClient.create_collection``, as
+            ``on_disk_payload`` or ``quantization_config``.
         force_recreate: Delete what is there of that name, and make the collection anew.
         embedding: An ``M3Embeddings`` whose model is used.
         long_multi_vectors: For texts above Qdrant's limit of 1,048,576 numbers in a multi-vector
@@ -98,6 +110,7 @@ class QdrantHybridStore(QdrantDocuments):
         multi_vector_name: str = "multi",
         content_payload_key: str = "page_content",
         metadata_payload_key: str = "metadata",
+        collection_create_options: dict[str, Any] | None = None,
         force_recreate: bool = False,
         embedding: M3Embeddings | None = None,
         long_multi_vectors: LongMultiVectors = "error",
@@ -109,6 +122,8 @@ class QdrantHybridStore(QdrantDocuments):
         async_client: AsyncQdrantClient | None = None,
         **options: Any,
     ) -> None:
+        for name in options.keys() & _REPLACED.keys():
+            raise TypeError(f"QdrantHybridStore has no {name}: {_REPLACED[name]}")
         _check_choice("fusion", fusion, ("rrf", "dbsf"))
         near = str(getattr(distance, "value", distance)).lower()
         _check_choice("distance", near, ("cosine", "dot"))
@@ -145,6 +160,7 @@ class QdrantHybridStore(QdrantDocuments):
             async_client,
             must_exist=must_exist,
             force_recreate=force_recreate,
+            create_options=collection_create_options,
         )
 
     @property

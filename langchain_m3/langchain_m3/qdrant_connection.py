@@ -33,6 +33,7 @@ class Connection:
         async_client: For asynchronous calls.
         must_exist: Never make the collection.
         force_recreate: Delete a collection that is there, and make it anew.
+        create_options: Further arguments of ``create_collection``.
 
     Raises:
         StoreError: The collection exists and holds other vectors, or must exist and does not.
@@ -50,8 +51,9 @@ class Connection:
         *,
         must_exist: bool = False,
         force_recreate: bool = False,
+        create_options: dict[str, Any] | None = None,
     ) -> None:
-        places = [*(where.keys() & _PLACES), *(["client"] if client is not None else [])]
+        places = [*(where.keys() & _PLACES)] if client is None else ["client", *where]
         if len(places) > 1:
             raise ValueError(f"name one place of the collection; got {', '.join(sorted(places))}")
         self.collection = collection
@@ -60,6 +62,7 @@ class Connection:
         self.async_client = async_client
         self._must_exist = must_exist
         self._recreate = force_recreate
+        self._create_options = create_options or {}
         self.owned = client is None and (async_client is None or bool(where))
         self.client = _connect(where) if self.owned else client
         # Embedded Qdrant is not made for several threads.
@@ -155,7 +158,7 @@ class Connection:
             raise StoreError(f"there is no collection {self.collection!r}: from_texts makes one")
 
     def _schema(self) -> dict[str, Any]:
-        return {
+        return self._create_options | {
             "collection_name": self.collection,
             "vectors_config": self.layout.vectors(),
             "sparse_vectors_config": self.layout.sparse_vectors(),

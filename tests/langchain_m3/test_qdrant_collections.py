@@ -263,3 +263,19 @@ def test_stores_with_one_ranking(client, encoder) -> None:
     expected = plain(both.similarity_search_with_score(QUERY, k=24))
     for document, score in reranked.similarity_search_with_score(QUERY, k=3):
         assert score == pytest.approx(expected[document.page_content], abs=1e-5)
+
+
+def test_what_langchain_qdrant_takes_otherwise(client, encoder) -> None:
+    for name, message in (
+        ("retrieval_mode", "vector_name=None"),
+        ("sparse_embedding", "itself"),
+        ("validate_collection_config", "always checked"),
+        ("vector_params", "make the collection"),
+    ):
+        with pytest.raises(TypeError, match=f"no {name}.*{message}"):
+            QdrantHybridStore.from_texts(["x"], encoder=encoder, client=client, **{name: "x"})
+    with pytest.raises(ValueError, match=r"name one place.*client, port"):
+        QdrantHybridStore(encoder=encoder, client=client, port=1)
+    options = {"metadata": {"made": "here"}}
+    QdrantHybridStore(encoder=encoder, client=client, collection_create_options=options)
+    assert client.get_collection("m3").config.metadata == {"made": "here"}

@@ -3,7 +3,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from qdrant_client import QdrantClient, models
 
@@ -64,11 +64,13 @@ def passing(metadatas, where) -> list[int]:
     return [i for i, metadata in enumerate(metadatas) if judge(metadata)]
 
 
+@settings(deadline=None)
 @given(metadatas=METADATAS, where=FILTERS)
 def test_qdrant_finds_what_passes_in_memory(client, metadatas, where) -> None:
     assert found(client, metadatas, where) == passing(metadatas, where)
 
 
+@settings(deadline=None)
 @given(metadatas=METADATAS, where=BEYOND | BEYOND.map(Not))
 def test_so_it_does_for_llamaindex_operators(client, metadatas, where) -> None:
     assert found(client, metadatas, where) == passing(metadatas, where)
