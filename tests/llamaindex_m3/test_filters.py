@@ -1,7 +1,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import HealthCheck, assume, given, settings
 from hypothesis import strategies as st
 from llama_index.core.vector_stores.types import (
     FilterCondition,
@@ -114,7 +114,7 @@ BY_ELEMENT = {"==", "!=", "in", "nin", "text_match", "text_match_insensitive"}
 ORDERS = {">", ">=", "<", "<="}
 
 
-@settings(deadline=None)
+@settings(deadline=None, suppress_health_check=[HealthCheck.too_slow])
 @given(METADATA, SINGLES)
 def test_operators_mean_what_they_mean_in_simple_vector_store(metadata, filters) -> None:
     one = filters.filters[0]
