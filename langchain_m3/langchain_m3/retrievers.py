@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from os import PathLike
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -16,11 +16,10 @@ from pydantic import ConfigDict, Field, PrivateAttr
 from typing_extensions import Self
 
 from langchain_m3.options import EncoderFields
+from m3_core.filters import Filter
 
 if TYPE_CHECKING:
     from m3_core.collection import DocumentCollection
-
-MetadataFilter = Mapping[str, Any] | Callable[[Mapping[str, Any]], bool]
 
 
 class _CollectionRetriever(EncoderFields, BaseRetriever):
@@ -30,8 +29,9 @@ class _CollectionRetriever(EncoderFields, BaseRetriever):
 
     k: int = Field(default=4, ge=1)
     """Documents to return; ``invoke(query, k=...)`` overrides it."""
-    filter: MetadataFilter | None = None
-    """Only documents with these metadata values, or for whose metadata the function says yes;
+    filter: Filter | None = None
+    """Only documents with such metadata, in the language of ``m3_core.filters``, as
+    ``{"language": "de", "year": {"$gte": 2020}}``, or for whose metadata the function says yes;
     ``invoke(query, filter=...)`` overrides it."""
 
     _collection: Any = PrivateAttr()
@@ -212,7 +212,7 @@ class _CollectionRetriever(EncoderFields, BaseRetriever):
         *,
         run_manager: CallbackManagerForRetrieverRun | None = None,
         k: int | None = None,
-        filter: MetadataFilter | None = None,
+        filter: Filter | None = None,
     ) -> list[Document]:
         found = self._documents.search(
             query,
@@ -235,7 +235,7 @@ class _CollectionRetriever(EncoderFields, BaseRetriever):
         *,
         run_manager: AsyncCallbackManagerForRetrieverRun | None = None,
         k: int | None = None,
-        filter: MetadataFilter | None = None,
+        filter: Filter | None = None,
     ) -> list[Document]:
         return await self._source.run_async(self._get_relevant_documents, query, k=k, filter=filter)
 

@@ -9,8 +9,8 @@ from llama_index.core.base.base_retriever import BaseRetriever
 from llama_index.core.callbacks import CallbackManager
 from llama_index.core.constants import DEFAULT_SIMILARITY_TOP_K
 from llama_index.core.schema import IndexNode, NodeWithScore, QueryBundle, QueryType
-from llama_index.core.vector_stores.types import MetadataFilters
 
+from llamaindex_m3.filters import NodeFilter
 from llamaindex_m3.nodes import NodeCollection, ScoredNode
 from m3_core.arguments import check_count
 
@@ -21,7 +21,8 @@ class NodeRetriever(BaseRetriever):
     Args:
         nodes: The nodes.
         similarity_top_k: How many to return at most.
-        filters: Only nodes with such metadata; all operators, nested to any depth.
+        filters: Only nodes with such metadata: ``MetadataFilters``, nested to any depth, or a
+            mapping in the language of ``m3_core.filters``, or a function of the metadata.
         node_ids: Only these nodes.
         doc_ids: Only nodes of these documents.
         callback_manager: As of ``BaseRetriever``.
@@ -38,7 +39,7 @@ class NodeRetriever(BaseRetriever):
         nodes: NodeCollection,
         *,
         similarity_top_k: int = DEFAULT_SIMILARITY_TOP_K,
-        filters: MetadataFilters | None = None,
+        filters: NodeFilter | None = None,
         node_ids: Sequence[str] | None = None,
         doc_ids: Sequence[str] | None = None,
         callback_manager: CallbackManager | None = None,

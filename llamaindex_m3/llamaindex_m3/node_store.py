@@ -9,12 +9,12 @@ from typing import Any
 from llama_index.core.schema import BaseNode, QueryBundle
 from llama_index.core.vector_stores.types import (
     BasePydanticVectorStore,
-    MetadataFilters,
     VectorStoreQuery,
     VectorStoreQueryResult,
 )
 from pydantic import BaseModel, Field, PrivateAttr, SkipValidation
 
+from llamaindex_m3.filters import NodeFilter
 from llamaindex_m3.index_options import query_mode, search_options
 from llamaindex_m3.nodes import NodeCollection
 
@@ -80,7 +80,7 @@ class M3NodeStore(BasePydanticVectorStore):
         return self._index
 
     def get_nodes(
-        self, node_ids: list[str] | None = None, filters: MetadataFilters | None = None
+        self, node_ids: list[str] | None = None, filters: NodeFilter | None = None
     ) -> list[BaseNode]:
         """Give nodes without searching.
 
@@ -122,7 +122,7 @@ class M3NodeStore(BasePydanticVectorStore):
     def delete_nodes(
         self,
         node_ids: list[str] | None = None,
-        filters: MetadataFilters | None = None,
+        filters: NodeFilter | None = None,
         **_: Any,
     ) -> None:
         """Delete nodes.

@@ -11,9 +11,9 @@ from llama_index.core.constants import DEFAULT_SIMILARITY_TOP_K
 from llama_index.core.indices.base import BaseIndex
 from llama_index.core.schema import BaseNode, IndexNode
 from llama_index.core.storage.docstore.types import BaseDocumentStore
-from llama_index.core.vector_stores.types import MetadataFilters
 from typing_extensions import Self
 
+from llamaindex_m3.filters import NodeFilter
 from llamaindex_m3.node_retriever import NodeRetriever
 from llamaindex_m3.nodes import new_nodes
 from llamaindex_m3.options import refuse_replaced
@@ -41,7 +41,8 @@ class _OwnNodesRetriever(NodeRetriever):
         model_name: Local folder or hub repository.
         encoder: An ``m3_core.Encoder`` that is loaded already, in place of the name.
         similarity_top_k: How many nodes to return at most.
-        filters: Only nodes with such metadata; all operators, nested to any depth.
+        filters: Only nodes with such metadata: ``MetadataFilters``, nested to any depth, or a
+            mapping in the language of ``m3_core.filters``, or a function of the metadata.
         node_ids: Only these nodes.
         doc_ids: Only nodes of these documents.
         callback_manager: As of ``BaseRetriever``.
@@ -60,7 +61,7 @@ class _OwnNodesRetriever(NodeRetriever):
         *,
         encoder: Any = None,
         similarity_top_k: int = DEFAULT_SIMILARITY_TOP_K,
-        filters: MetadataFilters | None = None,
+        filters: NodeFilter | None = None,
         node_ids: Sequence[str] | None = None,
         doc_ids: Sequence[str] | None = None,
         callback_manager: CallbackManager | None = None,
