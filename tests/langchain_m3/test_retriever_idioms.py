@@ -15,9 +15,18 @@ from langchain_core.language_models.fake_chat_models import FakeListChatModel
 from langchain_core.runnables import ConfigurableField
 from langchain_core.vectorstores import InMemoryVectorStore
 
-from langchain_m3 import M3Embeddings, M3HybridRetriever, M3Reranker, M3SparseRetriever
-from m3_core import Encoder
+from langchain_m3 import (
+    BGEReranker,
+    HuggingFaceBgeEmbeddings,
+    M3CascadeReranker,
+    M3Embeddings,
+    M3HybridRetriever,
+    M3Reranker,
+    M3SparseRetriever,
+)
+from m3_core import Encoder, Reranker
 from m3_core.testing import tiny_checkpoint
+from m3_core.testing_rerankers import tiny_reranker
 
 TEXTS = ["Pandas eat bamboo.", "Bears eat fish.", "Trains go to Berlin.", "A panda is a bear."]
 DOCUMENTS = [
@@ -247,3 +256,39 @@ def test_multi_vectors_without_a_weight_are_not_scored(tmp_path, monkeypatch) ->
     assert not calls
     M3HybridRetriever(collection=retriever.collection, rerank=True).invoke(QUERY)
     assert len(calls) == 1
+
+
+def remade(one: Any) -> Any:
+    """Another object of all fields, as LangChain's configurable runnables make it."""
+    values = {name: one.__dict__[name] for name in type(one).model_fields}
+    return type(one)(**values)
+
+
+def test_embeddings_and_rerankers_made_of_all_fields_are_the_same(m3_tiny, tmp_path) -> None:
+    folder = str(tiny_reranker(tmp_path / "reranker"))
+    reranker = Reranker.from_pretrained(folder, device="cpu", dtype="float32")
+    own = m3_tiny.with_options(query_instruction="find: ", max_length=30)
+    for embeddings in (
+        M3Embeddings(model_name="m3-tiny", query_instruction="find: "),
+        M3Embeddings(encoder=own, truncate_dim=8),
+        HuggingFaceBgeEmbeddings(model_name="m3-tiny", query_instruction="find: "),
+    ):
+        again = remade(remade(embeddings))
+        assert again.embed_query(QUERY) == pytest.approx(embeddings.embed_query(QUERY), abs=1e-6)
+        assert again.model_dump(exclude={"client"}) == embeddings.model_dump(exclude={"client"})
+    for compressor in (
+        M3Reranker(model_name="m3-tiny", weights=(1, 1, 0), top_n=2),
+        M3Reranker(encoder=own, score_threshold=0.1),
+        BGEReranker(model_name=folder, dtype="float32", max_length=40),
+        BGEReranker(reranker=reranker, normalize=True, max_length=40),
+        M3CascadeReranker(encoder=own, reranker=reranker, first=2),
+        M3CascadeReranker(model_name="m3-tiny", reranker_name=folder, dtype="float32"),
+    ):
+        again = remade(remade(compressor))
+        expected = compressor.compress_documents(DOCUMENTS, QUERY)
+        found = again.compress_documents(DOCUMENTS, QUERY)
+        assert ids(found) == ids(expected)
+        assert [one.metadata["relevance_score"] for one in found] == pytest.approx(
+            [one.metadata["relevance_score"] for one in expected], abs=1e-5
+        )
+        assert again.model_dump() == compressor.model_dump()
