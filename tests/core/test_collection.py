@@ -366,3 +366,27 @@ def test_documents_without_text_are_reported(encoder, caplog) -> None:
     collection.add(["panda", " \n", ""], ids=["a", "b", "c"])
     assert "2 of 3 documents have no text, the first is 'b'" in caplog.text
     assert len(collection) == 3
+
+
+def test_copies_that_are_made_during_changes_are_whole(encoder) -> None:
+    collection = make(encoder)
+    done = threading.Event()
+
+    def change() -> None:
+        # Always both or none of the two.
+        while not done.is_set():
+            collection.delete(["id1", "id2"])
+            collection.add(["panda bear", "panda"], ids=["id1", "id2"])
+
+    thread = threading.Thread(target=change)
+    thread.start()
+    try:
+        for number in range(8):
+            one = copy.deepcopy(collection)
+            if number % 2:
+                one = pickle.loads(pickle.dumps(collection))
+            assert len(one) in (38, 40)
+            assert sorted(ids(one.search(QUERY, 40, exhaustive=True))) == sorted(one.ids())
+    finally:
+        done.set()
+        thread.join()

@@ -23,6 +23,7 @@ from langchain_m3 import (
     M3HybridRetriever,
     M3Reranker,
     M3SparseRetriever,
+    QdrantHybridStore,
 )
 from m3_core import Encoder, Reranker
 from m3_core.testing import tiny_checkpoint
@@ -220,6 +221,17 @@ def test_results_and_callers_share_nothing(m3_tiny, kind, options) -> None:
     kept[0].metadata["tags"].append("kept")
     assert all("kept" not in one.metadata["tags"] for one in given)
     assert kept[0].metadata["relevance_score"] >= kept[-1].metadata["relevance_score"]
+
+
+def test_the_store_in_qdrant_shares_nothing_either(m3_tiny) -> None:
+    given = [one.model_copy(deep=True) for one in DOCUMENTS]
+    store = QdrantHybridStore.from_documents(given, None, encoder=m3_tiny)
+    for one in given:
+        one.metadata["tags"].append("caller")
+    for _ in range(2):
+        for one in (*store.similarity_search(QUERY), *store.get_by_ids(["0", "1"])):
+            assert one == DOCUMENTS[int(str(one.id))]
+            one.metadata["tags"].append("result")
 
 
 async def test_adding_and_deleting_off_the_event_loop(m3_tiny) -> None:
