@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from os import PathLike
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 from langchain_core.callbacks import (
     AsyncCallbackManagerForRetrieverRun,
@@ -290,27 +290,6 @@ class CollectionFields(EncoderFields, BaseRetriever):
             ls_embedding_provider=type(self).__module__.split(".")[0],
             ls_embedding_model=self._model.name,
         )
-
-
-class HybridFields(CollectionFields):
-    """The options of hybrid search besides."""
-
-    rerank: bool = False
-    """Keep multi-vectors and rerank with them."""
-    fusion: Literal["weights", "rrf"] = "weights"
-    """Fuse by weighted scores, or by reciprocal rank."""
-    weights: tuple[float, float, float] = (1.0, 0.3, 1.0)
-    """Of dense, lexical and multi-vector scores; the default is that of the M3 paper. Multi-vectors
-    are not scored without ``rerank``, nor with a weight of 0."""
-    fetch_k: int | None = Field(default=None, ge=1)
-    """Candidates of each ranking; by default four times ``k`` and at least 100."""
-
-    def _own_parts(self) -> tuple[str, ...]:
-        return ("dense", "sparse", "colbert") if self.rerank else ("dense", "sparse")
-
-    def _search_options(self) -> dict[str, Any]:
-        weights = self.weights if self.rerank else (*self.weights[:2], 0.0)
-        return {"fusion": self.fusion, "weights": weights, "fetch_k": self.fetch_k}
 
 
 def document(found: Found) -> Document:

@@ -3,12 +3,34 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 from langchain_core.documents import Document
+from pydantic import Field
 from typing_extensions import Self
 
-from langchain_m3.documents import CollectionFields, HybridFields
+from langchain_m3.documents import CollectionFields
+
+
+class HybridFields(CollectionFields):
+    """The options of hybrid search besides."""
+
+    rerank: bool = False
+    """Keep multi-vectors and rerank with them."""
+    fusion: Literal["weights", "rrf"] = "weights"
+    """Fuse by weighted scores, or by reciprocal rank."""
+    weights: tuple[float, float, float] = (1.0, 0.3, 1.0)
+    """Of dense, lexical and multi-vector scores; the default is that of the M3 paper. Multi-vectors
+    are not scored without ``rerank``, nor with a weight of 0."""
+    fetch_k: int | None = Field(default=None, ge=1)
+    """Candidates of each ranking; by default four times ``k`` and at least 100."""
+
+    def _own_parts(self) -> tuple[str, ...]:
+        return ("dense", "sparse", "colbert") if self.rerank else ("dense", "sparse")
+
+    def _search_options(self) -> dict[str, Any]:
+        weights = self.weights if self.rerank else (*self.weights[:2], 0.0)
+        return {"fusion": self.fusion, "weights": weights, "fetch_k": self.fetch_k}
 
 
 class _CollectionRetriever(CollectionFields):
