@@ -10,16 +10,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from m3_core.arguments import (
-    Filter,
-    check_count,
-    check_distinct,
-    check_ids,
-    check_vector,
-    metadata_test,
-)
+from m3_core.arguments import check_count, check_distinct, check_ids, check_vector
 from m3_core.cache import PARTS
 from m3_core.collection_files import read_collection, write_collection
+from m3_core.filters import Filter, parse_filter
 from m3_core.fingerprint import encoder_fingerprint
 from m3_core.fusion import Found, Fusion, check_fusion
 from m3_core.representations import Representations
@@ -220,7 +214,7 @@ class DocumentCollection:
         Returns:
             Their ids, in the order of adding.
         """
-        accept = metadata_test({} if where is None else where)
+        accept = parse_filter(where).evaluate
         with self._lock.reading():
             return [one for one, (_, metadata) in self._records.items() if accept(metadata)]
 
@@ -252,8 +246,8 @@ class DocumentCollection:
         Args:
             query: The query.
             k: How many documents at most.
-            where: Only documents with these metadata values, or for whose metadata the function
-                says yes.
+            where: Only documents with such metadata, in the language of ``m3_core.filters``, or
+                for whose metadata the function says yes.
             ids: Only these documents; unknown ids are ignored.
             weights: Of dense, sparse and multi-vector scores.
             fusion: ``"weights"`` or ``"rrf"``.
@@ -269,6 +263,7 @@ class DocumentCollection:
 
         Raises:
             TypeError: ``k`` is no whole number or the query no string.
+            FilterError: The filter is not of the language.
             ValueError: ``k`` or ``fetch_k`` is below 1, weights or fusion cannot be, or the
                 vector has another width than the documents'.
         """
@@ -356,6 +351,6 @@ class DocumentCollection:
         named = None if ids is None else [one for one in check_ids(ids) if one in self._records]
         if where is None:
             return named
-        accept = metadata_test(where)
+        accept = parse_filter(where).evaluate
         looked = self._records if named is None else named
         return {one for one in looked if accept(self._records[one][1])}

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from os import PathLike
 from typing import TYPE_CHECKING, Any
 
@@ -16,12 +16,12 @@ from pydantic import ConfigDict, Field, model_validator
 from typing_extensions import Self
 
 from langchain_m3.options import EncoderFields
+from m3_core.filters import Filter
 
 if TYPE_CHECKING:
     from m3_core.collection import DocumentCollection
     from m3_core.fusion import Found
 
-MetadataFilter = Mapping[str, Any] | Callable[[Mapping[str, Any]], bool]
 ScoredDocument = tuple[Document, float, dict[str, float]]
 
 
@@ -32,8 +32,9 @@ class CollectionFields(EncoderFields, BaseRetriever):
 
     k: int = Field(default=4, ge=1)
     """Documents to return; ``invoke(query, k=...)`` overrides it."""
-    filter: MetadataFilter | None = None
-    """Only documents with these metadata values, or for whose metadata the function says yes;
+    filter: Filter | None = None
+    """Only documents with such metadata, in the language of ``m3_core.filters``, as
+    ``{"language": "de", "year": {"$gte": 2020}}``, or for whose metadata the function says yes;
     ``invoke(query, filter=...)`` overrides it."""
     score_key: str | None = None
     """Key under which ``invoke`` puts a document's score into its metadata, in place of what may
@@ -160,7 +161,7 @@ class CollectionFields(EncoderFields, BaseRetriever):
         return await self._source.run_async(self.get_by_ids, ids)
 
     def search_with_scores(
-        self, query: str, k: int | None = None, *, filter: MetadataFilter | None = None
+        self, query: str, k: int | None = None, *, filter: Filter | None = None
     ) -> list[ScoredDocument]:
         """Search, and say the scores.
 
@@ -177,7 +178,7 @@ class CollectionFields(EncoderFields, BaseRetriever):
         return [(document(one), one.score, one.scores) for one in self._found(query, k, filter)]
 
     async def asearch_with_scores(
-        self, query: str, k: int | None = None, *, filter: MetadataFilter | None = None
+        self, query: str, k: int | None = None, *, filter: Filter | None = None
     ) -> list[ScoredDocument]:
         """Do ``search_with_scores`` off the event loop."""
         return await self._source.run_async(self.search_with_scores, query, k, filter=filter)
@@ -250,7 +251,7 @@ class CollectionFields(EncoderFields, BaseRetriever):
         return {}
 
     def _found(
-        self, query: str, k: int | None, where: MetadataFilter | None, **options: Any
+        self, query: str, k: int | None, where: Filter | None, **options: Any
     ) -> list[Found]:
         return self._documents.search(
             query,
@@ -265,7 +266,7 @@ class CollectionFields(EncoderFields, BaseRetriever):
         *,
         run_manager: CallbackManagerForRetrieverRun | None = None,
         k: int | None = None,
-        filter: MetadataFilter | None = None,
+        filter: Filter | None = None,
     ) -> list[Document]:
         found = self._found(query, k, filter)
         documents = [document(one) for one in found]
@@ -280,7 +281,7 @@ class CollectionFields(EncoderFields, BaseRetriever):
         *,
         run_manager: AsyncCallbackManagerForRetrieverRun | None = None,
         k: int | None = None,
-        filter: MetadataFilter | None = None,
+        filter: Filter | None = None,
     ) -> list[Document]:
         return await self._source.run_async(self._get_relevant_documents, query, k=k, filter=filter)
 

@@ -10,9 +10,10 @@ from langchain_core.documents import Document
 from langchain_core.vectorstores import VectorStore
 from langchain_core.vectorstores.utils import maximal_marginal_relevance
 
-from langchain_m3.documents import MetadataFilter, document
+from langchain_m3.documents import document
 from langchain_m3.retrievers import HybridFields
 from m3_core.arguments import check_count
+from m3_core.filters import Filter
 from m3_core.fusion import Found
 
 # Searching by a given vector: dense scores of all documents.
@@ -23,7 +24,7 @@ class InMemorySearch(HybridFields, VectorStore):
     """The searching half of the store."""
 
     def similarity_search(
-        self, query: str, k: int = 4, *, filter: MetadataFilter | None = None, **kwargs: Any
+        self, query: str, k: int = 4, *, filter: Filter | None = None, **kwargs: Any
     ) -> list[Document]:
         """Search.
 
@@ -43,7 +44,7 @@ class InMemorySearch(HybridFields, VectorStore):
         return await self._source.run_async(self.similarity_search, query, k, **kwargs)
 
     def similarity_search_with_score(
-        self, query: str, k: int = 4, *, filter: MetadataFilter | None = None, **kwargs: Any
+        self, query: str, k: int = 4, *, filter: Filter | None = None, **kwargs: Any
     ) -> list[tuple[Document, float]]:
         """Search, as ``similarity_search``, with the score that documents are sorted by."""
         return [(document(one), one.score) for one in self._found(query, k, filter, **kwargs)]
@@ -59,7 +60,7 @@ class InMemorySearch(HybridFields, VectorStore):
         embedding: list[float],
         k: int = 4,
         *,
-        filter: MetadataFilter | None = None,
+        filter: Filter | None = None,
         **kwargs: Any,
     ) -> list[Document]:
         """Search by a dense vector alone.
@@ -91,7 +92,7 @@ class InMemorySearch(HybridFields, VectorStore):
         fetch_k: int = 20,
         lambda_mult: float = 0.5,
         *,
-        filter: MetadataFilter | None = None,
+        filter: Filter | None = None,
         **kwargs: Any,
     ) -> list[Document]:
         """Search for documents that differ from each other (maximal marginal relevance).
@@ -129,7 +130,7 @@ class InMemorySearch(HybridFields, VectorStore):
         fetch_k: int = 20,
         lambda_mult: float = 0.5,
         *,
-        filter: MetadataFilter | None = None,
+        filter: Filter | None = None,
         **kwargs: Any,
     ) -> list[Document]:
         """Do ``max_marginal_relevance_search`` by a dense vector alone."""

@@ -14,9 +14,9 @@ from llama_index.core.indices.base import BaseIndex
 from llama_index.core.schema import BaseNode, IndexNode, TransformComponent
 from llama_index.core.storage.docstore.types import RefDocInfo
 from llama_index.core.storage.storage_context import StorageContext
-from llama_index.core.vector_stores.types import MetadataFilters
 from typing_extensions import Self
 
+from llamaindex_m3.filters import NodeFilter
 from llamaindex_m3.index_storage import (
     WEIGHTS,
     M3IndexRetriever,
@@ -178,7 +178,7 @@ class M3Index(BaseIndex[IndexDict]):
         mode: Mode | None = None,
         weights: Sequence[float] | None = None,
         similarity_top_k: int = DEFAULT_SIMILARITY_TOP_K,
-        filters: MetadataFilters | None = None,
+        filters: NodeFilter | None = None,
         node_ids: Sequence[str] | None = None,
         doc_ids: Sequence[str] | None = None,
         fetch_k: int | None = None,
@@ -192,7 +192,8 @@ class M3Index(BaseIndex[IndexDict]):
             mode: ``"dense"``, ``"sparse"``, ``"colbert"`` or ``"hybrid"``; by default the index's.
             weights: Of the three scores, in place of the mode's.
             similarity_top_k: How many nodes to return at most.
-            filters: Only nodes with such metadata; all operators, nested to any depth.
+            filters: Only nodes with such metadata: ``MetadataFilters``, nested to any depth, or a
+                mapping in the language of ``m3_core.filters``, or a function of the metadata.
             node_ids: Only these nodes.
             doc_ids: Only nodes of these documents.
             fetch_k: Candidates of the dense and of the lexical ranking.

@@ -10,10 +10,9 @@ from typing import TYPE_CHECKING, Any
 from llama_index.core.constants import DATA_KEY, TYPE_KEY
 from llama_index.core.schema import BaseNode, MetadataMode, NodeWithScore, QueryBundle
 from llama_index.core.storage.docstore.utils import json_to_doc
-from llama_index.core.vector_stores.types import MetadataFilters
 from pydantic import Field, PrivateAttr
 
-from llamaindex_m3.filters import filter_test
+from llamaindex_m3.filters import NodeFilter, to_expression
 from llamaindex_m3.options import EncoderFields
 from m3_core.arguments import check_ids
 
@@ -105,7 +104,7 @@ class NodeCollection(EncoderFields):
         query: QueryBundle,
         k: int,
         *,
-        filters: MetadataFilters | None = None,
+        filters: NodeFilter | None = None,
         node_ids: Sequence[str] | None = None,
         doc_ids: Sequence[str] | None = None,
         **options: Any,
@@ -199,10 +198,10 @@ def _node(found: Found) -> BaseNode:
     return json_to_doc(found.metadata[_NODE])
 
 
-def _test(filters: MetadataFilters | None, doc_ids: Sequence[str] | None) -> Any:
+def _test(filters: NodeFilter | None, doc_ids: Sequence[str] | None) -> Any:
     if filters is None and doc_ids is None:
         return None
-    accept = None if filters is None else filter_test(filters)
+    accept = None if filters is None else to_expression(filters).evaluate
     documents = None if doc_ids is None else frozenset(check_ids(doc_ids))
 
     def test(record: Mapping[str, Any]) -> bool:

@@ -11,9 +11,9 @@ from llama_index.core.base.base_retriever import BaseRetriever
 from llama_index.core.callbacks import CallbackManager
 from llama_index.core.constants import DEFAULT_SIMILARITY_TOP_K
 from llama_index.core.schema import BaseNode, IndexNode, NodeWithScore, QueryBundle
-from llama_index.core.vector_stores.types import MetadataFilters
 from typing_extensions import Self
 
+from llamaindex_m3.filters import NodeFilter
 from llamaindex_m3.nodes import NodeCollection
 from m3_core.arguments import check_count
 from m3_core.fusion import check_fusion
@@ -26,7 +26,8 @@ class NodeRetriever(BaseRetriever):
     Args:
         nodes: The nodes.
         similarity_top_k: How many to return at most.
-        filters: Only nodes with such metadata; all operators, nested to any depth.
+        filters: Only nodes with such metadata: ``MetadataFilters``, nested to any depth, or a
+            mapping in the language of ``m3_core.filters``, or a function of the metadata.
         node_ids: Only these nodes.
         doc_ids: Only nodes of these documents.
         callback_manager: As of ``BaseRetriever``.
@@ -43,7 +44,7 @@ class NodeRetriever(BaseRetriever):
         nodes: NodeCollection,
         *,
         similarity_top_k: int = DEFAULT_SIMILARITY_TOP_K,
-        filters: MetadataFilters | None = None,
+        filters: NodeFilter | None = None,
         node_ids: Sequence[str] | None = None,
         doc_ids: Sequence[str] | None = None,
         callback_manager: CallbackManager | None = None,
@@ -84,7 +85,8 @@ class _OwnNodesRetriever(NodeRetriever):
         model_name: Local folder or hub repository.
         encoder: An ``m3_core.Encoder`` that is loaded already, in place of the name.
         similarity_top_k: How many nodes to return at most.
-        filters: Only nodes with such metadata; all operators, nested to any depth.
+        filters: Only nodes with such metadata: ``MetadataFilters``, nested to any depth, or a
+            mapping in the language of ``m3_core.filters``, or a function of the metadata.
         node_ids: Only these nodes.
         doc_ids: Only nodes of these documents.
         callback_manager: As of ``BaseRetriever``.
@@ -103,7 +105,7 @@ class _OwnNodesRetriever(NodeRetriever):
         *,
         encoder: Any = None,
         similarity_top_k: int = DEFAULT_SIMILARITY_TOP_K,
-        filters: MetadataFilters | None = None,
+        filters: NodeFilter | None = None,
         node_ids: Sequence[str] | None = None,
         doc_ids: Sequence[str] | None = None,
         callback_manager: CallbackManager | None = None,

@@ -18,7 +18,7 @@ from tests.conftest import CORPUS, make_text
 
 from langchain_m3 import M3HybridRetriever, M3SparseRetriever
 from m3_core import Encoder
-from m3_core.errors import IndexFileError, MissingRepresentationError
+from m3_core.errors import FilterError, IndexFileError, MissingRepresentationError
 
 # A random head gives few tokens a weight; this query shares one with all texts but the first.
 TEXTS = [make_text(i, 8) for i in range(6)]
@@ -72,6 +72,10 @@ def test_documents_ids_scores_filters_and_files(encoder, tmp_path, kind, options
     assert odd
     assert retriever.invoke(QUERY, filter={"colour": "red"}) == []
     assert retriever.invoke(QUERY, filter=lambda metadata: False) == []
+    one_of = retriever.invoke(QUERY, filter={"even": {"$in": [False, "no"]}}, k=5)
+    assert one_of == odd
+    with pytest.raises(FilterError, match=r"'even'.*\$in"):
+        retriever.invoke(QUERY, filter={"even": [False, True]})
     assert len(retriever.invoke(QUERY, k=100)) >= 5
     with pytest.raises(ValueError, match="k must be at least 1"):
         retriever.invoke(QUERY, k=0)
