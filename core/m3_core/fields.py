@@ -6,7 +6,7 @@ travel to other processes are here, once.
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator
@@ -20,6 +20,35 @@ if TYPE_CHECKING:
 
 # Options of loading that an encoder remembers, as far as they are fields.
 _LOADING = ("revision", "dtype", "trust_remote_code")
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Which of an object's options its user chose, for another one made of all its fields.
+
+    LangChain makes a configured object of the fields of the first one, those that it had filled
+    in itself among them; these are then no choice.
+
+    Attributes:
+        chosen: Names of the fields that the user set.
+        filled: Values of the other options of the model.
+    """
+
+    chosen: frozenset[str]
+    filled: dict[str, Any]
+
+    def chooses(self, name: str, value: Any) -> bool:
+        """Say whether a field of the other object is a choice.
+
+        Args:
+            name: The field.
+            value: Its value there.
+
+        Returns:
+            False where the first object had filled it in, and the value is still the same.
+        """
+        is_filled = name in self.filled and name not in self.chosen
+        return not (is_filled and value == self.filled[name])
 
 
 class EncoderFields(BaseModel):
@@ -98,12 +127,20 @@ class EncoderFields(BaseModel):
         description="An m3_core.Encoder that is loaded already; options of loading must not be "
         "set beside it.",
     )
+    origin: Origin | None = Field(
+        default=None,
+        frozen=True,
+        exclude=True,
+        repr=False,
+        description="Kept by the object itself, so that one made of all its fields is the same.",
+    )
 
     _encodings: Any = PrivateAttr(default=None)
 
     def model_post_init(self, context: Any) -> None:
         """Load the model, or take the one that was given."""
         super().model_post_init(context)
+        self._forget_what_was_filled_in()
         self._encodings = adapter_encodings(
             self.encoder,
             self.model_name,
@@ -113,7 +150,18 @@ class EncoderFields(BaseModel):
             roles=self.roles,
         )
         # The fields are frozen for users, and what was set by them stays known.
-        self.__dict__.update(self._in_effect())
+        in_effect = self._in_effect()
+        if "model_name" in self.model_fields_set and self.model_name != in_effect["model_name"]:
+            raise ValueError(
+                f"model_name is {self.model_name!r}, and encoder= was loaded from "
+                f"{in_effect['model_name']!r}: give one of the two"
+            )
+        self.__dict__.update(in_effect)
+        options = EncoderFields.model_fields.keys() | in_effect.keys()
+        filled = options - self.model_fields_set - {"origin"}
+        self.__dict__["origin"] = Origin(
+            frozenset(self.model_fields_set), {name: self.__dict__[name] for name in filled}
+        )
 
     def __getstate__(self) -> dict[Any, Any]:
         # Some frameworks take what cannot be pickled out of the living object's own fields.
@@ -136,6 +184,19 @@ class EncoderFields(BaseModel):
 
     def _needed_parts(self) -> tuple[str, ...]:
         return self.parts
+
+    def _forget_what_was_filled_in(self) -> None:
+        """Of an object made of another one's fields: what the other's user had left alone."""
+        chosen = self.model_fields_set
+        chosen.discard("origin")
+        if self.origin is None:
+            return
+        for name in sorted(chosen):
+            if not self.origin.chooses(name, getattr(self, name)):
+                chosen.discard(name)
+                self.__dict__[name] = (
+                    type(self).model_fields[name].get_default(call_default_factory=True)
+                )
 
     def _in_effect(self) -> dict[str, Any]:
         """Values of those fields that the encoder knows better than who made the object."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import weakref
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -11,7 +12,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from m3_core.encoder import Encoder
+    from m3_core.model import Model
 
+# Of loaded models: their files are read once.
+_known: weakref.WeakKeyDictionary[Model, str] = weakref.WeakKeyDictionary()
 _WEIGHT_FILES = ("*.safetensors", "pytorch_model*.bin", "*_linear.pt")
 _SAMPLES, _SAMPLE_BYTES = 64, 4096
 # What transformers and the makers of copies write into config.json without changing the network.
@@ -63,8 +67,11 @@ def encoder_fingerprint(
         ``"m3-"`` and 16 hexadecimal digits.
     """
     options = encoder.options
+    model = _known.get(encoder.model)
+    if model is None:
+        model = _known[encoder.model] = model_fingerprint(encoder.model.checkpoint.folder)
     counted: dict[str, Any] = {
-        "model": model_fingerprint(encoder.model.checkpoint.folder),
+        "model": model,
         "max_length": options.max_length,
         "document_instruction": options.document_instruction,
     }

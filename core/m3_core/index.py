@@ -72,20 +72,18 @@ class LexicalIndex:
         return f"LexicalIndex(documents={len(self)}, fingerprint={self.fingerprint!r})"
 
     def __getstate__(self) -> dict[str, Any]:
-        # Segments are never changed, so a copy shares them; locks do not travel.
         with self._exchanging:
             return {
                 "fingerprint": self.fingerprint,
-                "snapshot": self._snapshot,
-                "serials": dict(self._serials),
-                "next_serial": self._next_serial,
+                "_snapshot": self._snapshot,
+                "_serials": dict(self._serials),
+                "_next_serial": self._next_serial,
             }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        LexicalIndex.__init__(self, state["fingerprint"])
-        self._snapshot = state["snapshot"]
-        self._serials = state["serials"]
-        self._next_serial = state["next_serial"]
+        # Segments are never changed, so a copy shares them; locks and buffers are its own.
+        LexicalIndex.__init__(self)
+        self.__dict__.update(state)
 
     @property
     def ids(self) -> list[str]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from abc import abstractmethod
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -86,8 +87,11 @@ class ScoringCompressor(BaseDocumentCompressor):
         ):
             raise TypeError(f"documents must be a list of Document; got {documents!r:.80}")
         scored = self._scored(query, [document.page_content for document in documents])
+        # Wholly copied, so that who changes a result does not change what was given.
         return [
-            documents[i].model_copy(update={"metadata": {**documents[i].metadata, **scores}})
+            documents[i].model_copy(
+                update={"metadata": {**copy.deepcopy(documents[i].metadata), **scores}}
+            )
             for i, scores in scored
         ]
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import difflib
 import inspect
 import logging
@@ -267,8 +266,7 @@ def _record(node: BaseNode) -> dict[str, Any]:
 
 
 def _node(record: Mapping[str, Any]) -> BaseNode:
-    # LlamaIndex makes a node over the values that it is given, lists in the metadata included.
-    return json_to_doc(copy.deepcopy(record[_NODE]))
+    return json_to_doc(record[_NODE])
 
 
 def _test(filters: NodeFilter | None, doc_ids: Sequence[str] | None) -> Any:
