@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
 
 # Of sentence-transformers' constructors: options of the same name and meaning here.
 _SAME = ("revision", "token", "local_files_only", "trust_remote_code", "cache_folder")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from pydantic import Field, PrivateAttr, field_validator, model_validator
@@ -15,6 +14,8 @@ from m3_core.registry import adapter_encoder
 from m3_core.rerankers.adapter import adapter_reranker
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from m3_core.rerankers import Reranker
 
 _LOADING = ("device", "dtype", "cache_folder", "token", "local_files_only")

@@ -8,10 +8,17 @@ from langchain_classic.retrievers import ContextualCompressionRetriever
 from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.cross_encoders import BaseCrossEncoder
 from langchain_core.documents import Document
+from langchain_core.tracers.base import BaseTracer
 from langchain_core.vectorstores import InMemoryVectorStore
 from pydantic import ValidationError
 
-from langchain_m3 import BGEReranker, M3CascadeReranker, M3Embeddings
+from langchain_m3 import (
+    BGEReranker,
+    M3CascadeReranker,
+    M3Embeddings,
+    M3Reranker,
+    M3SparseRetriever,
+)
 from m3_core import Reranker
 from m3_core.errors import NonFiniteError
 from m3_core.testing_rerankers import tiny_reranker
@@ -162,3 +169,160 @@ def test_the_cascade_is_the_cores(tiny_m3, folder, encoder, core, documents):
     assert cascade.compress_documents([], QUERY) == []
     again = pickle.loads(pickle.dumps(cascade))
     assert again.compress_documents(documents, QUERY) == found
+
+
+class _Runs(BaseTracer):
+    """All runs, and the runs that events belong to."""
+
+    def __init__(self):
+        super().__init__()
+        self.runs, self.events = {}, []
+
+    def _persist_run(self, run):
+        pass
+
+    def _start_trace(self, run):
+        super()._start_trace(run)
+        self.runs[run.id] = run
+
+    def on_custom_event(self, name, data, *, run_id, **_):
+        self.events.append((name, run_id))
+
+
+def _made(kind, encoder, core):
+    return {
+        BGEReranker: lambda: BGEReranker(reranker=core, top_n=2),
+        M3Reranker: lambda: M3Reranker(encoder=encoder, top_n=2),
+        M3CascadeReranker: lambda: M3CascadeReranker(encoder=encoder, reranker=core, top_n=2),
+    }[kind]()
+
+
+@pytest.mark.parametrize("kind", [BGEReranker, M3Reranker, M3CascadeReranker])
+async def test_reranking_is_a_run_within_the_run_that_asked_for_it(kind, encoder, core):
+    base = M3SparseRetriever.from_texts(TEXTS, encoder=encoder, k=4)
+    reranker = _made(kind, encoder, core)
+    retriever = ContextualCompressionRetriever(base_compressor=reranker, base_retriever=base)
+    for is_async in (False, True):
+        tracer = _Runs()
+        config = {"callbacks": [tracer]}
+        found = (
+            await retriever.ainvoke(QUERY, config) if is_async else retriever.invoke(QUERY, config)
+        )
+        (own,) = [run for run in tracer.runs.values() if run.name == kind.__name__]
+        parent = tracer.runs[own.parent_run_id]
+        assert (parent.name, parent.parent_run_id) == ("ContextualCompressionRetriever", None)
+        assert tracer.events == [(kind.event, own.id)]
+        assert own.inputs["query"] == QUERY
+        assert own.outputs["documents"] == found
+        assert own.end_time is not None
+
+
+async def test_errors_end_the_run_too(core, documents):
+    broken = BGEReranker(reranker=core)
+    for is_async in (False, True):
+        tracer = _Runs()
+        with pytest.raises(TypeError, match="list of Document"):
+            if is_async:
+                await broken.acompress_documents(["text"], QUERY, [tracer])
+            else:
+                broken.compress_documents(["text"], QUERY, [tracer])
+        (run,) = tracer.runs.values()
+        assert "list of Document" in run.error
+        assert tracer.events == []
+
+
+def test_what_is_assigned_takes_effect(folder, core, documents):
+    reranker = BGEReranker(model_name=str(folder), dtype="float32", device="cpu")
+    plain = reranker.model_dump()
+    for name, value in (
+        ("max_length", 12),
+        ("query_max_length", 3),
+        ("query_instruction", "q: "),
+        ("document_instruction", "d: "),
+    ):
+        setattr(reranker, name, value)
+        expected = core.with_options(**{name: value})
+        assert reranker._reranker.options == expected.options
+        assert reranker.score([("panda", "bear")]) == pytest.approx(
+            expected.compute_score([("panda", "bear")]), abs=1e-6
+        )
+        setattr(reranker, name, None)
+        assert reranker.model_dump() == plain
+        assert reranker._reranker.options == core.options
+    reranker.top_n = 3
+    reranker.normalize = True
+    expected = core.rank(QUERY, TEXTS, 3, normalize=True)
+    found = reranker.compress_documents(documents, QUERY)
+    assert [int(one.id) for one in found] == [i for i, _ in expected]
+    reranker.score_threshold = 2.0
+    assert reranker.compress_documents(documents, QUERY) == []
+
+
+def test_what_cannot_be_assigned_says_so(folder, core):
+    reranker = BGEReranker(reranker=core)
+    for name, value in (("top_n", 0), ("max_length", "many"), ("max_length", 10**6)):
+        with pytest.raises(ValueError, match=name):
+            setattr(reranker, name, value)
+    for name in ("model_name", "revision", "device", "dtype", "reranker"):
+        with pytest.raises(ValidationError, match="make a new object, BGEReranker"):
+            setattr(reranker, name, "other")
+    assert reranker._reranker.options == core.options
+    assert (reranker.top_n, reranker.max_length) == (None, None)
+
+
+def test_a_cascade_and_m3s_scores_follow_assignments(encoder, core, documents):
+    cascade = M3CascadeReranker(encoder=encoder, reranker=core)
+    cascade.first, cascade.top_n, cascade.weights = 2, 1, (1, 0, 0)
+    made = M3CascadeReranker(encoder=encoder, reranker=core, first=2, top_n=1, weights=(1, 0, 0))
+    assert cascade.compress_documents(documents, QUERY) == made.compress_documents(documents, QUERY)
+    with pytest.raises(ValidationError):
+        cascade.weights = (0, 0, 0)
+    with pytest.raises(ValidationError):
+        cascade.first = 0
+    reranker = M3Reranker(encoder=encoder, weights=(1, 0, 0))
+    reranker.weights, reranker.top_n = (0.4, 0.2, 0.4), 2
+    made = M3Reranker(encoder=encoder, weights=(0.4, 0.2, 0.4), top_n=2)
+    assert reranker.compress_documents(documents, QUERY) == made.compress_documents(
+        documents, QUERY
+    )
+    assert reranker.model_dump() == made.model_dump()
+
+
+@pytest.mark.parametrize(
+    ("keywords", "dtype"),
+    [
+        ({"use_fp16": False}, "float32"),
+        ({"use_fp16": True}, "auto"),
+        ({"model_kwargs": {"device": "cpu", "max_length": 64}}, "auto"),
+        ({"model_kwargs": {"automodel_args": {"torch_dtype": torch.float32}}}, "float32"),
+    ],
+)
+def test_keywords_of_other_rerankers(folder, core, keywords, dtype):
+    reranker = BGEReranker(model=str(folder), **keywords)
+    assert (reranker.model_name, reranker.dtype) == (str(folder), dtype)
+    assert reranker.max_length == keywords.get("model_kwargs", {}).get("max_length")
+    if dtype == "float32":
+        assert reranker.score(PAIRS) == pytest.approx(core.compute_score(PAIRS), abs=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("keywords", "message"),
+    [
+        ({"model": "a", "model_name": "b"}, "model_name is set twice"),
+        ({"model": object()}, "passed as reranker="),
+        ({"use_fp16": True, "dtype": "float32"}, "dtype is set twice"),
+        ({"model_kwargs": {"activation_fn": torch.nn.Sigmoid()}}, "pass normalize=True"),
+        ({"model_kwargs": {"backend": "onnx"}}, "run in torch"),
+        ({"model_kwargs": {"model_kwargs": {"file_name": "a"}}}, "as dtype="),
+        ({"batch_size": 4}, "filled by tokens"),
+        ({"top_k": 4}, "pass top_n="),
+        ({"devices": ["cpu"]}, "pass the one device as device="),
+    ],
+)
+def test_keywords_that_cannot_be_honoured_name_their_replacement(folder, keywords, message):
+    with pytest.raises(ValidationError, match=message):
+        BGEReranker(
+            **{"model_name": str(folder)} | keywords if "model" not in keywords else keywords
+        )
+    with pytest.raises(TypeError, match="unknown keys: devise"):
+        BGEReranker(model_kwargs={"devise": "cpu"})
