@@ -151,7 +151,7 @@ class DocumentCollection:
         check_distinct(check_ids(filled))
         if not texts:
             return []
-        others = [copied_metadata(one, m) for one, m in zip(filled, others, strict=True)]
+        copied = [copied_metadata(one, m) for one, m in zip(filled, others, strict=True)]
         blank = [one for one, text in zip(filled, texts, strict=True) if not text.strip()]
         if blank:
             logger.warning(
@@ -164,7 +164,7 @@ class DocumentCollection:
         with self._lock.writing():
             self._stored.remove(filled)
             self._store.add(filled, reps)
-            records = zip(texts, others, strict=True)
+            records = zip(texts, copied, strict=True)
             self._records.update(zip(filled, records, strict=True))
         return filled
 

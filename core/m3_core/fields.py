@@ -165,9 +165,14 @@ class EncoderFields(Assignable):
     def _show_what_is_in_effect(self) -> None:
         # Not assigned, so that what was set by users stays known.
         in_effect = self._in_effect()
+        if "model_name" in self.model_fields_set and self.model_name != in_effect["model_name"]:
+            raise ValueError(
+                f"model_name is {self.model_name!r}, and encoder= was loaded from "
+                f"{in_effect['model_name']!r}: give one of the two"
+            )
         self.__dict__.update(in_effect)
         options = EncoderFields.model_fields.keys() | in_effect.keys()
-        filled = options - self.model_fields_set - {"encoder", "origin"}
+        filled = options - self.model_fields_set - {"origin"}
         self.__dict__["origin"] = Origin(
             frozenset(self.model_fields_set), {name: self.__dict__[name] for name in filled}
         )

@@ -55,12 +55,8 @@ class CollectionFields(EncoderFields, BaseRetriever):
         super().model_post_init(context)
         from m3_core.collection import DocumentCollection
 
-        documents = (
-            DocumentCollection(self._source)
-            if self.collection is None
-            else _checked_collection(self.collection).over(self._source)
-        )
-        self._keep(documents)
+        given = self.collection
+        self._keep(DocumentCollection(self._source) if given is None else given.over(self._source))
 
     def __len__(self) -> int:
         return len(self._documents)
@@ -223,6 +219,9 @@ class CollectionFields(EncoderFields, BaseRetriever):
     @property
     def _documents(self) -> DocumentCollection:
         collection: DocumentCollection = self.collection
+        if collection.encodings is not self._source:
+            collection = collection.over(self._source)
+            self._keep(collection)
         return collection
 
     def _keep(self, documents: DocumentCollection) -> None:

@@ -205,7 +205,10 @@ class M3InMemoryVectorStore(HybridFields, DocumentIndex, VectorStore):
         """Do ``get`` off the event loop."""
         return await self._source.run_async(self.get, ids, **kwargs)
 
-    def delete(self, ids: Sequence[str] | None = None, **kwargs: Any) -> DeleteResponse:
+    # A DocumentIndex says what was deleted; of a VectorStore only False has a meaning.
+    def delete(  # type: ignore[override]  # the two base classes differ in what it returns
+        self, ids: Sequence[str] | None = None, **kwargs: Any
+    ) -> DeleteResponse:
         """Delete documents.
 
         Args:
@@ -226,7 +229,9 @@ class M3InMemoryVectorStore(HybridFields, DocumentIndex, VectorStore):
         gone = self._documents.remove(ids)
         return DeleteResponse(succeeded=gone, num_deleted=len(gone), failed=[], num_failed=0)
 
-    async def adelete(self, ids: Sequence[str] | None = None, **kwargs: Any) -> DeleteResponse:
+    async def adelete(  # type: ignore[override]  # likewise
+        self, ids: Sequence[str] | None = None, **kwargs: Any
+    ) -> DeleteResponse:
         """Do ``delete`` off the event loop."""
         return await self._source.run_async(self.delete, ids, **kwargs)
 

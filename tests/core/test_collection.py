@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import copy
+import pickle
 import threading
 from pathlib import Path
 
@@ -285,3 +287,82 @@ def test_searches_while_documents_are_added_see_whole_batches(encoder) -> None:
             thread.join()
     assert wrong == []
     assert len(collection) == 24
+
+
+@pytest.mark.parametrize("parts", [("sparse",), ("dense", "sparse"), ALL])
+def test_copies_are_whole_and_views_share(encoder, parts) -> None:
+    collection = make(encoder, parts)
+    collection.delete(IDS[5:9])
+    collection.add(["panda"], [{"tags": [1]}], ["id3"])
+    expected = collection.search(QUERY, 40)
+    view = collection.over(AdapterEncoder(encoder.with_options(query_instruction="Fluss "), parts))
+    packed = pickle.dumps(collection)
+    for one in (copy.deepcopy(collection), pickle.loads(packed)):
+        found = one.search(QUERY, 40)
+        assert [(f.id, f.text, f.metadata) for f in found] == [
+            (f.id, f.text, f.metadata) for f in expected
+        ]
+        assert [f.score for f in found] == pytest.approx([f.score for f in expected], abs=1e-6)
+        assert one.ids() == collection.ids()
+        one.add([QUERY], ids=["own"])
+        one.delete(["id0"])
+        assert "own" in ids(one.search(QUERY, 40))
+    assert len(collection) == len(view) == 36
+    assert pickle.loads(packed).encodings._opened is None
+    view.add([QUERY], ids=["shared"])
+    assert "shared" in ids(collection.search(QUERY, 40))
+    assert len(copy.copy(collection)) == len(view) == 37
+    assert ids(view.search("Stadt", 9)) == ids(collection.search("Fluss Stadt", 9))
+    with pytest.raises(ValueError, match="other options for documents"):
+        collection.over(AdapterEncoder(encoder.with_options(max_length=99), parts))
+    with pytest.raises(ValueError, match=r"asked for were dense$"):
+        collection.over(AdapterEncoder(encoder, ("dense",)))
+
+
+def test_nothing_is_shared_with_callers(encoder) -> None:
+    collection = DocumentCollection(AdapterEncoder(encoder, ALL))
+    given = {"tags": ["a"], "deep": {"er": [{"est": 1}]}}
+    kept = copy.deepcopy(given)
+    collection.add(["panda bear", "panda"], [given, given], ["x", "y"])
+    given["tags"].append("caller")
+    given["deep"]["er"][0]["est"] = 2
+    for _ in range(2):
+        found = [one.metadata for one in collection.search("panda", 2)]
+        found += [metadata for _, _, metadata in collection.get(["x", "y"])]
+        assert found == [kept] * 4
+        for metadata in found:
+            metadata["deep"]["er"].clear()
+    with pytest.raises(TypeError, match="metadata of document 'z' cannot be copied"):
+        collection.add(["w", "z"], [{}, {"lock": threading.Lock()}], ["w", "z"])
+    assert collection.ids() == ["x", "y"]
+
+
+def test_only_what_is_found_is_copied(encoder) -> None:
+    copied = []
+
+    class Counted:
+        def __deepcopy__(self, memo: dict) -> Counted:
+            copied.append(self)
+            return Counted()
+
+    collection = DocumentCollection(AdapterEncoder(encoder, ALL))
+    collection.add(TEXTS, [{"counted": Counted()} for _ in TEXTS])
+    assert len(copied) == len(TEXTS)
+    assert len(collection.search(QUERY, 3)) == 3
+    assert len(copied) == len(TEXTS) + 3
+
+
+def test_vectors_of_what_was_found(encoder, reps) -> None:
+    collection = make(encoder)
+    collection.delete(IDS[:3])
+    for one in collection.search(QUERY, 9, return_vectors=True):
+        expected = reps[1].dense_vecs[IDS.index(one.id)]
+        assert one.vector == pytest.approx(expected, abs=1e-6)
+    assert all(one.vector is None for one in collection.search(QUERY, 9))
+
+
+def test_documents_without_text_are_reported(encoder, caplog) -> None:
+    collection = DocumentCollection(AdapterEncoder(encoder, ALL))
+    collection.add(["panda", " \n", ""], ids=["a", "b", "c"])
+    assert "2 of 3 documents have no text, the first is 'b'" in caplog.text
+    assert len(collection) == 3

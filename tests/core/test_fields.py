@@ -165,3 +165,44 @@ def test_calls_see_an_assignment_wholly_or_not_at_all(fresh_tiny) -> None:
 def test_keywords_of_others_are_answered(tiny_m3, name) -> None:
     with pytest.raises(ValidationError, match=f"{name}=.*cannot be honoured: "):
         EncoderFields(model_name=str(tiny_m3), **{name: 1})
+
+
+def remade(fields: EncoderFields, **changes):
+    """Another object of all fields, as LangChain makes it."""
+    values = {name: fields.__dict__[name] for name in type(fields).model_fields}
+    return type(fields)(**(values | changes))
+
+
+@pytest.mark.parametrize("kind", [EncoderFields, VectorFields, ScoreFields])
+def test_an_object_made_of_all_fields_is_the_same(tiny_mean, encoder, kind) -> None:
+    for options in (
+        {"model_name": str(tiny_mean)},
+        {"model_name": str(tiny_mean), "dtype": "float32", "max_length": 20},
+        {"encoder": encoder},
+        {"encoder": encoder, "query_instruction": "q: ", "reuse_encodings": False},
+    ):
+        first = kind(**options)
+        second = remade(remade(first))
+        assert second.model_dump() == first.model_dump()
+        known = EncoderFields.model_fields.keys()
+        assert second.model_fields_set & known == first.model_fields_set
+        assert second._model.options == first._model.options
+        assert second._model.model is first._model.model
+        assert copy.deepcopy(second).model_dump() == first.model_dump()
+
+
+def test_what_was_filled_in_is_no_choice(tiny_mean, tiny_bge, encoder) -> None:
+    first = VectorFields(model_name=str(tiny_mean), query_instruction="q: ")
+    other = remade(first, model_name=str(tiny_bge))
+    alone = VectorFields(model_name=str(tiny_bge), query_instruction="q: ")
+    assert other.model_dump() == alone.model_dump()
+    assert (first.pooling, other.pooling) == ("mean", "cls")
+    assert remade(first, max_length=30).max_length == 30
+    assert remade(remade(first, max_length=30)).max_length == 30
+    given = VectorFields(encoder=encoder)
+    assert remade(given, document_instruction="d: ").document_instruction == "d: "
+    with pytest.raises(ValueError, match="dtype cannot be set together with encoder="):
+        remade(given, dtype="bfloat16")
+    with pytest.raises(ValueError, match=r"model_name is .* give one of the two"):
+        remade(given, model_name=str(tiny_mean))
+    assert remade(given, model_name=str(tiny_mean), encoder=None).pooling == "mean"
