@@ -9,10 +9,13 @@ from __future__ import annotations
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator, model_validator
 
 from m3_core.adapter import AdapterEncoder, adapter_encodings
+from m3_core.assignment import Assignable
 from m3_core.hybrid import SCORED_ROLES, HybridScorer, weighted_parts
+from m3_core.keywords import refuse_elsewhere
+from m3_core.model import EncoderOptions
 
 if TYPE_CHECKING:
     from m3_core.encoder import Encoder
@@ -20,6 +23,7 @@ if TYPE_CHECKING:
 
 # Options of loading that an encoder remembers, as far as they are fields.
 _LOADING = ("revision", "dtype", "trust_remote_code")
+_OPTIONS = frozenset(field.name for field in fields(EncoderOptions))
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,13 +55,16 @@ class Origin:
         return not (is_filled and value == self.filled[name])
 
 
-class EncoderFields(BaseModel):
+class EncoderFields(Assignable):
     """The options of a model; it is loaded once a process for all objects with the same ones.
 
     What changes results is dumped, and says after construction what is in effect: the
     instructions and the length that the model itself brings, or those of a given encoder. Where
     it runs and what it shows is not dumped. A pickled object holds no weights: in the other
     process the model is loaded on first use.
+
+    What needs no other model can be assigned, and counts from the next call on; ``None`` stands
+    for the model's own again. Encodings are shared with those who then have the same options.
     """
 
     model_config = ConfigDict(extra="forbid", protected_namespaces=())
@@ -79,16 +86,14 @@ class EncoderFields(BaseModel):
         description="Data type of the network; 'float32' gives reference numbers.",
     )
     max_length: int | None = Field(
-        default=None, frozen=True, description="Tokens a text at most; by default the model's own."
+        default=None, description="Tokens a text at most; by default the model's own."
     )
     query_instruction: str | None = Field(
         default=None,
-        frozen=True,
         description="Put before queries; by default the model's own, '' for none.",
     )
     document_instruction: str | None = Field(
         default=None,
-        frozen=True,
         description="Put before documents; by default the model's own, '' for none.",
     )
     trust_remote_code: bool = Field(
@@ -114,7 +119,6 @@ class EncoderFields(BaseModel):
     )
     reuse_encodings: bool = Field(
         default=True,
-        frozen=True,
         exclude=True,
         description="Share recent encodings with the other adapters over the same model, so that "
         "a store that asks each of them for the same texts runs the network once.",
@@ -137,6 +141,13 @@ class EncoderFields(BaseModel):
 
     _encodings: Any = PrivateAttr(default=None)
 
+    @model_validator(mode="before")
+    @classmethod
+    def _answer_names_of_others(cls, values: Any) -> Any:
+        if isinstance(values, dict):
+            refuse_elsewhere(values, cls.model_fields)
+        return values
+
     def model_post_init(self, context: Any) -> None:
         """Load the model, or take the one that was given."""
         super().model_post_init(context)
@@ -149,7 +160,10 @@ class EncoderFields(BaseModel):
             reuse=self.reuse_encodings,
             roles=self.roles,
         )
-        # The fields are frozen for users, and what was set by them stays known.
+        self._show_what_is_in_effect()
+
+    def _show_what_is_in_effect(self) -> None:
+        # Not assigned, so that what was set by users stays known.
         in_effect = self._in_effect()
         if "model_name" in self.model_fields_set and self.model_name != in_effect["model_name"]:
             raise ValueError(
@@ -164,13 +178,10 @@ class EncoderFields(BaseModel):
         )
 
     def __getstate__(self) -> dict[Any, Any]:
-        # Some frameworks take what cannot be pickled out of the living object's own fields.
-        kept = dict(self.__dict__)
-        state = super().__getstate__()
+        # Of a copy: some frameworks take what cannot be pickled out of the object's own fields.
+        state: dict[Any, Any] = super(EncoderFields, self._snapshot()).__getstate__()
         # Encodings know how to load the encoder on first use; itself, it would load at once.
-        state = state | {"__dict__": state["__dict__"] | {"encoder": None}}
-        self.__dict__.update(kept)
-        return state
+        return state | {"__dict__": state["__dict__"] | {"encoder": None}}
 
     def __setstate__(self, state: dict[Any, Any]) -> None:
         values = state["__dict__"]
@@ -184,6 +195,25 @@ class EncoderFields(BaseModel):
 
     def _needed_parts(self) -> tuple[str, ...]:
         return self.parts
+
+    def _follow(self, name: str) -> None:
+        super()._follow(name)
+        source = self._source
+        encoder = self._model if name in _OPTIONS else None
+        if encoder is not None:
+            value = getattr(self, name)
+            if value is None:
+                own = type(encoder).over(encoder.model) if self.encoder is None else self.encoder
+                value = getattr(own.options, name)
+                self.model_fields_set.discard(name)
+            encoder = encoder.with_options(**{name: value})
+        parts, reuse = self._needed_parts(), self.reuse_encodings
+        if encoder is None and set(parts) == set(source.parts) and reuse == source.reuse:
+            return
+        self._encodings = AdapterEncoder(
+            encoder or self._model, parts, reuse=reuse, roles=source.roles
+        )
+        self._show_what_is_in_effect()
 
     def _forget_what_was_filled_in(self) -> None:
         """Of an object made of another one's fields: what the other's user had left alone."""
@@ -226,13 +256,11 @@ class VectorFields(EncoderFields):
 
     truncate_dim: int | None = Field(
         default=None,
-        frozen=True,
         description="Keep so many leading values of each vector (Matryoshka).",
     )
-    normalize: bool = Field(default=True, frozen=True, description="Scale vectors to length 1.")
+    normalize: bool = Field(default=True, description="Scale vectors to length 1.")
     pooling: Literal["cls", "mean", "last"] | None = Field(
         default=None,
-        frozen=True,
         description="How a vector is taken from the tokens; by default as the checkpoint says.",
     )
 
@@ -244,7 +272,6 @@ class ScoreFields(EncoderFields):
 
     weights: tuple[float, float, float] = Field(
         default=(1.0, 0.3, 1.0),
-        frozen=True,
         description="Of dense, lexical and multi-vector scores; by default the M3 paper's.",
     )
 
@@ -259,4 +286,6 @@ class ScoreFields(EncoderFields):
 
     @property
     def _hybrid(self) -> HybridScorer:
-        return HybridScorer(self._source, self.weights)
+        # Of a copy: weights that another thread assigns may need other parts.
+        own = self._snapshot()
+        return HybridScorer(own._source, own.weights)

@@ -229,6 +229,11 @@ class CollectionFields(EncoderFields, BaseRetriever):
         # A field, so that whoever makes another object of the fields hands the documents on.
         self.__dict__["collection"] = documents
 
+    def _follow(self, name: str) -> None:
+        super()._follow(name)
+        if self._documents.encodings is not self._source:
+            self._keep(self._documents.over(self._source))
+
     def _needed_parts(self) -> tuple[str, ...]:
         own = self._own_parts()
         if self.collection is None:

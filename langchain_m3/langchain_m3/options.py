@@ -8,6 +8,6 @@ from m3_core import fields
 
 
 class EncoderFields(fields.EncoderFields):
-    """The options of a model; objects with them cannot be changed."""
+    """The options of a model."""
 
-    model_config = ConfigDict(extra="forbid", protected_namespaces=(), frozen=True)
+    model_config = ConfigDict(extra="forbid", protected_namespaces=())
