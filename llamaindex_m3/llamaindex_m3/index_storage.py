@@ -19,9 +19,7 @@ from llama_index.core.storage.storage_context import StorageContext
 from llamaindex_m3.node_retriever import NodeRetriever
 from llamaindex_m3.node_store import M3NodeStore
 from llamaindex_m3.nodes import NodeCollection
-from m3_core.arguments import check_count
 from m3_core.errors import IndexFileError
-from m3_core.scoring import normalized_weights
 
 # LlamaIndex looks types of structures and indices up in dictionaries, and this one is not of its
 # own: where this module has not been imported, loading fails with the name as the KeyError.
@@ -62,9 +60,8 @@ class M3IndexRetriever(NodeRetriever):
         **options: Any,
     ) -> None:
         super().__init__(nodes, **options)
-        normalized_weights(weights)
-        self.weights = tuple(weights)
-        self.fetch_k = None if fetch_k is None else check_count("fetch_k", fetch_k)
+        self.weights = weights
+        self.fetch_k = fetch_k
         self.exhaustive = exhaustive
 
     def _search_options(self) -> dict[str, Any]:

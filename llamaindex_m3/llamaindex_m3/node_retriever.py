@@ -10,9 +10,11 @@ from llama_index.core.callbacks import CallbackManager
 from llama_index.core.constants import DEFAULT_SIMILARITY_TOP_K
 from llama_index.core.schema import IndexNode, NodeWithScore, QueryBundle, QueryType
 
-from llamaindex_m3.filters import NodeFilter
+from llamaindex_m3.filters import NodeFilter, to_expression
 from llamaindex_m3.nodes import NodeCollection, ScoredNode
 from m3_core.arguments import check_count
+from m3_core.fusion import check_fusion
+from m3_core.scoring import normalized_weights
 
 
 class NodeRetriever(BaseRetriever):
@@ -31,7 +33,8 @@ class NodeRetriever(BaseRetriever):
         verbose: As there.
 
     Raises:
-        ValueError: ``similarity_top_k`` is below 1.
+        ValueError: ``similarity_top_k`` is below 1, or the filters cannot be.
+        TypeError: ``filters`` are none.
     """
 
     def __init__(
@@ -49,10 +52,39 @@ class NodeRetriever(BaseRetriever):
     ) -> None:
         super().__init__(callback_manager, object_map, objects, verbose)
         self._nodes = nodes
-        self.similarity_top_k = check_count("similarity_top_k", similarity_top_k)
+        self.similarity_top_k = similarity_top_k
         self.filters = filters
         self.node_ids = node_ids
         self.doc_ids = doc_ids
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Assign an option, checked as the constructor's; it counts from the next search on.
+
+        Args:
+            name: The option, or another attribute.
+            value: Its value.
+
+        Raises:
+            ValueError: The value cannot be, or it is an option of the model.
+        """
+        super().__setattr__(name, self._checked(name, value))
+
+    def _checked(self, name: str, value: Any) -> Any:
+        if name in NodeCollection.model_fields:
+            raise ValueError(
+                f"{name} belongs to the model, which is there already: make a new "
+                f"{type(self).__name__} with {name}=...; models that are loaded are shared"
+            )
+        if name == "similarity_top_k" or (name == "fetch_k" and value is not None):
+            return check_count(name, value)
+        if name == "fusion":
+            return check_fusion(value)
+        if name == "weights":
+            normalized_weights(value)
+            return tuple(value)
+        if name == "filters" and value is not None:
+            to_expression(value)
+        return value
 
     def search_with_scores(self, query: QueryType) -> list[ScoredNode]:
         """Find nodes, and say what their scores are made of.

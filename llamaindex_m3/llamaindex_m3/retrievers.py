@@ -17,9 +17,6 @@ from llamaindex_m3.filters import NodeFilter
 from llamaindex_m3.node_retriever import NodeRetriever
 from llamaindex_m3.nodes import new_nodes
 from llamaindex_m3.options import refuse_replaced
-from m3_core.arguments import check_count
-from m3_core.fusion import check_fusion
-from m3_core.scoring import normalized_weights
 
 # What LlamaIndex's BM25 retriever takes and lexical weights have no place for.
 _OF_BM25: Mapping[str, tuple[tuple[Any, ...], str]] = {
@@ -298,14 +295,23 @@ class M3HybridRetriever(_OwnNodesRetriever):
         **options: Any,
     ) -> None:
         self.rerank = rerank
-        self.fusion = check_fusion(fusion)
-        normalized_weights(weights)
-        self.weights = tuple(weights)
-        self.fetch_k = None if fetch_k is None else check_count("fetch_k", fetch_k)
+        self.fusion = fusion
+        self.weights = weights
+        self.fetch_k = fetch_k
         super().__init__(model_name, **options)
 
     def _stored(self) -> tuple[str, ...]:
         return ("dense", "sparse", "colbert") if self.rerank else ("dense", "sparse")
 
     def _search_options(self) -> dict[str, Any]:
-        return {"fusion": self.fusion, "weights": self.weights, "fetch_k": self.fetch_k}
+        weights = self.weights if self.rerank else (*self.weights[:2], 0.0)
+        return {"fusion": self.fusion, "weights": weights, "fetch_k": self.fetch_k}
+
+    def _checked(self, name: str, value: Any) -> Any:
+        held = vars(self).get("_nodes")
+        if name == "rerank" and value and held is not None and "colbert" not in held.stored:
+            raise ValueError(
+                "rerank=True needs multi-vectors, and the nodes are held without: make the "
+                "retriever with rerank=True"
+            )
+        return super()._checked(name, value)

@@ -287,3 +287,33 @@ def test_documents_as_nodes_stay_documents(encoder) -> None:
     retriever = M3SparseRetriever.from_nodes([Document(id_="d", text=QUERY)], encoder=encoder)
     (found,) = retriever.retrieve(QUERY)
     assert type(found.node) is Document
+
+
+def test_options_are_assigned_or_refused(encoder) -> None:
+    retriever = M3HybridRetriever.from_nodes(make_nodes(), encoder=encoder, rerank=True)
+    plain = M3HybridRetriever.from_nodes(make_nodes(), encoder=encoder)
+    retriever.similarity_top_k = plain.similarity_top_k = 5
+    retriever.rerank = False
+    assert ids(retriever.retrieve(QUERY)) == ids(plain.retrieve(QUERY))
+    assert {"dense", "sparse"} >= set(retriever.search_with_scores(QUERY)[0][2])
+    retriever.rerank = True
+    retriever.weights = [0, 0, 2]
+    assert "colbert" in retriever.search_with_scores(QUERY)[0][2]
+    retriever.filters = {"number": 3}
+    assert ids(retriever.retrieve(QUERY)) == ["n3"]
+    before = dict(vars(retriever))
+    for name, value in {
+        "similarity_top_k": 0,
+        "fetch_k": 0,
+        "weights": (0, 0, 0),
+        "fusion": "sum",
+        "filters": {"number": {"$most": 1}},
+        "max_length": 8,
+        "query_instruction": "find: ",
+    }.items():
+        with pytest.raises(ValueError, match=name if name != "filters" else "number"):
+            setattr(retriever, name, value)
+    assert vars(retriever) == before
+    with pytest.raises(ValueError, match="make the retriever with rerank=True"):
+        plain.rerank = True
+    assert not plain.rerank
