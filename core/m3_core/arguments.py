@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Mapping
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 if TYPE_CHECKING:
-    from numpy.typing import ArrayLike, NDArray
+    from collections.abc import Collection, Iterable
 
-Filter = Mapping[str, Any] | Callable[[Mapping[str, Any]], bool]
+    from numpy.typing import ArrayLike, NDArray
 
 
 def check_count(name: str, number: Any) -> int:
@@ -82,31 +81,6 @@ def check_distinct(ids: Collection[str]) -> None:
         if one in seen:
             raise ValueError(f"id {one!r} comes more than once in one call")
         seen.add(one)
-
-
-def metadata_test(where: Filter) -> Callable[[Mapping[str, Any]], bool]:
-    """Make a test of metadata from a filter.
-
-    Args:
-        where: Values that metadata must have, or a function of the metadata.
-
-    Returns:
-        A function that says whether metadata pass.
-
-    Raises:
-        TypeError: It is neither.
-
-    Example:
-        >>> test = metadata_test({"language": "de"})
-        >>> test({"language": "de", "page": 3}), test({})
-        (True, False)
-    """
-    if callable(where):
-        return where
-    if not isinstance(where, Mapping):
-        raise TypeError(f"a filter is a mapping or a function; got {type(where).__name__}")
-    absent = object()
-    return lambda metadata: all(metadata.get(key, absent) == v for key, v in where.items())
 
 
 def check_vector(vector: ArrayLike) -> NDArray[np.float32]:

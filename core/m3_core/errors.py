@@ -16,6 +16,7 @@ Arguments that can never work (a negative length, a text that is no string) rais
     ├── NonFiniteError
     ├── IndexFileError
     ├── StoreError
+    ├── FilterError (also a ``ValueError``)
     ├── TrainingDataError
     └── ClosedError
 """
@@ -73,6 +74,10 @@ class IndexFileError(M3Error):
 
 class StoreError(M3Error):
     """A collection of a vector store holds other vectors than the model gives."""
+
+
+class FilterError(M3Error, ValueError):
+    """A filter of metadata holds something that it cannot, or that the store cannot express."""
 
 
 class ClosedError(M3Error):

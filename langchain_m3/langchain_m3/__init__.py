@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from langchain_m3.bge_reranker import BGEReranker
     from langchain_m3.cascade import M3CascadeReranker
     from langchain_m3.embeddings import M3Embeddings
+    from langchain_m3.in_memory import M3InMemoryVectorStore
     from langchain_m3.milvus_sparse import M3MilvusSparseEmbeddings
     from langchain_m3.qdrant import QdrantHybridStore
     from langchain_m3.qdrant_sparse import M3SparseEmbeddings
@@ -25,6 +26,7 @@ __all__ = [
     "M3CascadeReranker",
     "M3Embeddings",
     "M3HybridRetriever",
+    "M3InMemoryVectorStore",
     "M3MilvusSparseEmbeddings",
     "M3Reranker",
     "M3SparseEmbeddings",
@@ -38,6 +40,7 @@ _HOMES = {
     "M3CascadeReranker": "langchain_m3.cascade",
     "M3Embeddings": "langchain_m3.embeddings",
     "M3HybridRetriever": "langchain_m3.retrievers",
+    "M3InMemoryVectorStore": "langchain_m3.in_memory",
     "M3MilvusSparseEmbeddings": "langchain_m3.milvus_sparse",
     "M3Reranker": "langchain_m3.reranker",
     "M3SparseEmbeddings": "langchain_m3.qdrant_sparse",

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
-import json
 import os
 import warnings
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from langchain_core._api import LangChainDeprecationWarning
 from langchain_core.embeddings import Embeddings
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr
+from pydantic import ConfigDict, Field, PrivateAttr
+
+from langchain_m3.huggingface import encoding_options, refuse_other_values, refuse_unknown
+from m3_core.adapters.assignment import Assignable
 
 if TYPE_CHECKING:
     from m3_core import Encoder
@@ -25,21 +27,24 @@ _NETWORK_KEYS = ("torch_dtype", "attn_implementation", "provider", "file_name", 
 _LOADING_KEYS = ("device", "trust_remote_code", "revision", "token", "local_files_only")
 # These choose a runtime or a speed there; vectors are the same with or without them.
 _IDLE_MODEL_KEYS = ("attn_implementation", "similarity_fn_name")
-_IDLE_ENCODE_KEYS = ("batch_size", "convert_to_numpy", "convert_to_tensor", "device")
-# Other runtimes, other weights or other outputs: taken only with the value that changes nothing.
+# Other runtimes or other weights: taken only with the value that changes nothing.
 _FIXED_MODEL_KEYS: Mapping[str, Any] = {
     "backend": "torch",
     "provider": None,
     "file_name": None,
     "export": None,
 }
-_FIXED_ENCODE_KEYS: Mapping[str, Any] = {
-    "output_value": "sentence_embedding",
-    "precision": "float32",
-}
 
 
-class HuggingFaceBgeEmbeddings(BaseModel, Embeddings):
+class _Use(NamedTuple):
+    """What calls compute with, until a field changes."""
+
+    source: CachedEncoder
+    kept: int | None
+    asked: tuple[str, str, dict[str, Any], Encoder]
+
+
+class HuggingFaceBgeEmbeddings(Assignable, Embeddings):
     """Replace langchain-community's class of this name: change the import, nothing else.
 
     Keywords, fields, defaults, errors, warnings and vectors are those of the original, with these
@@ -52,6 +57,11 @@ class HuggingFaceBgeEmbeddings(BaseModel, Embeddings):
 
     Both warn. To have the original's vectors also there, set
     ``HuggingFaceBgeEmbeddings.original_instructions = True`` (or do so in a subclass).
+
+    What the original reads in each call can be assigned here too, and counts from the next call
+    on: ``query_instruction``, ``embed_instruction``, ``encode_kwargs`` and the keys in it,
+    ``show_progress``, and as ``client`` another ``m3_core.Encoder``. What it reads in the
+    constructor alone (``model_name``, ``model_kwargs``, ``cache_folder``) is an error.
 
     ``client`` is the ``m3_core.Encoder``. Data type is float32 unless
     ``model_kwargs={"torch_dtype": ...}`` says otherwise. ``batch_size`` is accepted and has no
@@ -74,12 +84,12 @@ class HuggingFaceBgeEmbeddings(BaseModel, Embeddings):
     """Choose instructions wholly as langchain-community does."""
 
     client: Any = None
-    """The encoder; set by the constructor."""
-    model_name: str = DEFAULT_BGE_MODEL
+    """The encoder with the options that are in effect; set by the constructor."""
+    model_name: str = Field(default=DEFAULT_BGE_MODEL, frozen=True)
     """Local folder or hub repository."""
-    cache_folder: str | None = None
+    cache_folder: str | None = Field(default=None, frozen=True)
     """Where downloads are kept; also set by ``SENTENCE_TRANSFORMERS_HOME``."""
-    model_kwargs: dict[str, Any] = Field(default_factory=dict)
+    model_kwargs: dict[str, Any] = Field(default_factory=dict, frozen=True)
     """Options of loading: ``device``, ``trust_remote_code``, ``revision``, ``token``,
     ``local_files_only``, ``truncate_dim``, ``torch_dtype``."""
     encode_kwargs: dict[str, Any] = Field(default_factory=dict)
@@ -91,8 +101,9 @@ class HuggingFaceBgeEmbeddings(BaseModel, Embeddings):
     show_progress: bool = False
     """Show a progress bar."""
 
-    _encodings: Any = PrivateAttr(default=None)
-    _kept: int | None = PrivateAttr(default=None)
+    _loaded: Any = PrivateAttr(default=None)
+    _truncate_dim: int | None = PrivateAttr(default=None)
+    _use: _Use | None = PrivateAttr(default=None)
 
     def __init__(self, **kwargs: Any) -> None:
         """Load the model, or take it if it is loaded already.
@@ -122,9 +133,7 @@ class HuggingFaceBgeEmbeddings(BaseModel, Embeddings):
         Returns:
             One vector a document, as Python floats.
         """
-        documents = [_one_line(text) for text in texts]
-        reps = self._source.documents(documents, show_progress=self.show_progress)
-        return [vector[: self._kept] for vector in reps.dense_lists()]
+        return self._documents(self._in_use(), texts)
 
     def embed_query(self, text: str) -> list[float]:
         """Embed a query, newlines replaced by spaces, with the query instruction before it.
@@ -135,8 +144,7 @@ class HuggingFaceBgeEmbeddings(BaseModel, Embeddings):
         Returns:
             Its vector, as Python floats.
         """
-        reps = self._source.queries([_one_line(text)], show_progress=self.show_progress)
-        return reps.dense_lists()[0][: self._kept]
+        return self._query(self._in_use(), text)
 
     async def aembed_documents(self, texts: list[str]) -> list[list[float]]:
         """Do ``embed_documents`` off the event loop.
@@ -147,7 +155,8 @@ class HuggingFaceBgeEmbeddings(BaseModel, Embeddings):
         Returns:
             One vector a document, as Python floats.
         """
-        return await self._source.encoder.run_async(self.embed_documents, texts)
+        use = self._in_use()
+        return await use.source.run_async(self._documents, use, texts)
 
     async def aembed_query(self, text: str) -> list[float]:
         """Do ``embed_query`` off the event loop.
@@ -158,15 +167,19 @@ class HuggingFaceBgeEmbeddings(BaseModel, Embeddings):
         Returns:
             Its vector, as Python floats.
         """
-        return await self._source.encoder.run_async(self.embed_query, text)
+        use = self._in_use()
+        return await use.source.run_async(self._query, use, text)
 
-    @property
-    def _source(self) -> CachedEncoder:
-        source: CachedEncoder = self._encodings
-        return source
+    def _documents(self, use: _Use, texts: list[str]) -> list[list[float]]:
+        documents = [_one_line(text) for text in texts]
+        reps = use.source.documents(documents, show_progress=self.show_progress)
+        return [vector[: use.kept] for vector in reps.dense_lists()]
+
+    def _query(self, use: _Use, text: str) -> list[float]:
+        reps = use.source.queries([_one_line(text)], show_progress=self.show_progress)
+        return reps.dense_lists()[0][: use.kept]
 
     def _load(self) -> None:
-        from m3_core.encoder.cached import CachedEncoder
         from m3_core.encoder.registry import shared_encoder
 
         loading = dict(self.model_kwargs)
@@ -176,29 +189,67 @@ class HuggingFaceBgeEmbeddings(BaseModel, Embeddings):
         cache_folder = self.cache_folder or os.environ.get("SENTENCE_TRANSFORMERS_HOME")
         loaded = shared_encoder(self.model_name, cache_folder=cache_folder, **options)
         self._choose_instruction(loaded)
-        if "show_progress_bar" in self.encode_kwargs:
-            _deprecated(
-                "`encode_kwargs['show_progress_bar']` was deprecated in LangChain 0.2.5. Use the "
-                f"show_progress field of {type(self).__name__} instead."
-            )
-            if self.show_progress:
-                warnings.warn(
-                    "Both encode_kwargs['show_progress_bar'] and show_progress are set; "
-                    "encode_kwargs['show_progress_bar'] takes precedence",
-                    stacklevel=3,
+        self._take_show_progress()
+        self._loaded, self._truncate_dim = loaded, truncate_dim
+        self._in_use()
+
+    def _follow(self, name: str) -> None:
+        super()._follow(name)
+        if self._loaded is None:
+            return
+        if name == "client":
+            from m3_core import Encoder
+
+            if not isinstance(self.client, Encoder):
+                raise TypeError(
+                    f"client must be an m3_core.Encoder; got {type(self.client).__name__}"
                 )
-            self.show_progress = self.encode_kwargs.pop("show_progress_bar")
-        prompt, normalize = _encoding_options(self.encode_kwargs, loaded)
-        if normalize and not self.encode_kwargs.get("normalize_embeddings"):
+            self._loaded = self.client
+        elif name == "encode_kwargs":
+            self._take_show_progress()
+        self._in_use()
+
+    def _in_use(self) -> _Use:
+        """The encoder with the options that the fields ask for now, made anew if they changed."""
+        # Of a copy, and compared by value: other threads assign, and users change the dictionary.
+        own = self._snapshot()
+        keywords = dict(own.encode_kwargs)
+        asked = (own.query_instruction, own.embed_instruction, keywords, own._loaded)
+        if own._use is not None and own._use.asked == asked:
+            return own._use
+        from m3_core.encoder.cached import CachedEncoder
+
+        loaded: Encoder = own._loaded
+        options = encoding_options("encode_kwargs", keywords, loaded)
+        kept, truncate_dim = None, own._truncate_dim
+        if options.always_normalized and not options.normalize:
             # The checkpoint's own module scales the whole vector, and what is cut stays shorter.
-            self._kept, truncate_dim = truncate_dim, None
-        self.client = loaded.with_options(
-            query_instruction=prompt + self.query_instruction,
-            document_instruction=prompt + self.embed_instruction,
+            kept, truncate_dim = truncate_dim, None
+        prompt = options.prompt or ""
+        client = loaded.with_options(
+            query_instruction=prompt + own.query_instruction,
+            document_instruction=prompt + own.embed_instruction,
             truncate_dim=truncate_dim,
-            normalize=normalize,
+            normalize=options.always_normalized or bool(options.normalize),
         )
-        self._encodings = CachedEncoder(self.client, ["dense"])
+        self._use = use = _Use(CachedEncoder(client, ["dense"]), kept, asked)
+        self.__dict__["client"] = client
+        return use
+
+    def _take_show_progress(self) -> None:
+        if "show_progress_bar" not in self.encode_kwargs:
+            return
+        _deprecated(
+            "`encode_kwargs['show_progress_bar']` was deprecated in LangChain 0.2.5. Use the "
+            f"show_progress field of {type(self).__name__} instead."
+        )
+        if self.show_progress:
+            warnings.warn(
+                "Both encode_kwargs['show_progress_bar'] and show_progress are set; "
+                "encode_kwargs['show_progress_bar'] takes precedence",
+                stacklevel=4,
+            )
+        self.__dict__["show_progress"] = self.encode_kwargs.pop("show_progress_bar")
 
     def _choose_instruction(self, loaded: Encoder) -> None:
         given = "query_instruction" in self.model_fields_set
@@ -232,46 +283,11 @@ def _one_line(text: str) -> str:
     return text.replace("\n", " ") if isinstance(text, str) else text
 
 
-def _refuse_unknown(what: str, keys: Mapping[str, Any], known: tuple[str, ...]) -> None:
-    unknown = sorted(set(keys) - set(known))
-    if unknown:
-        raise TypeError(
-            f"{what} has unknown keys: {', '.join(unknown)}; known are {', '.join(sorted(known))}"
-        )
-
-
-def _refuse_other_values(what: str, found: Mapping[str, Any], fixed: Mapping[str, Any]) -> None:
-    for key, only in fixed.items():
-        if found.get(key, only) != only:
-            raise ValueError(f"{what}[{key!r}] is {found[key]!r}; only {only!r} is supported")
-
-
 def _loading_options(found: dict[str, Any]) -> tuple[int | None, dict[str, Any]]:
     """``truncate_dim`` and the options of ``shared_encoder``."""
     known = (*_LOADING_KEYS, *_IDLE_MODEL_KEYS, *_FIXED_MODEL_KEYS, "torch_dtype", "truncate_dim")
-    _refuse_unknown("model_kwargs", found, known)
-    _refuse_other_values("model_kwargs", found, _FIXED_MODEL_KEYS)
+    refuse_unknown("model_kwargs", found, known)
+    refuse_other_values("model_kwargs", found, _FIXED_MODEL_KEYS)
     options = {key: found[key] for key in _LOADING_KEYS if found.get(key) is not None}
     options["dtype"] = found.get("torch_dtype") or "float32"
     return found.get("truncate_dim"), options
-
-
-def _encoding_options(found: dict[str, Any], encoder: Encoder) -> tuple[str, bool]:
-    """What stands before every text, and whether vectors are scaled to length 1."""
-    asked = ("normalize_embeddings", "prompt", "prompt_name")
-    _refuse_unknown("encode_kwargs", found, (*asked, *_IDLE_ENCODE_KEYS, *_FIXED_ENCODE_KEYS))
-    _refuse_other_values("encode_kwargs", found, _FIXED_ENCODE_KEYS)
-    checkpoint = encoder.model.checkpoint
-    prompt, name = found.get("prompt"), found.get("prompt_name")
-    if prompt is None and name is not None:
-        if name not in checkpoint.prompts:
-            raise ValueError(
-                f"encode_kwargs['prompt_name'] is {name!r}; {encoder.name!r} has the prompts "
-                f"{sorted(checkpoint.prompts)}"
-            )
-        prompt = checkpoint.prompts[name]
-    modules = checkpoint.folder / "modules.json"
-    listed = json.loads(modules.read_text(encoding="utf-8")) if modules.is_file() else []
-    # A checkpoint that lists this module scales its vectors whatever encode_kwargs says.
-    normalizes = any(str(module.get("type", "")).endswith("Normalize") for module in listed)
-    return prompt or "", normalizes or bool(found.get("normalize_embeddings"))

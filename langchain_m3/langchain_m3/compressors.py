@@ -2,24 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
+
+import copy
 from abc import abstractmethod
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
-from uuid import uuid4
 
 from langchain_core.callbacks import AsyncCallbackManager, CallbackManager, Callbacks
 from langchain_core.documents import BaseDocumentCompressor, Document
 from pydantic import ConfigDict, Field
+
+from m3_core.adapters.assignment import Assignable
 
 if TYPE_CHECKING:
     from m3_core import Reranker
     from m3_core.encoder.cached import CachedEncoder
 
 
-class ScoringCompressor(BaseDocumentCompressor):
+class ScoringCompressor(Assignable, BaseDocumentCompressor):
     """A compressor that sorts documents by a score and keeps the best."""
 
-    model_config = ConfigDict(extra="forbid", protected_namespaces=(), frozen=True)
+    model_config = ConfigDict(extra="forbid", protected_namespaces=())
 
     event: ClassVar[str] = "bge_rerank"
     """Name of the custom event that callbacks get."""
@@ -28,7 +32,7 @@ class ScoringCompressor(BaseDocumentCompressor):
     """Documents to keep; all, if ``None``."""
     score_threshold: float | None = None
     """The lowest score that is kept; a score equal to it stays."""
-    show_progress: bool = False
+    show_progress: bool = Field(default=False, exclude=True)
     """Show a progress bar while texts are read."""
 
     def compress_documents(
@@ -39,16 +43,25 @@ class ScoringCompressor(BaseDocumentCompressor):
         Args:
             documents: The documents.
             query: The query.
-            callbacks: Told of the result as a custom event, whose name is in ``event``.
+            callbacks: Told of a run named after the class, a child of the run that they belong
+                to, and in it of the result as a custom event, whose name is in ``event``.
 
         Returns:
             Copies with the score in ``metadata["relevance_score"]``, best first; of equal scores
             the one that came first.
         """
-        kept = self._ranked(documents, query)
-        if callbacks:
-            manager = CallbackManager.configure(inheritable_callbacks=callbacks)
-            manager.on_custom_event(self.event, self._event(query, documents, kept), run_id=uuid4())
+        own = self._snapshot()
+        if not callbacks:
+            return own._ranked(documents, query)
+        manager = CallbackManager.configure(inheritable_callbacks=callbacks)
+        run = manager.on_chain_start(None, own._asked(query, documents), name=type(own).__name__)
+        try:
+            kept = own._ranked(documents, query)
+        except BaseException as error:
+            run.on_chain_error(error)
+            raise
+        manager.on_custom_event(self.event, own._event(query, documents, kept), run_id=run.run_id)
+        run.on_chain_end({"documents": kept})
         return kept
 
     async def acompress_documents(
@@ -64,11 +77,21 @@ class ScoringCompressor(BaseDocumentCompressor):
         Returns:
             Copies, best first.
         """
-        kept = await self._scorer.run_async(self._ranked, documents, query)
-        if callbacks:
-            manager = AsyncCallbackManager.configure(inheritable_callbacks=callbacks)
-            event = self._event(query, documents, kept)
-            await manager.on_custom_event(self.event, event, run_id=uuid4())
+        own = self._snapshot()
+        if not callbacks:
+            return await asyncio.to_thread(own._ranked, documents, query)
+        manager = AsyncCallbackManager.configure(inheritable_callbacks=callbacks)
+        run = await manager.on_chain_start(
+            None, own._asked(query, documents), name=type(own).__name__
+        )
+        try:
+            kept = await asyncio.to_thread(own._ranked, documents, query)
+        except BaseException as error:
+            await run.on_chain_error(error)
+            raise
+        event = own._event(query, documents, kept)
+        await manager.on_custom_event(self.event, event, run_id=run.run_id)
+        await run.on_chain_end({"documents": kept})
         return kept
 
     @property
@@ -86,10 +109,16 @@ class ScoringCompressor(BaseDocumentCompressor):
         ):
             raise TypeError(f"documents must be a list of Document; got {documents!r:.80}")
         scored = self._scored(query, [document.page_content for document in documents])
+        # Wholly copied, so that who changes a result does not change what was given.
         return [
-            documents[i].model_copy(update={"metadata": {**documents[i].metadata, **scores}})
+            documents[i].model_copy(
+                update={"metadata": {**copy.deepcopy(documents[i].metadata), **scores}}
+            )
             for i, scores in scored
         ]
+
+    def _asked(self, query: str, documents: Sequence[Document]) -> dict[str, Any]:
+        return {"query": query, "documents": documents}
 
     def _event(
         self, query: str, documents: Sequence[Document], kept: Sequence[Document]
@@ -100,14 +129,6 @@ class ScoringCompressor(BaseDocumentCompressor):
             "top_n": self.top_n,
             "num_documents": len(documents),
             "scores": [document.metadata["relevance_score"] for document in kept],
-        }
-
-    def _changed(self) -> dict[str, Any]:
-        """The options that differ from their defaults."""
-        return {
-            name: value
-            for name, field in type(self).model_fields.items()
-            if (value := getattr(self, name)) != field.default
         }
 
 

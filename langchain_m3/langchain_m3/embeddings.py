@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
-from langchain_core.embeddings import Embeddings
+from typing import Any
 
+from langchain_core.embeddings import Embeddings
+from pydantic import model_validator
+
+from langchain_m3.huggingface import accept_names
 from langchain_m3.options import EncoderFields
 from m3_core.adapters.fields import VectorFields
 
@@ -14,12 +18,22 @@ class M3Embeddings(VectorFields, EncoderFields, Embeddings):
     The model is loaded once a process for all objects with the same options. Safe under threads;
     the asynchronous methods compute off the event loop.
 
+    Takes the keywords of ``langchain_huggingface.HuggingFaceEmbeddings`` too, or says what stands
+    in their place. Texts are encoded as they are; that class puts spaces for newlines before,
+    which the tokenizers of M3 and the BGE models do themselves.
+
     Example:
         .. code-block:: python
 
             embeddings = M3Embeddings(model_name="BAAI/bge-m3")
             vectors = embeddings.embed_documents(["Pandas eat bamboo."])
     """
+
+    @model_validator(mode="before")
+    @classmethod
+    def _accept_names_of_huggingface(cls, values: Any) -> Any:
+        default = cls.model_fields["model_name"].default
+        return accept_names(values, default) if isinstance(values, dict) else values
 
     @property
     def cache_namespace(self) -> str:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pydantic import ConfigDict
 
-from m3_core import fields
+from m3_core.adapters import fields
 
 
 class EncoderFields(fields.EncoderFields):
-    """The options of a model; objects with them cannot be changed."""
+    """The options of a model."""
 
-    model_config = ConfigDict(extra="forbid", protected_namespaces=(), frozen=True)
+    model_config = ConfigDict(extra="forbid", protected_namespaces=())

@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import uuid
-from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, cast
 
 from langchain_core.documents import Document
 from qdrant_client import AsyncQdrantClient, QdrantClient, models
@@ -12,21 +10,27 @@ from typing_extensions import Self
 
 from langchain_m3.embeddings import M3Embeddings
 from langchain_m3.qdrant_connection import Connection
-from langchain_m3.qdrant_points import (
-    Distance,
-    Fusion,
-    Layout,
-    LongMultiVectors,
-    point_id,
-    points,
-    requests,
-)
-from langchain_m3.qdrant_search import QdrantSearch, StoreModel, document
-from m3_core.arguments import check_count, check_distinct, check_ids
-from m3_core.texts import check_texts
+from langchain_m3.qdrant_documents import QdrantDocuments
+from langchain_m3.qdrant_layout import Distance, Layout, Names
+from langchain_m3.qdrant_points import LongMultiVectors
+from langchain_m3.qdrant_queries import Fusion
+from langchain_m3.qdrant_search import StoreModel
+from m3_core.arguments import check_count
+
+# What langchain-qdrant's store takes and this one has another way for.
+_REPLACED = {
+    "retrieval_mode": "both kinds of vectors are searched; vector_name=None leaves only sparse "
+    "ones, sparse_vector_name=None only dense ones",
+    "sparse_embedding": "the model gives the sparse vectors itself",
+    "validate_embeddings": "they need no check",
+    "validate_collection_config": "a collection is always checked; it may hold further vectors",
+    "vector_params": "make the collection with the client; it is opened if its vectors fit",
+    "sparse_vector_params": "make the collection with the client; it is opened if its vectors fit",
+}
+_CLIENT_OPTIONS = ("host", "port", "grpc_port", "prefer_grpc", "https", "prefix", "timeout")
 
 
-class QdrantHybridStore(QdrantSearch):
+class QdrantHybridStore(QdrantDocuments):
     """Documents in Qdrant with dense vectors, lexical weights and, to rerank, multi-vectors.
 
     Each text goes through the network once. A search is one query to Qdrant: the best ``fetch_k``
@@ -39,6 +43,15 @@ class QdrantHybridStore(QdrantSearch):
     mean over the query's vectors of the largest cosine; Qdrant itself gives the sum, which is this
     times the number of the query's vectors.
 
+    Where the collection has only dense or only sparse vectors, the score is the similarity of dense
+    vectors or the lexical score.
+
+    Collections that langchain-qdrant's ``QdrantVectorStore`` has made with the same model are
+    opened by the names of their vectors: ``vector_name=""``, or None if there are only sparse ones,
+    and ``sparse_vector_name="langchain-sparse"``, or None if there are only dense ones. Documents
+    whose ids are UUIDs or whole numbers are points with these ids, as there; other ids are kept in
+    the payload. A document that another program stored has its point's id.
+
     The collection is made if it does not exist. Without ``path``, ``url`` or a client, it is in
     memory and ends with the process. Asynchronous methods use ``async_client`` where there is
     one, else the synchronous client off the event loop. Safe under threads.
@@ -48,7 +61,16 @@ class QdrantHybridStore(QdrantSearch):
         rerank: Keep multi-vectors and rerank with them.
         fusion: By reciprocal rank, or by scores scaled to their distribution.
         fetch_k: Candidates of each ranking; by default four times ``k`` and at least 100.
-        distance: Of dense vectors.
+        distance: Of dense vectors: ``"cosine"`` or ``"dot"``, or Qdrant's constants for them.
+        vector_name: Of the dense vector, which may be ``""``; None if there shall be none.
+        sparse_vector_name: Of the sparse vector; None if there shall be none.
+        multi_vector_name: Of the multi-vector, with ``rerank``.
+        content_payload_key: Of the text.
+        metadata_payload_key: Of metadata.
+        collection_create_options: Further arguments of ``QdrantClient.create_collection``, as
+            ``on_disk_payload`` or ``quantization_config``.
+        force_recreate: Delete what is there of that name, and make the collection anew.
+        embedding: An ``M3Embeddings`` whose model is used.
         long_multi_vectors: For texts above Qdrant's limit of 1,048,576 numbers in a multi-vector
             (1,023 tokens of 1,024 dimensions): ``"error"`` before anything is sent, or ``"pool"``:
             means of neighbouring vectors.
@@ -56,10 +78,11 @@ class QdrantHybridStore(QdrantSearch):
         path: Folder of an embedded Qdrant.
         url: Of a server or cluster.
         api_key: Of the server.
-        client: A client in place of the four above; it is not closed here.
+        client: A client in place of these; it is not closed here.
         async_client: Likewise for asynchronous methods; alone, synchronous ones do not work.
         **options: Fields of ``M3Embeddings`` that say which model: ``model_name``, ``device``,
-            ``query_instruction``, ``encoder`` and so on.
+            ``query_instruction``, ``encoder`` and so on; and of ``QdrantClient``: ``host``,
+            ``port``, ``grpc_port``, ``prefer_grpc``, ``https``, ``prefix``, ``timeout``.
 
     Raises:
         StoreError: The collection exists and holds other vectors; with ``async_client`` alone, on
@@ -81,7 +104,15 @@ class QdrantHybridStore(QdrantSearch):
         rerank: bool = False,
         fusion: Fusion = "rrf",
         fetch_k: int | None = None,
-        distance: Distance = "cosine",
+        distance: Distance | models.Distance = "cosine",
+        vector_name: str | None = "dense",
+        sparse_vector_name: str | None = "sparse",
+        multi_vector_name: str = "multi",
+        content_payload_key: str = "page_content",
+        metadata_payload_key: str = "metadata",
+        collection_create_options: dict[str, Any] | None = None,
+        force_recreate: bool = False,
+        embedding: M3Embeddings | None = None,
         long_multi_vectors: LongMultiVectors = "error",
         location: str | None = None,
         path: str | None = None,
@@ -91,21 +122,56 @@ class QdrantHybridStore(QdrantSearch):
         async_client: AsyncQdrantClient | None = None,
         **options: Any,
     ) -> None:
+        for name in options.keys() & _REPLACED.keys():
+            raise TypeError(f"QdrantHybridStore has no {name}: {_REPLACED[name]}")
         _check_choice("fusion", fusion, ("rrf", "dbsf"))
-        _check_choice("distance", distance, ("cosine", "dot"))
+        near = str(getattr(distance, "value", distance)).lower()
+        _check_choice("distance", near, ("cosine", "dot"))
         _check_choice("long_multi_vectors", long_multi_vectors, ("error", "pool"))
         self.collection_name = collection_name
         self.rerank = rerank
         self.fusion = fusion
         self.fetch_k = fetch_k if fetch_k is None else check_count("fetch_k", fetch_k)
         self.long_multi_vectors = long_multi_vectors
-        self._model = StoreModel(**options, multi=rerank)
-        encoder = self._model._model
-        width = encoder.colbert_dimension
-        layout = Layout(encoder.dimension, width if rerank else None, distance)
+        self.names = Names(
+            vector_name,
+            sparse_vector_name,
+            multi_vector_name,
+            content_payload_key,
+            metadata_payload_key,
+        )
+        must_exist = options.pop("must_exist", False)
         places = {"location": location, "path": path, "url": url, "api_key": api_key}
+        places |= {name: options.pop(name, None) for name in _CLIENT_OPTIONS}
         where = {name: value for name, value in places.items() if value is not None}
-        self._connection = Connection(collection_name, layout, encoder, where, client, async_client)
+        self._model = StoreModel(**_with_model(_checked(embedding), options), needed=self._needed())
+        encoder = self._model._model
+        self._embeddings = embedding or M3Embeddings(
+            encoder=encoder, show_progress=self._model.show_progress
+        )
+        width = encoder.colbert_dimension if rerank else None
+        layout = Layout(encoder.dimension, width, cast("Distance", near), self.names)
+        self._connection = Connection(
+            collection_name,
+            layout,
+            encoder,
+            where,
+            client,
+            async_client,
+            must_exist=must_exist,
+            force_recreate=force_recreate,
+            create_options=collection_create_options,
+        )
+
+    @property
+    def embeddings(self) -> M3Embeddings:
+        """The dense embeddings: the object that was given, else one over the store's model."""
+        return self._embeddings
+
+    @property
+    def client(self) -> QdrantClient | None:
+        """The synchronous client, if there is one."""
+        return self._connection.client
 
     @classmethod
     def from_texts(
@@ -113,7 +179,6 @@ class QdrantHybridStore(QdrantSearch):
         texts: list[str],
         embedding: Any = None,
         metadatas: list[dict[str, Any]] | None = None,
-        *,
         ids: list[str] | None = None,
         **kwargs: Any,
     ) -> Self:
@@ -124,7 +189,7 @@ class QdrantHybridStore(QdrantSearch):
             embedding: None, or an ``M3Embeddings`` whose model is used.
             metadatas: One mapping a document.
             ids: One a document; random ones where there is none.
-            **kwargs: Arguments of the store.
+            **kwargs: Arguments of the store, and ``batch_size`` of ``add_texts``.
 
         Returns:
             The store.
@@ -132,8 +197,9 @@ class QdrantHybridStore(QdrantSearch):
         Raises:
             TypeError: ``embedding`` is of another class, which gives dense vectors only.
         """
-        store = cls(**_with_model(embedding, kwargs))
-        store.add_texts(texts, metadatas, ids=ids)
+        batch_size = kwargs.pop("batch_size", None)
+        store = cls(embedding=embedding, **kwargs)
+        store.add_texts(texts, metadatas, ids, batch_size)
         return store
 
     @classmethod
@@ -142,135 +208,76 @@ class QdrantHybridStore(QdrantSearch):
         texts: list[str],
         embedding: Any = None,
         metadatas: list[dict[str, Any]] | None = None,
-        *,
         ids: list[str] | None = None,
         **kwargs: Any,
     ) -> Self:
         """Make a store of texts, as ``from_texts``; only the model is loaded on the event loop."""
-        store = cls(**_with_model(embedding, kwargs))
-        await store.aadd_texts(texts, metadatas, ids=ids)
+        batch_size = kwargs.pop("batch_size", None)
+        store = cls(embedding=embedding, **kwargs)
+        await store.aadd_texts(texts, metadatas, ids, batch_size)
         return store
 
-    def add_texts(
-        self,
-        texts: Iterable[str],
-        metadatas: list[dict[str, Any]] | None = None,
-        *,
-        ids: list[str] | None = None,
-        **kwargs: Any,
-    ) -> list[str]:
-        """Encode texts and add them; those whose id is known replace what was there.
+    @classmethod
+    def from_documents(
+        cls, documents: list[Document], embedding: Any = None, **kwargs: Any
+    ) -> Self:
+        """Make a store of documents, as ``from_texts``; those with an ``id`` keep it."""
+        return super().from_documents(documents, embedding, **kwargs)
+
+    @classmethod
+    async def afrom_documents(
+        cls, documents: list[Document], embedding: Any = None, **kwargs: Any
+    ) -> Self:
+        """Make a store of documents, as ``afrom_texts``; those with an ``id`` keep it."""
+        return await super().afrom_documents(documents, embedding, **kwargs)
+
+    @classmethod
+    def from_existing_collection(
+        cls, collection_name: str, embedding: Any = None, **kwargs: Any
+    ) -> Self:
+        """Open a collection that exists, and never make one.
 
         Args:
-            texts: The documents.
-            metadatas: One mapping a document, of what JSON has.
-            ids: One a document, any strings; random ones where there is none.
-            **kwargs: Ignored.
+            collection_name: The collection.
+            embedding: None, or an ``M3Embeddings`` whose model is used.
+            **kwargs: Arguments of the store.
 
         Returns:
-            The ids.
+            The store.
 
         Raises:
-            TypeError: A text or an id is no string.
-            ValueError: The lengths differ, an id comes twice, or a text is too long for Qdrant.
+            StoreError: There is no such collection, or it holds other vectors; with
+                ``async_client`` alone, on first use.
         """
-        known, made = self._points(texts, metadatas, ids)
-        for batch in requests(made):
-            self._connection.call("upsert", points=batch)
-        return known
-
-    async def aadd_texts(
-        self,
-        texts: Iterable[str],
-        metadatas: list[dict[str, Any]] | None = None,
-        *,
-        ids: list[str] | None = None,
-        **kwargs: Any,
-    ) -> list[str]:
-        """Do ``add_texts`` without blocking the event loop."""
-        known, made = await self._model._model.run_async(self._points, texts, metadatas, ids)
-        for batch in requests(made):
-            await self._connection.acall("upsert", points=batch)
-        return known
-
-    def delete(self, ids: list[str] | None = None, **kwargs: Any) -> bool:
-        """Delete documents.
-
-        Args:
-            ids: Their ids, unknown ones are ignored; None deletes all.
-            **kwargs: Ignored.
-
-        Returns:
-            True.
-        """
-        self._connection.call("delete", points_selector=_selector(ids))
-        return True
-
-    async def adelete(self, ids: list[str] | None = None, **kwargs: Any) -> bool:
-        """Do ``delete`` without blocking the event loop."""
-        await self._connection.acall("delete", points_selector=_selector(ids))
-        return True
-
-    def get_by_ids(self, ids: Sequence[str], /) -> list[Document]:
-        """Get documents.
-
-        Args:
-            ids: Their ids.
-
-        Returns:
-            Those that there are, in the order of the ids.
-        """
-        asked = [point_id(one) for one in check_ids(ids)]
-        return _sorted(asked, self._connection.call("retrieve", ids=asked))
-
-    async def aget_by_ids(self, ids: Sequence[str], /) -> list[Document]:
-        """Do ``get_by_ids`` without blocking the event loop."""
-        asked = [point_id(one) for one in check_ids(ids)]
-        return _sorted(asked, await self._connection.acall("retrieve", ids=asked))
+        return cls(collection_name, embedding=embedding, must_exist=True, **kwargs)
 
     def close(self) -> None:
         """Close the client, unless it was given."""
         self._connection.close()
 
-    def _points(
-        self,
-        texts: Iterable[str],
-        metadatas: Sequence[dict[str, Any]] | None,
-        ids: Sequence[str | None] | None,
-    ) -> tuple[list[str], list[models.PointStruct]]:
-        listed = check_texts(texts)
-        known = [str(uuid.uuid4()) if one is None else one for one in ids or [None] * len(listed)]
-        others = [{}] * len(listed) if metadatas is None else [m or {} for m in metadatas]
-        if not len(known) == len(others) == len(listed):
-            raise ValueError(
-                f"got {len(listed)} texts, {len(others)} metadatas and {len(known)} ids"
-            )
-        check_distinct(check_ids(known))
-        if not listed:
-            return [], []
-        reps = self._model._source.documents(listed, show_progress=self._model.show_progress)
-        return known, points(known, listed, others, reps, self.long_multi_vectors)
+    def _needed(self) -> tuple[str, ...]:
+        kept = {
+            "dense": self.names.dense is not None,
+            "sparse": self.names.sparse is not None,
+            "colbert": self.rerank,
+        }
+        return tuple(name for name, is_kept in kept.items() if is_kept)
 
 
-def _sorted(asked: Sequence[str], records: Iterable[models.Record]) -> list[Document]:
-    found = {str(record.id): record for record in records}
-    return [document(found[one].payload or {}) for one in asked if one in found]
+def _checked(embedding: Any) -> M3Embeddings | None:
+    if embedding is None or isinstance(embedding, M3Embeddings):
+        return embedding
+    raise TypeError(
+        f"embedding must be None or an M3Embeddings, whose model gives all three "
+        f"representations; got {type(embedding).__name__}"
+    )
 
 
-def _selector(ids: Sequence[str] | None) -> models.PointsSelector:
-    if ids is None:
-        return models.FilterSelector(filter=models.Filter())
-    return models.PointIdsList(points=[point_id(one) for one in check_ids(ids)])
-
-
-def _with_model(embedding: Any, options: dict[str, Any]) -> dict[str, Any]:
+def _with_model(embedding: M3Embeddings | None, options: dict[str, Any]) -> dict[str, Any]:
     if embedding is None:
         return options
-    if not isinstance(embedding, M3Embeddings):
-        raise TypeError(
-            f"embedding must be None or an M3Embeddings, whose model gives all three "
-            f"representations; got {type(embedding).__name__}"
-        )
+    if options.keys() & {"encoder", "model_name"}:
+        raise ValueError("name the model once: by embedding=, or by encoder= or model_name=")
     return {"encoder": embedding._model} | options
 
 

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import asyncio
+
 import contextlib
 import threading
 from typing import TYPE_CHECKING, Any
 
 from grpc import RpcError
-from qdrant_client import AsyncQdrantClient, QdrantClient, models
+from qdrant_client import AsyncQdrantClient, QdrantClient
 from qdrant_client.http.exceptions import ApiException
 
-from langchain_m3.qdrant_points import SPARSE, Layout
+from langchain_m3.qdrant_layout import Layout
+from m3_core.errors import StoreError
 
 if TYPE_CHECKING:
     from m3_core import Encoder
 
 # What clients raise where a collection exists: over HTTP, over gRPC, embedded.
 _EXISTS = (ApiException, RpcError, ValueError)
+_PLACES = {"location", "path", "url", "host"}
 
 
 class Connection:
@@ -26,12 +30,15 @@ class Connection:
         collection: The collection's name.
         layout: Its vectors.
         encoder: Has the threads for asynchronous calls without an ``async_client``.
-        where: Of ``location``, ``path``, ``url`` and ``api_key`` those that were given.
+        where: Arguments of ``QdrantClient`` that were given.
         client: In place of them.
         async_client: For asynchronous calls.
+        must_exist: Never make the collection.
+        force_recreate: Delete a collection that is there, and make it anew.
+        create_options: Further arguments of ``create_collection``.
 
     Raises:
-        StoreError: The collection exists and holds other vectors.
+        StoreError: The collection exists and holds other vectors, or must exist and does not.
         ValueError: More than one place is named.
     """
 
@@ -40,21 +47,28 @@ class Connection:
         collection: str,
         layout: Layout,
         encoder: Encoder,
-        where: dict[str, str],
+        where: dict[str, Any],
         client: QdrantClient | None,
         async_client: AsyncQdrantClient | None,
+        *,
+        must_exist: bool = False,
+        force_recreate: bool = False,
+        create_options: dict[str, Any] | None = None,
     ) -> None:
-        places = [*(where.keys() - {"api_key"}), *(["client"] if client is not None else [])]
+        places = [*(where.keys() & _PLACES)] if client is None else ["client", *where]
         if len(places) > 1:
             raise ValueError(f"name one place of the collection; got {', '.join(sorted(places))}")
         self.collection = collection
         self.layout = layout
         self.encoder = encoder
         self.async_client = async_client
+        self._must_exist = must_exist
+        self._recreate = force_recreate
+        self._create_options = create_options or {}
         self.owned = client is None and (async_client is None or bool(where))
         self.client = _connect(where) if self.owned else client
         # Embedded Qdrant is not made for several threads.
-        is_embedded = self.owned and "url" not in where
+        is_embedded = self.owned and not where.keys() & {"url", "host"}
         self._lock: Any = threading.RLock() if is_embedded else contextlib.nullcontext()
         self._ready = False
         if self.client is not None:
@@ -95,7 +109,7 @@ class Connection:
             What the client returns.
         """
         if self.async_client is None:
-            return await self.encoder.run_async(self.call, method, **arguments)
+            return await asyncio.to_thread(self.call, method, **arguments)
         await self._aprepare(self.async_client)
         return await getattr(self.async_client, method)(
             collection_name=self.collection, **arguments
@@ -107,7 +121,12 @@ class Connection:
             self.client.close()
 
     def _prepare(self, client: QdrantClient) -> None:
-        if not client.collection_exists(self.collection):
+        exists = client.collection_exists(self.collection)
+        if exists and self._recreate:
+            client.delete_collection(self.collection)
+            exists = False
+        if not exists:
+            self._check_making()
             try:
                 client.create_collection(**self._schema())
             except _EXISTS:
@@ -120,7 +139,12 @@ class Connection:
     async def _aprepare(self, client: AsyncQdrantClient) -> None:
         if self._ready:
             return
-        if not await client.collection_exists(self.collection):
+        exists = await client.collection_exists(self.collection)
+        if exists and self._recreate:
+            await client.delete_collection(self.collection)
+            exists = False
+        if not exists:
+            self._check_making()
             try:
                 await client.create_collection(**self._schema())
             except _EXISTS:
@@ -130,18 +154,21 @@ class Connection:
         self.layout.check(self.collection, found.config.params)
         self._ready = True
 
+    def _check_making(self) -> None:
+        self._recreate = False
+        if self._must_exist:
+            raise StoreError(f"there is no collection {self.collection!r}: from_texts makes one")
+
     def _schema(self) -> dict[str, Any]:
-        return {
+        return self._create_options | {
             "collection_name": self.collection,
             "vectors_config": self.layout.vectors(),
-            "sparse_vectors_config": {SPARSE: models.SparseVectorParams()},
+            "sparse_vectors_config": self.layout.sparse_vectors(),
         }
 
 
-def _connect(where: dict[str, str]) -> QdrantClient:
+def _connect(where: dict[str, Any]) -> QdrantClient:
     if "path" in where:
         # The connection's lock keeps threads apart.
-        return QdrantClient(path=where["path"], force_disable_check_same_thread=True)
-    if "url" in where:
-        return QdrantClient(url=where["url"], api_key=where.get("api_key"))
-    return QdrantClient(location=where.get("location", ":memory:"))
+        return QdrantClient(force_disable_check_same_thread=True, **where)
+    return QdrantClient(**(where if where.keys() & _PLACES else {"location": ":memory:"} | where))

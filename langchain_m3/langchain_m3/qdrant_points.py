@@ -1,54 +1,24 @@
-"""What ``QdrantHybridStore`` sends: schema, points, filters and the one query."""
+"""What ``QdrantHybridStore`` stores: points, in requests that a server takes."""
 
 from __future__ import annotations
 
-import re
-import uuid
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from qdrant_client import models
 
+from langchain_m3.qdrant_layout import ID, Names, point_id
 from m3_core.converters import to_qdrant
-from m3_core.errors import StoreError
 from m3_core.representations import LexicalWeights, Representations
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-DENSE, SPARSE, MULTI = "dense", "sparse", "multi"
-"""The named vectors."""
-TEXT, METADATA, ID = "page_content", "metadata", "id"
-"""The keys of the payload; the first two are langchain-qdrant's."""
-
-Fusion = Literal["rrf", "dbsf"]
-Distance = Literal["cosine", "dot"]
 LongMultiVectors = Literal["error", "pool"]
-Where = models.Filter | Mapping[str, Any]
 
 _LIMIT = 1_048_576  # Qdrant takes fewer numbers than this in one multi-vector
 _REQUEST_NUMBERS = 1_000_000  # about 20 MB of JSON; a server takes 32 MB by default
-_NAMESPACE = uuid.uuid5(uuid.NAMESPACE_URL, "m3-retrieval")
-_DISTANCES = {"cosine": models.Distance.COSINE, "dot": models.Distance.DOT}
-_FUSIONS = {"rrf": models.Fusion.RRF, "dbsf": models.Fusion.DBSF}
-
-
-def point_id(document_id: str) -> str:
-    """Make the id of a point, for which Qdrant takes only UUIDs and whole numbers.
-
-    Args:
-        document_id: Any string.
-
-    Returns:
-        The same UUID for the same string.
-
-    Example:
-        >>> point_id("panda-en")
-        '2c65df01-c238-5be3-b70b-0d06b1e3372b'
-    """
-    return str(uuid.uuid5(_NAMESPACE, document_id))
 
 
 def fit_multi_vector(
@@ -90,115 +60,13 @@ def fit_multi_vector(
     return pooled
 
 
-def to_filter(where: Where | None) -> models.Filter | None:
-    """Make a filter of Qdrant.
-
-    Args:
-        where: Such a filter, or metadata values that documents must have.
-
-    Returns:
-        The filter.
-
-    Raises:
-        TypeError: A value is none that Qdrant compares.
-
-    Example:
-        >>> to_filter({"language": "de"}).must[0].key
-        'metadata.language'
-    """
-    if where is None or isinstance(where, models.Filter):
-        return where
-    if not isinstance(where, Mapping):
-        raise TypeError(
-            f"filter must be a qdrant_client.models.Filter or a mapping of metadata; "
-            f"got {type(where).__name__}"
-        )
-    return models.Filter(must=[_condition(str(key), value) for key, value in where.items()])
-
-
-def _condition(key: str, value: Any) -> models.Condition:
-    name = key if re.fullmatch(r"[A-Za-z0-9_-]+", key) else f'"{key}"'
-    path = f"{METADATA}.{name}"
-    if value is None:
-        return models.IsNullCondition(is_null=models.PayloadField(key=path))
-    if isinstance(value, float):
-        return models.FieldCondition(key=path, range=models.Range(gte=value, lte=value))
-    if isinstance(value, (str, int)):
-        return models.FieldCondition(key=path, match=models.MatchValue(value=value))
-    raise TypeError(
-        f"the filter's {key!r} is of type {type(value).__name__}: use str, int, float, bool or "
-        f"None, or pass a qdrant_client.models.Filter"
-    )
-
-
-@dataclass(frozen=True, slots=True)
-class Layout:
-    """The vectors of a collection.
-
-    Args:
-        dense_dim: Size of dense vectors.
-        multi_dim: Size of each vector of a multi-vector; None to have none.
-        distance: Of dense vectors.
-    """
-
-    dense_dim: int
-    multi_dim: int | None
-    distance: Distance
-
-    def vectors(self) -> dict[str, models.VectorParams]:
-        """Describe the dense and the multi-vector.
-
-        Returns:
-            What ``create_collection`` takes as ``vectors_config``.
-        """
-        found = {
-            DENSE: models.VectorParams(size=self.dense_dim, distance=_DISTANCES[self.distance])
-        }
-        if self.multi_dim is not None:
-            found[MULTI] = models.VectorParams(
-                size=self.multi_dim,
-                distance=models.Distance.COSINE,
-                multivector_config=models.MultiVectorConfig(
-                    comparator=models.MultiVectorComparator.MAX_SIM
-                ),
-                # They only rerank candidates: a graph over them would never be used.
-                hnsw_config=models.HnswConfigDiff(m=0),
-            )
-        return found
-
-    def check(self, name: str, params: models.CollectionParams) -> None:
-        """Compare with a collection that exists.
-
-        Args:
-            name: Its name.
-            params: What it is made of.
-
-        Raises:
-            StoreError: It has other vectors.
-        """
-        there = params.vectors if isinstance(params.vectors, dict) else {"": params.vectors}
-        have = {key: _described(one) for key, one in there.items() if one is not None}
-        need = {key: _described(one) for key, one in self.vectors().items()}
-        sparse = SPARSE in (params.sparse_vectors or {})
-        if have != need or not sparse:
-            raise StoreError(
-                f"collection {name!r} has the vectors {have} and {'a' if sparse else 'no'} sparse "
-                f"vector {SPARSE!r}; this store needs {need} and a sparse one: use the model, "
-                f"distance and rerank= that it was made with, or another collection_name"
-            )
-
-
-def _described(params: models.VectorParams) -> str:
-    kind = "" if params.multivector_config is None else " multi-vector"
-    return f"{params.size} {params.distance.value}{kind}"
-
-
 def points(
     ids: Sequence[str],
     texts: Sequence[str],
     metadatas: Sequence[Mapping[str, Any]],
     reps: Representations,
     policy: LongMultiVectors,
+    names: Names,
 ) -> list[models.PointStruct]:
     """Make the points of documents.
 
@@ -208,29 +76,42 @@ def points(
         metadatas: One a document.
         reps: Their representations; multi-vectors if the collection has them.
         policy: For multi-vectors above Qdrant's limit.
+        names: Of vectors and payload keys.
 
     Returns:
         One a document.
     """
     made = []
-    for row, dense in enumerate(reps.dense_lists()):
-        vectors: dict[str, Any] = {DENSE: dense}
-        sparse = sparse_vector(reps, row)
-        if sparse.indices:
-            vectors[SPARSE] = sparse
+    dense = reps.dense_lists() if names.dense is not None else []
+    for row, document_id in enumerate(ids):
+        vectors: dict[str, Any] = {}
+        if names.dense is not None:
+            vectors[names.dense] = dense[row]
+        if names.sparse is not None:
+            sparse = sparse_vector(reps, row)
+            if sparse.indices:
+                vectors[names.sparse] = sparse
         if reps.colbert_vecs is not None:
-            what = f"document {ids[row]!r}"
-            vectors[MULTI] = fit_multi_vector(reps.colbert_vecs[row], policy, what).tolist()
-        payload = {TEXT: texts[row], METADATA: dict(metadatas[row]), ID: ids[row]}
-        made.append(models.PointStruct(id=point_id(ids[row]), vector=vectors, payload=payload))
+            what = f"document {document_id!r}"
+            vectors[names.multi] = fit_multi_vector(reps.colbert_vecs[row], policy, what).tolist()
+        payload = {
+            names.content: texts[row],
+            names.metadata: dict(metadatas[row]),
+            ID: document_id,
+        }
+        point = models.PointStruct(id=point_id(document_id), vector=vectors, payload=payload)
+        made.append(point)
     return made
 
 
-def requests(made: Iterable[models.PointStruct]) -> Iterator[list[models.PointStruct]]:
+def requests(
+    made: Iterable[models.PointStruct], batch_size: int | None = None
+) -> Iterator[list[models.PointStruct]]:
     """Divide points so that none of the requests is larger than a server takes.
 
     Args:
         made: The points.
+        batch_size: And has no more points than this.
 
     Yields:
         Some of them, in order.
@@ -240,7 +121,7 @@ def requests(made: Iterable[models.PointStruct]) -> Iterator[list[models.PointSt
     for point in made:
         assert isinstance(point.vector, dict)
         size = sum(_numbers(vector) for vector in point.vector.values())
-        if batch and numbers + size > _REQUEST_NUMBERS:
+        if batch and (numbers + size > _REQUEST_NUMBERS or len(batch) == batch_size):
             yield batch
             batch, numbers = [], 0
         batch.append(point)
@@ -267,42 +148,3 @@ def sparse_vector(reps: Representations, row: int) -> models.SparseVector:
     """
     assert isinstance(reps.lexical_weights, LexicalWeights)
     return models.SparseVector(**to_qdrant(reps.lexical_weights[row]))
-
-
-def hybrid_query(
-    reps: Representations,
-    k: int,
-    fetch_k: int,
-    where: models.Filter | None,
-    fusion: Fusion,
-    multi: NDArray[np.floating[Any]] | None,
-) -> dict[str, Any]:
-    """Describe the search for one query text.
-
-    Args:
-        reps: The query's representations.
-        k: Points to return.
-        fetch_k: Candidates of each ranking, and of the fused one for reranking.
-        where: The filter.
-        fusion: Of the dense and the sparse ranking.
-        multi: The query's multi-vector, to rerank with it. Shape: (tokens, dim).
-
-    Returns:
-        Keywords of ``query_points``.
-    """
-    prefetch = [
-        models.Prefetch(query=reps.dense_lists()[0], using=DENSE, limit=fetch_k, filter=where)
-    ]
-    sparse = sparse_vector(reps, 0)
-    if sparse.indices:
-        prefetch.append(models.Prefetch(query=sparse, using=SPARSE, limit=fetch_k, filter=where))
-    fused = models.FusionQuery(fusion=_FUSIONS[fusion])
-    if multi is None:
-        return {"prefetch": prefetch, "query": fused, "limit": k, "with_payload": True}
-    return {
-        "prefetch": models.Prefetch(prefetch=prefetch, query=fused, limit=fetch_k),
-        "query": multi.tolist(),
-        "using": MULTI,
-        "limit": k,
-        "with_payload": True,
-    }

@@ -2,43 +2,32 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 from langchain_core.documents import Document
-from langchain_core.vectorstores import VectorStore
-from langchain_core.vectorstores.utils import maximal_marginal_relevance
-from qdrant_client import models
 
 from langchain_m3.options import EncoderFields
-from langchain_m3.qdrant_connection import Connection
-from langchain_m3.qdrant_points import (
-    DENSE,
-    ID,
-    METADATA,
-    TEXT,
-    Fusion,
-    LongMultiVectors,
-    Where,
-    fit_multi_vector,
-    hybrid_query,
-    to_filter,
-)
+from langchain_m3.qdrant_filters import Where
+from langchain_m3.qdrant_points import LongMultiVectors, fit_multi_vector
+from langchain_m3.qdrant_queries import Fusion, Search, hybrid_query
+from langchain_m3.qdrant_vectors import QdrantVectorSearch
 from m3_core.arguments import check_count
 
 
 class StoreModel(EncoderFields):
     """The options of the store's model."""
 
-    multi: bool = False
-    """Multi-vectors are needed too."""
+    needed: tuple[str, ...] = ("dense", "sparse")
+    """What the collection keeps."""
 
     def _needed_parts(self) -> tuple[str, ...]:
-        return ("dense", "sparse", "colbert") if self.multi else ("dense", "sparse")
+        return self.needed
 
 
-class QdrantSearch(VectorStore):
+class QdrantSearch(QdrantVectorSearch):
     """The searching half of the store."""
 
     rerank: bool
@@ -46,43 +35,54 @@ class QdrantSearch(VectorStore):
     fetch_k: int | None
     long_multi_vectors: LongMultiVectors
     _model: StoreModel
-    _connection: Connection
 
-    def similarity_search(self, query: str, k: int = 4, **kwargs: Any) -> list[Document]:
+    def similarity_search(
+        self, query: str, k: int = 4, filter: Where | None = None, **kwargs: Any
+    ) -> list[Document]:
         """Search; as ``similarity_search_with_score``, without scores."""
-        return [document for document, _ in self.similarity_search_with_score(query, k, **kwargs)]
+        found = self.similarity_search_with_score(query, k, filter, **kwargs)
+        return [document for document, _ in found]
 
-    async def asimilarity_search(self, query: str, k: int = 4, **kwargs: Any) -> list[Document]:
+    async def asimilarity_search(
+        self, query: str, k: int = 4, filter: Where | None = None, **kwargs: Any
+    ) -> list[Document]:
         """Do ``similarity_search`` without blocking the event loop."""
-        found = await self.asimilarity_search_with_score(query, k, **kwargs)
+        found = await self.asimilarity_search_with_score(query, k, filter, **kwargs)
         return [document for document, _ in found]
 
     def similarity_search_with_score(
-        self, query: str, k: int = 4, *, filter: Where | None = None
+        self, query: str, k: int = 4, filter: Where | None = None, **kwargs: Any
     ) -> list[tuple[Document, float]]:
         """Search.
 
         Args:
             query: The query.
             k: Documents to return.
-            filter: A filter of Qdrant, or metadata values that documents must have.
+            filter: Only documents with such metadata, in the language of ``m3_core.filters``, as
+                ``{"language": "de", "year": {"$gte": 2020}}``; or a filter of Qdrant.
+            **kwargs: ``score_threshold``, only documents with this score or a higher one;
+                ``offset``, so many of the best are left out; ``hybrid_fusion``, of Qdrant, in
+                place of the store's fusion; ``search_params``, ``consistency``, ``timeout`` and
+                ``shard_key_selector`` of Qdrant.
 
         Returns:
             Documents with scores as the class describes them, best first.
 
         Raises:
             ValueError: ``k`` is below 1.
-            TypeError: The filter is none.
+            TypeError: The filter is none, or there is no such keyword.
+            FilterError: It is not of the language, or Qdrant cannot express it.
         """
-        asked, scale = self._query(query, k, filter)
-        return _scored(self._connection.call("query_points", **asked), scale)
+        asked, scale = self._query(query, k, Search(filter, **kwargs))
+        return self._scored(self._connection.call("query_points", **asked), scale)
 
     async def asimilarity_search_with_score(
-        self, query: str, k: int = 4, *, filter: Where | None = None
+        self, query: str, k: int = 4, filter: Where | None = None, **kwargs: Any
     ) -> list[tuple[Document, float]]:
         """Do ``similarity_search_with_score`` without blocking the event loop."""
-        asked, scale = await self._model._model.run_async(self._query, query, k, filter)
-        return _scored(await self._connection.acall("query_points", **asked), scale)
+        search = Search(filter, **kwargs)
+        asked, scale = await asyncio.to_thread(self._query, query, k, search)
+        return self._scored(await self._connection.acall("query_points", **asked), scale)
 
     def max_marginal_relevance_search(
         self,
@@ -90,7 +90,6 @@ class QdrantSearch(VectorStore):
         k: int = 4,
         fetch_k: int = 20,
         lambda_mult: float = 0.5,
-        *,
         filter: Where | None = None,
         **kwargs: Any,
     ) -> list[Document]:
@@ -102,17 +101,17 @@ class QdrantSearch(VectorStore):
             fetch_k: So many of the best documents of the search, and at least ``k``, to choose
                 from.
             lambda_mult: From 0, most different, to 1, nearest to the query by dense vectors.
-            filter: A filter of Qdrant, or metadata values that documents must have.
-            **kwargs: Ignored.
+            filter: As of ``similarity_search_with_score``.
+            **kwargs: As there.
 
         Returns:
             The documents, in the order in which they were chosen.
 
         Raises:
-            ValueError: ``k`` or ``fetch_k`` is below 1.
+            ValueError: ``k`` or ``fetch_k`` is below 1, or the store has no dense vectors.
         """
-        asked, vector = self._diverse_query(query, k, fetch_k, filter)
-        return _diverse(self._connection.call("query_points", **asked), vector, k, lambda_mult)
+        asked, vector = self._diverse_query(query, k, fetch_k, Search(filter, **kwargs))
+        return self._diverse(self._connection.call("query_points", **asked), vector, k, lambda_mult)
 
     async def amax_marginal_relevance_search(
         self,
@@ -120,64 +119,44 @@ class QdrantSearch(VectorStore):
         k: int = 4,
         fetch_k: int = 20,
         lambda_mult: float = 0.5,
-        *,
         filter: Where | None = None,
         **kwargs: Any,
     ) -> list[Document]:
         """Do ``max_marginal_relevance_search`` without blocking the event loop."""
-        asked, vector = await self._model._model.run_async(
-            self._diverse_query, query, k, fetch_k, filter
+        asked, vector = await asyncio.to_thread(
+            self._diverse_query, query, k, fetch_k, Search(filter, **kwargs)
         )
         found = await self._connection.acall("query_points", **asked)
-        return _diverse(found, vector, k, lambda_mult)
+        return self._diverse(found, vector, k, lambda_mult)
 
     def _select_relevance_score_fn(self) -> Callable[[float], float]:
+        if self.names.dense is None and not self.rerank:
+            # A lexical score is not bounded.
+            return lambda score: max(score, 0.0) / (1.0 + max(score, 0.0))
         # The fused scores reach 1 by rank and about 2 by distribution; cosines may be negative.
-        top = 2.0 if self.fusion == "dbsf" and not self.rerank else 1.0
+        is_fused = self.names.sparse is not None and not self.rerank
+        top = 2.0 if self.fusion == "dbsf" and is_fused else 1.0
         return lambda score: min(max(score / top, 0.0), 1.0)
 
-    def _query(self, query: str, k: int, where: Where | None) -> tuple[dict[str, Any], float]:
+    def _query(self, query: str, k: int, search: Search) -> tuple[dict[str, Any], float]:
         check_count("k", k)
-        condition = to_filter(where)
+        search.condition(self.names)  # refused before the network runs
         reps = self._model._source.queries([query])
         multi, scale = None, 1.0
         if self.rerank and reps.colbert_vecs is not None:
             multi = fit_multi_vector(reps.colbert_vecs[0], self.long_multi_vectors, "the query")
             scale = 1.0 / len(multi)
-        fetch_k = max(4 * k, 100) if self.fetch_k is None else max(self.fetch_k, k)
-        return hybrid_query(reps, k, fetch_k, condition, self.fusion, multi), scale
+        wanted = k + search.offset
+        fetch_k = max(4 * wanted, 100) if self.fetch_k is None else max(self.fetch_k, wanted)
+        return hybrid_query(reps, k, fetch_k, self.names, search, self.fusion, multi), scale
 
     def _diverse_query(
-        self, query: str, k: int, fetch_k: int, where: Where | None
+        self, query: str, k: int, fetch_k: int, search: Search
     ) -> tuple[dict[str, Any], list[float]]:
+        if self.names.dense is None:
+            raise ValueError("this store has no dense vectors, since its vector_name is None")
         fetch_k = max(check_count("fetch_k", fetch_k), check_count("k", k))
-        asked, _ = self._query(query, fetch_k, where)
+        asked, _ = self._query(query, fetch_k, search)
         # The query's encoding comes out of the cache, unless that is off.
         vector = self._model._source.queries([query]).dense_lists()[0]
-        return {**asked, "with_vectors": [DENSE]}, vector
-
-
-def document(payload: dict[str, Any]) -> Document:
-    """A document out of a point's payload.
-
-    Args:
-        payload: As ``points`` makes it.
-
-    Returns:
-        The document.
-    """
-    return Document(id=payload[ID], page_content=payload[TEXT], metadata=payload[METADATA])
-
-
-def _scored(found: models.QueryResponse, scale: float) -> list[tuple[Document, float]]:
-    return [(document(one.payload or {}), one.score * scale) for one in found.points]
-
-
-def _diverse(
-    found: models.QueryResponse, vector: list[float], k: int, lambda_mult: float
-) -> list[Document]:
-    vectors: list[Any] = [
-        point.vector[DENSE] for point in found.points if isinstance(point.vector, dict)
-    ]
-    chosen = maximal_marginal_relevance(np.array(vector), vectors, lambda_mult, k)
-    return [document(found.points[i].payload or {}) for i in chosen]
+        return asked | self._with_vectors(), vector

@@ -41,12 +41,26 @@ _HOMES = {
     "M3SparseEmbedding": "llamaindex_m3.sparse",
     "M3SparseRetriever": "llamaindex_m3.retrievers",
 }
+# Of LlamaIndex's stores only Milvus's is imported here.
+_EXTRAS = {
+    "llama_index.vector_stores": "llamaindex-milvus",
+    "llama_index": "llamaindex",
+}
 
 
 def __getattr__(name: str) -> Any:
     if name not in _HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(_HOMES[name]), name)
+    try:
+        return getattr(importlib.import_module(_HOMES[name]), name)
+    except ModuleNotFoundError as error:
+        missing = f"{error.name}."
+        extra = next((e for one, e in _EXTRAS.items() if missing.startswith(f"{one}.")), None)
+        if extra is None:
+            raise
+        raise ImportError(
+            f"{name} needs {error.name}: pip install 'm3-retrieval[{extra}]'", name=error.name
+        ) from error
 
 
 def __dir__() -> list[str]:

@@ -64,6 +64,15 @@ class M3Embedding(EmbeddingFields, VectorFields, BaseEmbedding):
                 stacklevel=level_of_caller(),
             )
 
+    def _follow(self, name: str) -> None:
+        before = self._source
+        super()._follow(name)
+        if self.embeddings_cache is not None and self._source.encoder is not before.encoder:
+            raise ValueError(
+                f"embeddings_cache finds vectors by the text alone, and {name} changes them: make "
+                "a new object with another cache, or assign embeddings_cache = None before"
+            )
+
     def _get_query_embedding(self, query: str) -> list[float]:
         return self._source.queries([query]).dense_lists()[0]
 

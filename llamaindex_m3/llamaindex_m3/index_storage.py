@@ -7,36 +7,36 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from llama_index.core.data_structs import IndexDict
-from llama_index.core.schema import BaseNode, QueryBundle
+from llama_index.core.data_structs.registry import INDEX_STRUCT_TYPE_TO_INDEX_STRUCT_CLASS
+from llama_index.core.data_structs.struct_type import IndexStructType
 from llama_index.core.storage.storage_context import StorageContext
-from llama_index.core.vector_stores.types import (
-    BasePydanticVectorStore,
-    VectorStoreQuery,
-    VectorStoreQueryMode,
-    VectorStoreQueryResult,
-)
-from pydantic import Field, SkipValidation
 
+from llamaindex_m3.node_retriever import NodeRetriever
+from llamaindex_m3.node_store import M3NodeStore
 from llamaindex_m3.nodes import NodeCollection
-from llamaindex_m3.retrievers import NodeRetriever
-from m3_core.arguments import check_count
 from m3_core.errors import IndexFileError
-from m3_core.scoring import normalized_weights
 
-WEIGHTS: dict[str, tuple[float, float, float]] = {
-    "dense": (1.0, 0.0, 0.0),
-    "sparse": (0.0, 1.0, 0.0),
-    "colbert": (0.0, 0.0, 1.0),
-}
-_MODES = {
-    VectorStoreQueryMode.DEFAULT: WEIGHTS["dense"],
-    VectorStoreQueryMode.SPARSE: WEIGHTS["sparse"],
-    VectorStoreQueryMode.TEXT_SEARCH: WEIGHTS["sparse"],
-}
+# LlamaIndex looks types of structures and indices up in dictionaries, and this one is not of its
+# own: where this module has not been imported, loading fails with the name as the KeyError.
+STRUCT_TYPE = cast("IndexStructType", "llamaindex_m3.M3Index")
+
+
+@dataclass
+class M3IndexDict(IndexDict):
+    """The ids of an ``M3Index``'s nodes, under a type by which LlamaIndex takes it for no other."""
+
+    @classmethod
+    def get_type(cls) -> IndexStructType:
+        """The name that LlamaIndex stores."""
+        return STRUCT_TYPE
+
+
+INDEX_STRUCT_TYPE_TO_INDEX_STRUCT_CLASS[STRUCT_TYPE] = M3IndexDict
 
 
 class M3IndexRetriever(NodeRetriever):
@@ -60,9 +60,8 @@ class M3IndexRetriever(NodeRetriever):
         **options: Any,
     ) -> None:
         super().__init__(nodes, **options)
-        normalized_weights(weights)
-        self.weights = tuple(weights)
-        self.fetch_k = None if fetch_k is None else check_count("fetch_k", fetch_k)
+        self.weights = weights
+        self.fetch_k = fetch_k
         self.exhaustive = exhaustive
 
     def _search_options(self) -> dict[str, Any]:
@@ -79,114 +78,15 @@ def _folder(persist_dir: Path, index_id: str) -> Path:
     return persist_dir / f"{namespace(index_id)}__vector_store"
 
 
-class M3NodeStore(BasePydanticVectorStore):
-    """The nodes of an ``M3Index`` as a vector store; made by the index, not by users.
-
-    ``StorageContext.persist`` writes them into a folder beside its own files.
-    """
-
-    stores_text: bool = True
-    is_embedding_query: bool = False
-    nodes: SkipValidation[NodeCollection] = Field(exclude=True, description="The nodes.")
-    weights: tuple[float, float, float] = Field(
-        default=(1.0, 0.3, 1.0), description="Of the three scores in hybrid queries."
-    )
-
-    @classmethod
-    def class_name(cls) -> str:
-        """The name that LlamaIndex stores."""
-        return "M3NodeStore"
-
-    @property
-    def client(self) -> NodeCollection:
-        """The nodes."""
-        return self.nodes
-
-    def add(self, nodes: Sequence[BaseNode], **_: Any) -> list[str]:
-        """Encode nodes and add them.
-
-        Args:
-            nodes: The nodes.
-
-        Returns:
-            The ids of those that were added.
-        """
-        return self.nodes.insert(nodes)
-
-    def delete(self, ref_doc_id: str, **_: Any) -> None:
-        """Delete the nodes of a document.
-
-        Args:
-            ref_doc_id: Its id.
-        """
-        self.nodes.delete_ref_doc(ref_doc_id)
-
-    def query(self, query: VectorStoreQuery, **options: Any) -> VectorStoreQueryResult:
-        """Find the best nodes.
-
-        Args:
-            query: In the modes default (dense), sparse, text_search, hybrid, semantic_hybrid.
-            **options: Of ``DocumentCollection.search``.
-
-        Returns:
-            Copies of nodes, their ids and scores.
-
-        Raises:
-            ValueError: There is no such mode here.
-        """
-        modes = {
-            **_MODES,
-            VectorStoreQueryMode.HYBRID: self.weights,
-            VectorStoreQueryMode.SEMANTIC_HYBRID: self.weights,
-        }
-        if query.mode not in modes:
-            raise ValueError(
-                f"mode must be one of {', '.join(mode.value for mode in modes)}; "
-                f"got {query.mode.value!r}"
-            )
-        found = self.nodes.search(
-            QueryBundle(query.query_str or "", embedding=query.query_embedding),
-            query.similarity_top_k,
-            filters=query.filters,
-            node_ids=query.node_ids,
-            doc_ids=query.doc_ids,
-            **{"weights": modes[query.mode], "exhaustive": None, **options},
-        )
-        return VectorStoreQueryResult(
-            nodes=[one.node for one in found],
-            similarities=[one.get_score() for one in found],
-            ids=[one.node.node_id for one in found],
-        )
-
-    def persist(self, persist_path: str, fs: Any = None) -> None:
-        """Write the nodes into a folder.
-
-        Args:
-            persist_path: The name of the folder with ``.json`` behind it.
-            fs: Must be local, if given.
-
-        Raises:
-            ValueError: The file system is not local.
-            OSError: Something could not be written; the older state is as it was.
-        """
-        if fs is not None and "file" not in fs.protocol:
-            raise ValueError(
-                f"an M3Index is saved on local disks only; got {type(fs).__name__}: save it "
-                "locally and copy the folder"
-            )
-        # Without the ending, by which LlamaIndex would take the folder for a store of its own.
-        self.nodes.save(Path(persist_path).with_suffix(""))
-
-
-def held_nodes(storage: StorageContext, index_id: str) -> NodeCollection:
-    """Give the nodes of an index that a storage context holds.
+def held_store(storage: StorageContext, index_id: str) -> M3NodeStore:
+    """Give the view of an index that a storage context holds.
 
     Args:
         storage: The storage context.
         index_id: The index.
 
     Returns:
-        The nodes.
+        The view.
 
     Raises:
         ValueError: It holds none.
@@ -195,14 +95,15 @@ def held_nodes(storage: StorageContext, index_id: str) -> NodeCollection:
     if not isinstance(store, M3NodeStore):
         raise ValueError(
             f"the storage context holds no nodes of the M3Index {index_id!r}: load a saved one "
-            "with M3Index.from_persist_dir"
+            "with M3Index.from_persist_dir(folder); LlamaIndex's load_index_from_storage cannot "
+            "read them from a folder"
         )
-    return store.nodes
+    return store
 
 
 def load_storage(
     persist_dir: Path, index_id: str | None, nodes: NodeCollection
-) -> tuple[StorageContext, IndexDict]:
+) -> tuple[StorageContext, M3IndexDict]:
     """Read what ``StorageContext.persist`` has written.
 
     Args:
@@ -226,10 +127,16 @@ def load_storage(
     found = {
         one.index_id: one
         for one in structs
-        if isinstance(one, IndexDict) and _folder(persist_dir, one.index_id).is_dir()
+        if isinstance(one, M3IndexDict) and _folder(persist_dir, one.index_id).is_dir()
     }
     if index_id is None and len(found) == 1:
         (index_id,) = found
+    if (persist_dir / "multi_embed_store.pkl").exists() and not found:
+        raise IndexFileError(
+            f"{persist_dir} was saved by BGEM3Index, whose pickle is not read: build the index "
+            "anew from its nodes, M3Index(list(StorageContext.from_defaults("
+            "persist_dir=folder).docstore.docs.values()))"
+        )
     if index_id is None or index_id not in found:
         raise IndexFileError(
             f"{persist_dir} holds M3Index {sorted(found)}, asked for was {index_id!r}: give one of "

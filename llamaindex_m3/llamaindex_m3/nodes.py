@@ -2,26 +2,28 @@
 
 from __future__ import annotations
 
+import difflib
+import inspect
 import logging
 from collections.abc import Iterable, Mapping, Sequence
 from os import PathLike
 from typing import TYPE_CHECKING, Any
 
 from llama_index.core.constants import DATA_KEY, TYPE_KEY
-from llama_index.core.schema import BaseNode, MetadataMode, NodeWithScore, QueryBundle
+from llama_index.core.schema import BaseNode, MetadataMode, QueryBundle
 from llama_index.core.storage.docstore.utils import json_to_doc
-from llama_index.core.vector_stores.types import MetadataFilters
-from pydantic import Field, PrivateAttr
+from pydantic import Field, PrivateAttr, ValidationError
 
-from llamaindex_m3.filters import filter_test
+from llamaindex_m3.filters import NodeFilter, to_expression
 from llamaindex_m3.options import EncoderFields
 from m3_core.arguments import check_ids
 
 if TYPE_CHECKING:
     from m3_core.collection.collection import DocumentCollection
-    from m3_core.collection.fusion import Found
 
 logger = logging.getLogger(__name__)
+
+ScoredNode = tuple[BaseNode, float, dict[str, float]]
 
 # Of a collection's metadata: the node as LlamaIndex's document store writes it, its document.
 _NODE, _DOCUMENT = "node", "ref_doc_id"
@@ -100,16 +102,32 @@ class NodeCollection(EncoderFields):
         documents = dict.fromkeys(record[_DOCUMENT] for _, _, record in records)
         return [one for one in documents if one is not None]
 
+    def nodes(
+        self, node_ids: Sequence[str] | None = None, filters: NodeFilter | None = None
+    ) -> list[BaseNode]:
+        """Give nodes without searching.
+
+        Args:
+            node_ids: Their ids; unknown ones are left out. ``None``: all.
+            filters: Only those with such metadata.
+
+        Returns:
+            Copies of them.
+        """
+        accept = _test(filters, None)
+        listed = self._documents.get(self.node_ids() if node_ids is None else check_ids(node_ids))
+        return [_node(record) for _, _, record in listed if accept is None or accept(record)]
+
     def search(
         self,
         query: QueryBundle,
         k: int,
         *,
-        filters: MetadataFilters | None = None,
+        filters: NodeFilter | None = None,
         node_ids: Sequence[str] | None = None,
         doc_ids: Sequence[str] | None = None,
         **options: Any,
-    ) -> list[NodeWithScore]:
+    ) -> list[ScoredNode]:
         """Find the best nodes for a query.
 
         Args:
@@ -123,7 +141,8 @@ class NodeCollection(EncoderFields):
             **options: Of ``DocumentCollection.search``.
 
         Returns:
-            Copies of the nodes with their scores, best first.
+            Copies of the nodes, best first, with what they are sorted by and the scores by
+            representation that it was made of.
         """
         found = self._documents.search(
             query.query_str,
@@ -133,7 +152,7 @@ class NodeCollection(EncoderFields):
             vector=self._vector(query),
             **options,
         )
-        return [NodeWithScore(node=_node(one), score=one.score) for one in found]
+        return [(_node(one.metadata), one.score, one.scores) for one in found]
 
     async def run_async(self, function: Any, /, *args: Any, **kwargs: Any) -> Any:
         """Run a blocking function off the event loop."""
@@ -172,6 +191,57 @@ class NodeCollection(EncoderFields):
         return None if vectors is None else vectors.mean(axis=0)
 
 
+def new_nodes(owner: type[Any], **options: Any) -> NodeCollection:
+    """Begin an empty collection for a public class.
+
+    Args:
+        owner: The class, which errors name instead of ``NodeCollection``.
+        **options: Fields of ``NodeCollection``.
+
+    Returns:
+        The collection.
+
+    Raises:
+        ValueError: There is no such option, or its value cannot be.
+    """
+    unknown = sorted(options.keys() - NodeCollection.model_fields.keys())
+    if unknown:
+        own = (vars(one).get("__init__") for one in owner.__mro__ if one.__module__ != "builtins")
+        taken = {name for one in own if one for name in inspect.signature(one).parameters}
+        hidden = {"self", "args", "kwargs", "options", "nodes", "stored"}
+        names = sorted((taken | NodeCollection.model_fields.keys()) - hidden)
+        raise ValueError(
+            f"{owner.__name__} has no option {', '.join(map(repr, unknown))}"
+            f"{hint(unknown[0], names)}: it takes {', '.join(names)}"
+        )
+    try:
+        return NodeCollection(**options)
+    except ValidationError as error:
+        wrong = "; ".join(
+            f"{'.'.join(map(str, one['loc']))}={one['input']!r}: {one['msg']}"
+            for one in error.errors()
+        )
+        raise ValueError(f"{owner.__name__} cannot take {wrong}") from error
+
+
+def hint(name: str, names: Iterable[str]) -> str:
+    """Say which of some names may have been meant.
+
+    Args:
+        name: What was given.
+        names: What there is.
+
+    Returns:
+        A remark to put into an error; empty if none is similar.
+
+    Example:
+        >>> hint("similarity_topk", ["mode", "similarity_top_k"])
+        " (is 'similarity_top_k' meant?)"
+    """
+    close = difflib.get_close_matches(name, names, n=1)
+    return f" (is {close[0]!r} meant?)" if close else ""
+
+
 def checked_node(node: Any) -> BaseNode:
     """Check that something is a node.
 
@@ -195,14 +265,14 @@ def _record(node: BaseNode) -> dict[str, Any]:
     return {_NODE: {DATA_KEY: data, TYPE_KEY: node.get_type()}, _DOCUMENT: node.ref_doc_id}
 
 
-def _node(found: Found) -> BaseNode:
-    return json_to_doc(found.metadata[_NODE])
+def _node(record: Mapping[str, Any]) -> BaseNode:
+    return json_to_doc(record[_NODE])
 
 
-def _test(filters: MetadataFilters | None, doc_ids: Sequence[str] | None) -> Any:
+def _test(filters: NodeFilter | None, doc_ids: Sequence[str] | None) -> Any:
     if filters is None and doc_ids is None:
         return None
-    accept = None if filters is None else filter_test(filters)
+    accept = None if filters is None else to_expression(filters).evaluate
     documents = None if doc_ids is None else frozenset(check_ids(doc_ids))
 
     def test(record: Mapping[str, Any]) -> bool:

@@ -2,13 +2,42 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 from pydantic import Field
 
 from m3_core.adapters.fields import EncoderFields, VectorFields
 
-__all__ = ["EmbeddingFields", "EncoderFields", "VectorFields"]
+__all__ = ["EmbeddingFields", "EncoderFields", "VectorFields", "refuse_replaced"]
+
+
+def refuse_replaced(
+    options: Mapping[str, Any], replaced: Mapping[str, tuple[tuple[Any, ...], str]]
+) -> dict[str, Any]:
+    """Take keywords of a class that ours stands for out of a constructor's options.
+
+    Args:
+        options: The options.
+        replaced: By keyword, the values that ask for nothing, and what to do about others.
+
+    Returns:
+        The options without these keywords.
+
+    Raises:
+        ValueError: One of them asks for what there is not here.
+
+    Example:
+        >>> refuse_replaced({"use_fp16": True}, {"use_fp16": ((), "pass dtype='float16'")})
+        Traceback (most recent call last):
+        ...
+        ValueError: use_fp16=True cannot be honoured: pass dtype='float16'
+    """
+    for name in options.keys() & replaced.keys():
+        idle, instead = replaced[name]
+        if options[name] not in idle:
+            raise ValueError(f"{name}={options[name]!r} cannot be honoured: {instead}")
+    return {name: value for name, value in options.items() if name not in replaced}
 
 
 class EmbeddingFields(EncoderFields):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -14,6 +16,8 @@ from llama_index.core.schema import MetadataMode, NodeWithScore, QueryBundle
 from llama_index_instrumentation import get_dispatcher
 from pydantic import ConfigDict, Field
 
+from m3_core.adapters.assignment import Assignable
+
 if TYPE_CHECKING:
     from m3_core import Reranker
     from m3_core.encoder.cached import CachedEncoder
@@ -22,7 +26,7 @@ RETRIEVAL_SCORE = "retrieval_score"
 dispatcher = get_dispatcher(__name__)
 
 
-class ScoringPostprocessor(BaseNodePostprocessor):
+class ScoringPostprocessor(Assignable, BaseNodePostprocessor):
     """A postprocessor that sorts nodes by a score and keeps the best."""
 
     model_config = ConfigDict(extra="forbid", protected_namespaces=(), arbitrary_types_allowed=True)
@@ -39,21 +43,25 @@ class ScoringPostprocessor(BaseNodePostprocessor):
     def _postprocess_nodes(
         self, nodes: list[NodeWithScore], query_bundle: QueryBundle | None = None
     ) -> list[NodeWithScore]:
-        query = self._query(nodes, query_bundle)
+        own = self._snapshot()
+        query = own._query(nodes, query_bundle)
         if not nodes:
             return []
-        with self._events(query, nodes) as kept:
-            kept += self._ranked(query, nodes)
+        with own._events(query, nodes) as kept:
+            kept += own._ranked(query, nodes)
         return kept
 
+    # LlamaIndex makes a span of the synchronous method alone.
+    @dispatcher.span
     async def _apostprocess_nodes(
         self, nodes: list[NodeWithScore], query_bundle: QueryBundle | None = None
     ) -> list[NodeWithScore]:
-        query = self._query(nodes, query_bundle)
+        own = self._snapshot()
+        query = own._query(nodes, query_bundle)
         if not nodes:
             return []
-        with self._events(query, nodes) as kept:
-            kept += await self._scorer.run_async(self._ranked, query, nodes)
+        with own._events(query, nodes) as kept:
+            kept += await asyncio.to_thread(own._ranked, query, nodes)
         return kept
 
     @property
@@ -61,9 +69,10 @@ class ScoringPostprocessor(BaseNodePostprocessor):
     def _scorer(self) -> Reranker | CachedEncoder:
         """What gives the final score."""
 
-    @abstractmethod
+    # Not abstract: LlamaIndex shows whatever implements an abstract method as a span.
     def _scored(self, query: str, texts: list[str]) -> list[tuple[int, float]]:
         """Positions and scores of the texts to keep, best first."""
+        raise NotImplementedError
 
     @property
     def _name(self) -> str:
@@ -108,14 +117,6 @@ class ScoringPostprocessor(BaseNodePostprocessor):
             yield kept
             event.on_end(payload={EventPayload.NODES: kept})
         dispatcher.event(ReRankEndEvent(nodes=kept))
-
-    def _changed(self) -> dict[str, Any]:
-        """The options that differ from their defaults."""
-        return {
-            name: value
-            for name, field in type(self).model_fields.items()
-            if field.default_factory is None and (value := getattr(self, name)) != field.default
-        }
 
 
 class CrossEncoderPostprocessor(ScoringPostprocessor):

@@ -2,79 +2,33 @@
 
 from __future__ import annotations
 
-from abc import abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from os import PathLike
 from typing import Any, Literal
 
-from llama_index.core.base.base_retriever import BaseRetriever
 from llama_index.core.callbacks import CallbackManager
 from llama_index.core.constants import DEFAULT_SIMILARITY_TOP_K
-from llama_index.core.schema import BaseNode, IndexNode, NodeWithScore, QueryBundle
-from llama_index.core.vector_stores.types import MetadataFilters
+from llama_index.core.indices.base import BaseIndex
+from llama_index.core.schema import BaseNode, IndexNode
+from llama_index.core.storage.docstore.types import BaseDocumentStore
 from typing_extensions import Self
 
-from llamaindex_m3.nodes import NodeCollection
-from m3_core.arguments import check_count
-from m3_core.collection.fusion import check_fusion
-from m3_core.scoring import normalized_weights
+from llamaindex_m3.filters import NodeFilter
+from llamaindex_m3.node_retriever import NodeRetriever
+from llamaindex_m3.nodes import new_nodes
+from llamaindex_m3.options import refuse_replaced
 
-
-class NodeRetriever(BaseRetriever):
-    """What all retrievers of this package have: nodes, restrictions, and a search over them.
-
-    Args:
-        nodes: The nodes.
-        similarity_top_k: How many to return at most.
-        filters: Only nodes with such metadata; all operators, nested to any depth.
-        node_ids: Only these nodes.
-        doc_ids: Only nodes of these documents.
-        callback_manager: As of ``BaseRetriever``.
-        object_map: As there: what ``IndexNode`` stand for.
-        objects: As there.
-        verbose: As there.
-
-    Raises:
-        ValueError: ``similarity_top_k`` is below 1.
-    """
-
-    def __init__(
-        self,
-        nodes: NodeCollection,
-        *,
-        similarity_top_k: int = DEFAULT_SIMILARITY_TOP_K,
-        filters: MetadataFilters | None = None,
-        node_ids: Sequence[str] | None = None,
-        doc_ids: Sequence[str] | None = None,
-        callback_manager: CallbackManager | None = None,
-        object_map: dict[str, Any] | None = None,
-        objects: list[IndexNode] | None = None,
-        verbose: bool = False,
-    ) -> None:
-        super().__init__(callback_manager, object_map, objects, verbose)
-        self._nodes = nodes
-        self.similarity_top_k = check_count("similarity_top_k", similarity_top_k)
-        self.filters = filters
-        self.node_ids = node_ids
-        self.doc_ids = doc_ids
-
-    @abstractmethod
-    def _search_options(self) -> dict[str, Any]:
-        """Options of ``DocumentCollection.search``."""
-
-    def _retrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
-        return self._nodes.search(
-            query_bundle,
-            self.similarity_top_k,
-            filters=self.filters,
-            node_ids=self.node_ids,
-            doc_ids=self.doc_ids,
-            **self._search_options(),
-        )
-
-    async def _aretrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
-        found: list[NodeWithScore] = await self._nodes.run_async(self._retrieve, query_bundle)
-        return found
+# What LlamaIndex's BM25 retriever takes and lexical weights have no place for.
+_OF_BM25: Mapping[str, tuple[tuple[Any, ...], str]] = {
+    "nodes": ((), "make the retriever by from_nodes(nodes) or from_defaults(nodes=nodes)"),
+    "stemmer": ((None,), "the model's tokenizer cuts words into pieces that it has learnt"),
+    "tokenizer": ((None,), "the tokenizer is the model's"),
+    "language": (("en",), "the model weighs the words of all its languages by itself"),
+    "skip_stemming": ((False, True), ""),
+    "token_pattern": ((r"(?u)\b\w\w+\b",), "the tokenizer is the model's"),
+    "existing_bm25": ((None,), "load saved nodes by from_persist_dir"),
+    "corpus_weight_mask": ((None,), "pass filters=, node_ids= or doc_ids="),
+}
 
 
 class _OwnNodesRetriever(NodeRetriever):
@@ -84,7 +38,8 @@ class _OwnNodesRetriever(NodeRetriever):
         model_name: Local folder or hub repository.
         encoder: An ``m3_core.Encoder`` that is loaded already, in place of the name.
         similarity_top_k: How many nodes to return at most.
-        filters: Only nodes with such metadata; all operators, nested to any depth.
+        filters: Only nodes with such metadata: ``MetadataFilters``, nested to any depth, or a
+            mapping in the language of ``m3_core.filters``, or a function of the metadata.
         node_ids: Only these nodes.
         doc_ids: Only nodes of these documents.
         callback_manager: As of ``BaseRetriever``.
@@ -103,7 +58,7 @@ class _OwnNodesRetriever(NodeRetriever):
         *,
         encoder: Any = None,
         similarity_top_k: int = DEFAULT_SIMILARITY_TOP_K,
-        filters: MetadataFilters | None = None,
+        filters: NodeFilter | None = None,
         node_ids: Sequence[str] | None = None,
         doc_ids: Sequence[str] | None = None,
         callback_manager: CallbackManager | None = None,
@@ -112,10 +67,16 @@ class _OwnNodesRetriever(NodeRetriever):
         verbose: bool = False,
         **options: Any,
     ) -> None:
+        options = refuse_replaced(options, _OF_BM25)
         if model_name is not None:
             options["model_name"] = model_name
         super().__init__(
-            NodeCollection(stored=self._stored(), encoder=encoder, **options),
+            new_nodes(
+                type(self),
+                stored=self._stored(),
+                encoder=encoder,
+                **options,
+            ),
             similarity_top_k=similarity_top_k,
             filters=filters,
             node_ids=node_ids,
@@ -126,9 +87,9 @@ class _OwnNodesRetriever(NodeRetriever):
             verbose=verbose,
         )
 
-    @abstractmethod
     def _stored(self) -> tuple[str, ...]:
         """What is kept of nodes."""
+        return ("sparse",)
 
     @classmethod
     def from_nodes(cls, nodes: Iterable[BaseNode], **options: Any) -> Self:
@@ -144,6 +105,42 @@ class _OwnNodesRetriever(NodeRetriever):
         retriever = cls(**options)
         retriever.insert_nodes(nodes)
         return retriever
+
+    @classmethod
+    def from_defaults(
+        cls,
+        index: BaseIndex[Any] | None = None,
+        nodes: Iterable[BaseNode] | None = None,
+        docstore: BaseDocumentStore | None = None,
+        **options: Any,
+    ) -> Self:
+        """Make a retriever as LlamaIndex's BM25 retriever is made.
+
+        Args:
+            index: Of the nodes in its document store.
+            nodes: Of these nodes.
+            docstore: Of the nodes in it.
+            **options: Of the constructor.
+
+        Returns:
+            The retriever.
+
+        Raises:
+            ValueError: Not exactly one of the three is given, or the document store is empty.
+        """
+        if sum(one is not None for one in (index, nodes, docstore)) != 1:
+            raise ValueError("pass exactly one of index, nodes and docstore")
+        if index is not None:
+            docstore = index.docstore
+        if docstore is None:
+            return cls.from_nodes(nodes or (), **options)
+        held = list(docstore.docs.values())
+        if not held:
+            raise ValueError(
+                "the document store holds no nodes: an index over a vector store that keeps the "
+                "text leaves it empty; pass the nodes as nodes="
+            )
+        return cls.from_nodes(held, **options)
 
     @classmethod
     def from_persist_dir(cls, persist_dir: str | PathLike[str], **options: Any) -> Self:
@@ -250,12 +247,6 @@ class M3SparseRetriever(_OwnNodesRetriever):
             fused = QueryFusionRetriever([dense, sparse], num_queries=1)
     """
 
-    def _stored(self) -> tuple[str, ...]:
-        return ("sparse",)
-
-    def _search_options(self) -> dict[str, Any]:
-        return {}
-
 
 class M3HybridRetriever(_OwnNodesRetriever):
     """Retrieve nodes by dense vectors and lexical weights, then rerank with multi-vectors.
@@ -304,14 +295,23 @@ class M3HybridRetriever(_OwnNodesRetriever):
         **options: Any,
     ) -> None:
         self.rerank = rerank
-        self.fusion = check_fusion(fusion)
-        normalized_weights(weights)
-        self.weights = tuple(weights)
-        self.fetch_k = None if fetch_k is None else check_count("fetch_k", fetch_k)
+        self.fusion = fusion
+        self.weights = weights
+        self.fetch_k = fetch_k
         super().__init__(model_name, **options)
 
     def _stored(self) -> tuple[str, ...]:
         return ("dense", "sparse", "colbert") if self.rerank else ("dense", "sparse")
 
     def _search_options(self) -> dict[str, Any]:
-        return {"fusion": self.fusion, "weights": self.weights, "fetch_k": self.fetch_k}
+        weights = self.weights if self.rerank else (*self.weights[:2], 0.0)
+        return {"fusion": self.fusion, "weights": weights, "fetch_k": self.fetch_k}
+
+    def _checked(self, name: str, value: Any) -> Any:
+        held = vars(self).get("_nodes")
+        if name == "rerank" and value and held is not None and "colbert" not in held.stored:
+            raise ValueError(
+                "rerank=True needs multi-vectors, and the nodes are held without: make the "
+                "retriever with rerank=True"
+            )
+        return super()._checked(name, value)

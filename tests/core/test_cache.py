@@ -11,8 +11,8 @@ import pytest
 from m3_core import Encoder
 from m3_core.encoder.cache import cache_of
 from m3_core.encoder.cached import CachedEncoder
-from m3_core.network.fingerprint import checkpoint_fingerprint
 from m3_core.errors import ClosedError, MissingRepresentationError
+from m3_core.network.fingerprint import checkpoint_fingerprint
 from m3_core.testing import tiny_checkpoint
 
 TEXTS = ["panda", "bear river", "", "мир", "panda", "大熊猫 世界"]

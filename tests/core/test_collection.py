@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import copy
+import pickle
 import threading
 from pathlib import Path
 
@@ -48,7 +50,7 @@ def test_hybrid_is_brute_force_with_the_same_weights(encoder, reps, weights) -> 
         assert one.score == pytest.approx(expected[row], abs=2e-3)
         assert one.text == TEXTS[row]
         assert one.metadata["number"] == row
-        assert set(one.scores) == set(ALL)
+        assert set(one.scores) == set(ALL[: 3 if weights[2] else 2])
     assert [one.score for one in found] == sorted((one.score for one in found), reverse=True)
 
 
@@ -285,3 +287,144 @@ def test_searches_while_documents_are_added_see_whole_batches(encoder) -> None:
             thread.join()
     assert wrong == []
     assert len(collection) == 24
+
+
+@pytest.mark.parametrize("parts", [("sparse",), ALL])
+@pytest.mark.parametrize("again", [copy.deepcopy, lambda one: pickle.loads(pickle.dumps(one))])
+def test_copies_have_documents_of_their_own(encoder, parts, again) -> None:
+    collection = make(encoder, parts)
+    collection.delete(IDS[3:9])
+    before = ids(collection.search(QUERY, 40))
+    copied = again(collection)
+    assert ids(copied.search(QUERY, 40)) == before
+    assert copied.ids() == collection.ids()
+    copied.add([QUERY], ids=["new"])
+    copied.delete(IDS[:2])
+    found = ids(copied.search(QUERY, 40))
+    assert "new" in found
+    assert not {*IDS[:2], *IDS[3:9]} & set(found)
+    collection.add(["bear"], ids=["other"])
+    assert len(collection) == 35
+    assert len(copied) == 33
+    collection.delete(["other"])
+    assert ids(collection.search(QUERY, 40)) == before
+
+
+def test_copies_while_documents_are_added(encoder) -> None:
+    collection = DocumentCollection(CachedEncoder(encoder, ALL))
+
+    def add() -> None:
+        for first in range(0, 40, 2):
+            collection.add(TEXTS[first : first + 2], ids=IDS[first : first + 2])
+
+    thread = threading.Thread(target=add)
+    thread.start()
+    copies = [copy.deepcopy(collection) for _ in range(20)]
+    thread.join()
+    for one in copies:
+        assert one.ids() == IDS[: len(one)]
+        assert len(one) % 2 == 0
+        assert set(ids(one.search(QUERY, 40, exhaustive=True))) == set(one.ids())
+
+
+@pytest.mark.parametrize("parts", [("sparse",), ("dense", "sparse"), ALL])
+def test_copies_are_whole_and_views_share(encoder, parts) -> None:
+    collection = make(encoder, parts)
+    collection.delete(IDS[5:9])
+    collection.add(["panda"], [{"tags": [1]}], ["id3"])
+    expected = collection.search(QUERY, 40)
+    view = collection.over(CachedEncoder(encoder.with_options(query_instruction="Fluss "), parts))
+    packed = pickle.dumps(collection)
+    for one in (copy.deepcopy(collection), pickle.loads(packed)):
+        found = one.search(QUERY, 40)
+        assert [(f.id, f.text, f.metadata) for f in found] == [
+            (f.id, f.text, f.metadata) for f in expected
+        ]
+        assert [f.score for f in found] == pytest.approx([f.score for f in expected], abs=1e-6)
+        assert one.ids() == collection.ids()
+        one.add([QUERY], ids=["own"])
+        one.delete(["id0"])
+        assert "own" in ids(one.search(QUERY, 40))
+    assert len(collection) == len(view) == 36
+    assert pickle.loads(packed).encodings._opened is None
+    view.add([QUERY], ids=["shared"])
+    assert "shared" in ids(collection.search(QUERY, 40))
+    assert len(copy.copy(collection)) == len(view) == 37
+    assert ids(view.search("Stadt", 9)) == ids(collection.search("Fluss Stadt", 9))
+    with pytest.raises(ValueError, match="other options for documents"):
+        collection.over(CachedEncoder(encoder.with_options(max_length=99), parts))
+    with pytest.raises(ValueError, match=r"asked for were dense$"):
+        collection.over(CachedEncoder(encoder, ("dense",)))
+
+
+def test_nothing_is_shared_with_callers(encoder) -> None:
+    collection = DocumentCollection(CachedEncoder(encoder, ALL))
+    given = {"tags": ["a"], "deep": {"er": [{"est": 1}]}}
+    kept = copy.deepcopy(given)
+    collection.add(["panda bear", "panda"], [given, given], ["x", "y"])
+    given["tags"].append("caller")
+    given["deep"]["er"][0]["est"] = 2
+    for _ in range(2):
+        found = [one.metadata for one in collection.search("panda", 2)]
+        found += [metadata for _, _, metadata in collection.get(["x", "y"])]
+        assert found == [kept] * 4
+        for metadata in found:
+            metadata["deep"]["er"].clear()
+    with pytest.raises(TypeError, match="metadata of document 'z' cannot be copied"):
+        collection.add(["w", "z"], [{}, {"lock": threading.Lock()}], ["w", "z"])
+    assert collection.ids() == ["x", "y"]
+
+
+def test_only_what_is_found_is_copied(encoder) -> None:
+    copied = []
+
+    class Counted:
+        def __deepcopy__(self, memo: dict) -> Counted:
+            copied.append(self)
+            return Counted()
+
+    collection = DocumentCollection(CachedEncoder(encoder, ALL))
+    collection.add(TEXTS, [{"counted": Counted()} for _ in TEXTS])
+    assert len(copied) == len(TEXTS)
+    assert len(collection.search(QUERY, 3)) == 3
+    assert len(copied) == len(TEXTS) + 3
+
+
+def test_vectors_of_what_was_found(encoder, reps) -> None:
+    collection = make(encoder)
+    collection.delete(IDS[:3])
+    for one in collection.search(QUERY, 9, return_vectors=True):
+        expected = reps[1].dense_vecs[IDS.index(one.id)]
+        assert one.vector == pytest.approx(expected, abs=1e-6)
+    assert all(one.vector is None for one in collection.search(QUERY, 9))
+
+
+def test_documents_without_text_are_reported(encoder, caplog) -> None:
+    collection = DocumentCollection(CachedEncoder(encoder, ALL))
+    collection.add(["panda", " \n", ""], ids=["a", "b", "c"])
+    assert "2 of 3 documents have no text, the first is 'b'" in caplog.text
+    assert len(collection) == 3
+
+
+def test_copies_that_are_made_during_changes_are_whole(encoder) -> None:
+    collection = make(encoder)
+    done = threading.Event()
+
+    def change() -> None:
+        # Always both or none of the two.
+        while not done.is_set():
+            collection.delete(["id1", "id2"])
+            collection.add(["panda bear", "panda"], ids=["id1", "id2"])
+
+    thread = threading.Thread(target=change)
+    thread.start()
+    try:
+        for number in range(8):
+            one = copy.deepcopy(collection)
+            if number % 2:
+                one = pickle.loads(pickle.dumps(collection))
+            assert len(one) in (38, 40)
+            assert sorted(ids(one.search(QUERY, 40, exhaustive=True))) == sorted(one.ids())
+    finally:
+        done.set()
+        thread.join()

@@ -56,7 +56,7 @@ def test_varlen_attention_equals_grouped_attention_and_float32(dtype: torch.dtyp
         pytest.skip("this torch or device has no variable-length attention")
     lengths = np.array(sorted([*LENGTHS, 1, 1, 8192], reverse=True))
     offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
-    batch = PackedBatch(np.arange(len(lengths)), np.zeros(offsets[-1], np.int32), offsets)
+    batch = PackedBatch(np.zeros(offsets[-1], np.int32), offsets)
     shape = (3, 1, 4, int(offsets[-1]), 64)
     parts = torch.randn(shape, generator=torch.Generator().manual_seed(0))
     on_gpu = [part.to(device, dtype) for part in parts]
@@ -112,12 +112,12 @@ def test_runs_out_of_memory_and_goes_on_with_smaller_batches(checkpoint: Path) -
     many = ["世界" * 4000] * 64 + ["panda river"] * 200
     with Encoder.from_pretrained(checkpoint, device="cuda", token_budget=1 << 20) as encoder:
         expected = encoder.encode_documents(many, **ALL)
-        assert encoder.model.pipeline.token_budget == 1 << 20
+        assert encoder.model.engine.token_budget == 1 << 20
         torch.cuda.empty_cache()
         total = torch.cuda.get_device_properties(0).total_memory
         torch.cuda.set_per_process_memory_fraction((700 << 20) / total)
         survived = encoder.encode_documents(many, **ALL)
-        assert encoder.model.pipeline.token_budget < 1 << 20
+        assert encoder.model.engine.token_budget < 1 << 20
     assert equal(survived, expected)
 
 

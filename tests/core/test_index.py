@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import copy
+import pickle
 import subprocess
 import sys
 import threading
@@ -250,3 +252,17 @@ def test_the_public_name_is_lazy():
     assert "LexicalIndex" in m3_core.__all__
     code = "import sys, m3_core; m3_core.LexicalIndex; assert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_copies_have_their_own_documents() -> None:
+    index = LexicalIndex("model")
+    index.add(["a", "b", "c"], [{7: 0.25, 9: 0.5}, {9: 0.25}, {7: 1.0}])
+    index.delete(["c"])
+    for again in (copy.copy(index), copy.deepcopy(index), pickle.loads(pickle.dumps(index))):
+        assert again.search({9: 0.5}, k=10) == [("a", 0.25), ("b", 0.125)]
+        again.add(["d", "a"], [{9: 1.0}, {}])
+        again.delete(["b"])
+        assert again.search({9: 0.5}, k=10) == [("d", 0.5)]
+        assert (again.ids, again.fingerprint) == (["d", "a"], "model")
+    assert index.ids == ["a", "b"]
+    assert index.search({9: 0.5}, k=10) == [("a", 0.25), ("b", 0.125)]

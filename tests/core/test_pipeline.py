@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from m3_core.network.memory import is_out_of_memory
 from tests.conftest import make_text
 
 from m3_core import Encoder
 from m3_core.errors import NonFiniteError, OutOfMemoryError
 from m3_core.network.batches import Job, PackedBatch, Share, Work, pack
+from m3_core.network.memory import is_out_of_memory
 from m3_core.network.tokens import TokenBatch
 
 ALL = {"return_sparse": True, "return_colbert_vecs": True}

@@ -8,10 +8,17 @@ from langchain_classic.retrievers import ContextualCompressionRetriever
 from langchain_core.callbacks import BaseCallbackHandler
 from langchain_core.cross_encoders import BaseCrossEncoder
 from langchain_core.documents import Document
+from langchain_core.tracers.base import BaseTracer
 from langchain_core.vectorstores import InMemoryVectorStore
 from pydantic import ValidationError
 
-from langchain_m3 import BGEReranker, M3CascadeReranker, M3Embeddings
+from langchain_m3 import (
+    BGEReranker,
+    M3CascadeReranker,
+    M3Embeddings,
+    M3Reranker,
+    M3SparseRetriever,
+)
 from m3_core import Reranker
 from m3_core.errors import NonFiniteError
 from m3_core.testing.rerankers import tiny_reranker
@@ -162,3 +169,61 @@ def test_the_cascade_is_the_cores(tiny_m3, folder, encoder, core, documents):
     assert cascade.compress_documents([], QUERY) == []
     again = pickle.loads(pickle.dumps(cascade))
     assert again.compress_documents(documents, QUERY) == found
+
+
+class _Runs(BaseTracer):
+    """All runs, and the runs that events belong to."""
+
+    def __init__(self):
+        super().__init__()
+        self.runs, self.events = {}, []
+
+    def _persist_run(self, run):
+        pass
+
+    def _start_trace(self, run):
+        super()._start_trace(run)
+        self.runs[run.id] = run
+
+    def on_custom_event(self, name, data, *, run_id, **_):
+        self.events.append((name, run_id))
+
+
+def _made(kind, encoder, core):
+    return {
+        BGEReranker: lambda: BGEReranker(reranker=core, top_n=2),
+        M3Reranker: lambda: M3Reranker(encoder=encoder, top_n=2),
+        M3CascadeReranker: lambda: M3CascadeReranker(encoder=encoder, reranker=core, top_n=2),
+    }[kind]()
+
+
+@pytest.mark.parametrize("kind", [BGEReranker, M3Reranker, M3CascadeReranker])
+async def test_reranking_is_a_run_within_the_run_that_asked_for_it(kind, encoder, core):
+    base = M3SparseRetriever.from_texts(TEXTS, encoder=encoder, k=4)
+    reranker = _made(kind, encoder, core)
+    retriever = ContextualCompressionRetriever(base_compressor=reranker, base_retriever=base)
+    for is_async in (False, True):
+        tracer = _Runs()
+        config = {"callbacks": [tracer]}
+        found = (
+            await retriever.ainvoke(QUERY, config) if is_async else retriever.invoke(QUERY, config)
+        )
+        (own,) = [run for run in tracer.runs.values() if run.name == kind.__name__]
+        parent = tracer.runs[own.parent_run_id]
+        assert (parent.name, parent.parent_run_id) == ("ContextualCompressionRetriever", None)
+        assert tracer.events == [(kind.event, own.id)]
+        assert own.inputs["query"] == QUERY
+        assert own.outputs["documents"] == found
+        assert own.end_time is not None
+
+
+async def test_errors_end_the_run_too(core):
+    broken, tracers = BGEReranker(reranker=core), [_Runs(), _Runs()]
+    with pytest.raises(TypeError, match="list of Document"):
+        broken.compress_documents(["text"], QUERY, [tracers[0]])
+    with pytest.raises(TypeError, match="list of Document"):
+        await broken.acompress_documents(["text"], QUERY, [tracers[1]])
+    for tracer in tracers:
+        (run,) = tracer.runs.values()
+        assert "list of Document" in run.error
+        assert tracer.events == []

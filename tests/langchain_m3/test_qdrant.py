@@ -14,9 +14,10 @@ from qdrant_client import AsyncQdrantClient, QdrantClient, models
 from tests.conftest import make_text
 
 from langchain_m3 import M3Embeddings, QdrantHybridStore
+from langchain_m3.qdrant_layout import Names
 from langchain_m3.qdrant_points import fit_multi_vector, points, requests
 from m3_core import Encoder
-from m3_core.errors import MissingRepresentationError, StoreError
+from m3_core.errors import FilterError, MissingRepresentationError, StoreError
 
 TEXTS = [make_text(i, 3 + i % 6) for i in range(24)]
 IDS = [f"text {i}" for i in range(24)]
@@ -164,9 +165,16 @@ def test_filters(make) -> None:
     assert ids(models.Filter(must=[above])) == set(IDS[20:])
     retriever = store.as_retriever(search_kwargs={"k": 2, "filter": {"even": False}})
     assert {one.metadata["even"] for one in retriever.invoke(QUERY)} == {False}
-    for wrong in ({"number": [1, 2]}, "even"):
-        with pytest.raises(TypeError, match="filter"):
-            ids(wrong)
+    assert ids({"number": {"$in": [1, 2]}}) == set(IDS[1:3])
+    assert ids({"even": 1}) == set()
+    assert ids({"$or": [{"number": {"$lt": 2}}, {"half": {"$gte": 11}}]}) == {
+        *IDS[:2],
+        *IDS[22:],
+    }
+    with pytest.raises(FilterError, match=r"'number'.*\$in"):
+        ids({"number": [1, 2]})
+    with pytest.raises(TypeError, match="filter"):
+        ids("even")
 
 
 async def test_asynchronous_equals_synchronous(make, encoder) -> None:
@@ -284,7 +292,7 @@ def test_requests_stay_below_what_a_server_takes(encoder, monkeypatch) -> None:
     reps = encoder.encode_documents(
         TEXTS, return_dense=True, return_sparse=True, return_colbert_vecs=True
     )
-    made = points(IDS, TEXTS, [{}] * 24, reps, "error")
+    made = points(IDS, TEXTS, [{}] * 24, reps, "error", Names())
     monkeypatch.setattr("langchain_m3.qdrant_points._REQUEST_NUMBERS", 700)
     batches = list(requests(made))
     assert list(itertools.chain(*batches)) == made
@@ -295,14 +303,13 @@ def test_a_text_goes_through_the_network_once(tmp_path, monkeypatch) -> None:
     from m3_core.testing import tiny_checkpoint
 
     fresh = Encoder.from_pretrained(tiny_checkpoint(tmp_path / "m3"), device="cpu")
-    sizes, run, lock = [], fresh.model.pipeline.run, threading.Lock()
+    sizes, compute = [], fresh.model.network.compute
 
-    def counting(tokens, *args):
-        with lock:
-            sizes.append(len(tokens.lengths))
-        return run(tokens, *args)
+    def counting(batch, tasks):
+        sizes.append(len(batch.lengths))
+        return compute(batch, tasks)
 
-    monkeypatch.setattr(fresh.model.pipeline, "run", counting)
+    monkeypatch.setattr(fresh.model.network, "compute", counting)
     store = QdrantHybridStore.from_texts(TEXTS, encoder=fresh, rerank=True)
     store.similarity_search(QUERY)
     store.close()

@@ -18,7 +18,7 @@ from tests.conftest import CORPUS, make_text
 
 from langchain_m3 import M3HybridRetriever, M3SparseRetriever
 from m3_core import Encoder
-from m3_core.errors import IndexFileError, MissingRepresentationError
+from m3_core.errors import FilterError, IndexFileError, MissingRepresentationError
 
 # A random head gives few tokens a weight; this query shares one with all texts but the first.
 TEXTS = [make_text(i, 8) for i in range(6)]
@@ -65,17 +65,17 @@ def test_documents_ids_scores_filters_and_files(encoder, tmp_path, kind, options
     retriever = kind.from_documents(documents, encoder=encoder, k=3, **options)
     found = retriever.invoke(QUERY)
     assert len(found) == len(retriever) - 3 == 3
-    scores = [document.metadata.pop("score") for document in found]
-    assert scores == sorted(scores, reverse=True)
-    for document in found:
-        document.metadata.pop("scores")
-        assert document == documents[int(document.id)]
+    assert found == [documents[int(document.id)] for document in found]
     assert [set(document.metadata) for document in documents] == [{"even"}] * 6
     odd = retriever.invoke(QUERY, filter={"even": False}, k=5)
     assert {document.id for document in odd} <= {"1", "3", "5"}
     assert odd
     assert retriever.invoke(QUERY, filter={"colour": "red"}) == []
     assert retriever.invoke(QUERY, filter=lambda metadata: False) == []
+    one_of = retriever.invoke(QUERY, filter={"even": {"$in": [False, "no"]}}, k=5)
+    assert one_of == odd
+    with pytest.raises(FilterError, match=r"'even'.*\$in"):
+        retriever.invoke(QUERY, filter={"even": [False, True]})
     assert len(retriever.invoke(QUERY, k=100)) >= 5
     with pytest.raises(ValueError, match="k must be at least 1"):
         retriever.invoke(QUERY, k=0)
@@ -126,14 +126,13 @@ def test_a_text_goes_through_the_network_once(tmp_path, monkeypatch) -> None:
     from m3_core.testing import tiny_checkpoint
 
     fresh = Encoder.from_pretrained(tiny_checkpoint(tmp_path / "m3"), device="cpu")
-    sizes, run, lock = [], fresh.model.pipeline.run, threading.Lock()
+    sizes, compute = [], fresh.model.network.compute
 
-    def counting(tokens, *args):
-        with lock:
-            sizes.append(len(tokens.lengths))
-        return run(tokens, *args)
+    def counting(batch, tasks):
+        sizes.append(len(batch.lengths))
+        return compute(batch, tasks)
 
-    monkeypatch.setattr(fresh.model.pipeline, "run", counting)
+    monkeypatch.setattr(fresh.model.network, "compute", counting)
     retriever = M3HybridRetriever.from_texts(TEXTS, encoder=fresh, rerank=True)
     retriever.invoke(QUERY)
     assert sizes == [6, 1]

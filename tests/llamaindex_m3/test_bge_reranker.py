@@ -7,12 +7,13 @@ from llama_index.core import VectorStoreIndex
 from llama_index.core.callbacks import CallbackManager, CBEventType, LlamaDebugHandler
 from llama_index.core.instrumentation import get_dispatcher
 from llama_index.core.instrumentation.event_handlers import BaseEventHandler
+from llama_index.core.instrumentation.span_handlers import SimpleSpanHandler
 from llama_index.core.llms import MockLLM
 from llama_index.core.query_engine import RetrieverQueryEngine
 from llama_index.core.schema import MetadataMode, NodeWithScore, QueryBundle, TextNode
 from pydantic import Field, ValidationError
 
-from llamaindex_m3 import BGEReranker, M3CascadeReranker, M3Embedding
+from llamaindex_m3 import BGEReranker, M3CascadeReranker, M3Embedding, M3Reranker
 from m3_core import Reranker
 from m3_core.testing.rerankers import tiny_reranker
 
@@ -168,3 +169,117 @@ async def test_query_engine_end_to_end(tiny_m3, encoder, core, nodes):
         assert scores == sorted(scores, reverse=True)
         again = await engine.aquery(QUERY)
         assert ranking(again.source_nodes) == ranking(answer.source_nodes)
+
+
+class _Spans(BaseEventHandler):
+    seen: list = Field(default_factory=list)
+
+    @classmethod
+    def class_name(cls):
+        return "_Spans"
+
+    def handle(self, event, **_):
+        self.seen.append((event.class_name(), event.span_id))
+
+
+@pytest.mark.parametrize("kind", [BGEReranker, M3Reranker, M3CascadeReranker])
+async def test_events_lie_in_the_rerankers_only_span(kind, encoder, core, nodes, monkeypatch):
+    reranker = {
+        BGEReranker: lambda: BGEReranker(reranker=core),
+        M3Reranker: lambda: M3Reranker(encoder=encoder),
+        M3CascadeReranker: lambda: M3CascadeReranker(encoder=encoder, reranker=core),
+    }[kind]()
+    root, listener, spans = get_dispatcher("root"), _Spans(), SimpleSpanHandler()
+    monkeypatch.setattr(root, "event_handlers", [listener])
+    monkeypatch.setattr(root, "span_handlers", [spans])
+    reranker.postprocess_nodes(nodes, query_str=QUERY)
+    await reranker.apostprocess_nodes(nodes, query_str=QUERY)
+    assert spans.open_spans == {}
+    assert [span.id_.rsplit("-", 5)[0] for span in spans.completed_spans] == [
+        f"{kind.__name__}._postprocess_nodes",
+        f"{kind.__name__}._apostprocess_nodes",
+    ]
+    expected = [
+        (name, span.id_)
+        for span in spans.completed_spans
+        for name in ("ReRankStartEvent", "ReRankEndEvent")
+    ]
+    assert listener.seen == expected
+
+
+def test_what_is_assigned_takes_effect(folder, core, nodes):
+    reranker = BGEReranker(model_name=str(folder), dtype="float32", device="cpu")
+    plain = reranker.to_dict()
+    for name, value in (("max_length", 12), ("query_instruction", "q: ")):
+        setattr(reranker, name, value)
+        expected = core.with_options(**{name: value})
+        assert reranker.to_dict() == plain | {name: value}
+        assert reranker._reranker.options == expected.options
+        assert pickle.loads(pickle.dumps(reranker))._reranker.options == expected.options
+        setattr(reranker, name, None)
+        assert reranker.to_dict() == plain
+        assert reranker._reranker.options == core.options
+    reranker.top_n, reranker.normalize, reranker.keep_retrieval_score = 3, True, True
+    found = reranker.postprocess_nodes(nodes, query_str=QUERY)
+    expected = core.rank(QUERY, embedded(nodes), 3, normalize=True)
+    assert [one for one, _ in ranking(found)] == [one for one, _ in expected]
+    assert all("retrieval_score" in one.node.metadata for one in found)
+    for name, value in (("top_n", 0), ("max_length", "many"), ("max_length", 10**6)):
+        with pytest.raises(ValueError, match=name):
+            setattr(reranker, name, value)
+    for name in ("model_name", "device", "dtype", "reranker"):
+        with pytest.raises(ValidationError, match="make a new object, BGEReranker"):
+            setattr(reranker, name, "other")
+
+
+def test_a_cascade_and_m3s_scores_follow_assignments(encoder, core, nodes):
+    cascade = M3CascadeReranker(encoder=encoder, reranker=core)
+    cascade.first, cascade.weights = 2, (1, 0, 0)
+    reranker = M3Reranker(encoder=encoder, weights=(1, 0, 0))
+    reranker.weights = (0.4, 0.2, 0.4)
+    for assigned, made in (
+        (
+            cascade,
+            M3CascadeReranker(encoder=encoder, reranker=core, first=2, weights=(1, 0, 0)),
+        ),
+        (reranker, M3Reranker(encoder=encoder, weights=(0.4, 0.2, 0.4))),
+    ):
+        found = assigned.postprocess_nodes(nodes, query_str=QUERY)
+        expected = made.postprocess_nodes(nodes, query_str=QUERY)
+        assert [one.node.node_id for one in found] == [one.node.node_id for one in expected]
+        assert [one.score for one in found] == pytest.approx(
+            [one.score for one in expected], abs=1e-6
+        )
+        assert assigned.to_dict() == made.to_dict()
+
+
+def test_keywords_of_other_rerankers(folder, core, nodes):
+    # FlagEmbeddingReranker's, then SentenceTransformerRerank's.
+    for keywords in (
+        {"top_n": 2, "model": str(folder), "use_fp16": False},
+        {
+            "top_n": 2,
+            "model": str(folder),
+            "device": "cpu",
+            "keep_retrieval_score": False,
+            "trust_remote_code": True,
+            "model_kwargs": {"model_kwargs": {"torch_dtype": "float32"}},
+        },
+    ):
+        reranker = BGEReranker(**keywords)
+        assert (reranker.model_name, reranker.dtype) == (str(folder), "float32")
+        found = reranker.postprocess_nodes(nodes, query_str=QUERY)
+        expected = core.rank(QUERY, embedded(nodes), 2)
+        assert [one for one, _ in ranking(found)] == [one for one, _ in expected]
+    for keywords, message in (
+        ({"use_fp16": True, "dtype": "float32"}, "dtype is set twice"),
+        ({"batch_size": 4}, "filled by tokens"),
+        ({"model": object()}, "passed as reranker="),
+    ):
+        with pytest.raises(ValidationError, match=message):
+            BGEReranker(**keywords)
+    for kind in (M3Reranker, M3CascadeReranker):
+        with pytest.raises(ValidationError, match="use_fp16=True cannot be honoured: pass dtype="):
+            kind(use_fp16=True)
+        with pytest.raises(ValidationError, match="pass model_name="):
+            kind(model="BAAI/bge-m3")

@@ -130,11 +130,30 @@ def test_the_models_own_instructions_and_length_show(tiny_bge: Path, tmp_path: P
     }
 
 
-def test_what_is_loaded_cannot_be_changed_afterwards(embedding: M3Embedding) -> None:
+def test_what_needs_no_other_model_is_assigned(tiny_m3: Path) -> None:
+    own = M3Embedding(model_name=str(tiny_m3))
     with pytest.raises(ValidationError, match="frozen"):
-        embedding.query_instruction = "other: "
-    embedding.embed_batch_size = 7
-    embedding.callback_manager = CallbackManager([])
+        own.model_name = "other"
+    with pytest.raises(ValidationError):
+        own.embed_batch_size = 0
+    own.embed_batch_size = 7
+    own.callback_manager = CallbackManager([])
+    own.query_instruction = "other: "
+    made = M3Embedding(model_name=str(tiny_m3), query_instruction="other: ")
+    assert own.get_query_embedding("panda") == made.get_query_embedding("panda")
+    assert own.to_dict() == made.to_dict()
+    assert own.to_payload()["query_instruction"] == "other: "
+
+
+def test_a_cache_of_vectors_does_not_outlive_their_options(tiny_m3: Path) -> None:
+    own = M3Embedding(model_name=str(tiny_m3), embeddings_cache=SimpleKVStore())
+    for name, value in (("query_instruction", "q: "), ("truncate_dim", 8), ("max_length", 9)):
+        with pytest.raises(ValueError, match=r"embeddings_cache.*make a new object"):
+            setattr(own, name, value)
+        assert getattr(own, name) != value
+    own.embeddings_cache = None
+    own.truncate_dim = 8
+    assert len(own.get_query_embedding("panda")) == 8
 
 
 def test_pickles_load_on_first_use(embedding: M3Embedding, encoder: Encoder) -> None:

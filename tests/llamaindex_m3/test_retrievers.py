@@ -18,7 +18,6 @@ from llama_index.core.schema import (
     RelatedNodeInfo,
     TextNode,
 )
-from pydantic import ValidationError
 from tests.conftest import make_text
 from tests.llamaindex_m3.nodes import QUERY, ids, make_nodes, only
 
@@ -258,7 +257,7 @@ def test_wrong_input(encoder, tiny_dense, caplog, kind, options) -> None:
     for query in (QueryBundle(None), QueryBundle(3)):
         with pytest.raises(TypeError, match="text 0"):
             retriever.retrieve(query)
-    with pytest.raises(ValidationError, match="colour"):
+    with pytest.raises(ValueError, match=f"{kind.__name__} has no option 'colour'"):
         kind(encoder=encoder, colour="red", **options)
     with pytest.raises(MissingRepresentationError, match="sparse is needed"):
         kind(model_name=str(tiny_dense), device="cpu", **options)
@@ -288,3 +287,33 @@ def test_documents_as_nodes_stay_documents(encoder) -> None:
     retriever = M3SparseRetriever.from_nodes([Document(id_="d", text=QUERY)], encoder=encoder)
     (found,) = retriever.retrieve(QUERY)
     assert type(found.node) is Document
+
+
+def test_options_are_assigned_or_refused(encoder) -> None:
+    retriever = M3HybridRetriever.from_nodes(make_nodes(), encoder=encoder, rerank=True)
+    plain = M3HybridRetriever.from_nodes(make_nodes(), encoder=encoder)
+    retriever.similarity_top_k = plain.similarity_top_k = 5
+    retriever.rerank = False
+    assert ids(retriever.retrieve(QUERY)) == ids(plain.retrieve(QUERY))
+    assert {"dense", "sparse"} >= set(retriever.search_with_scores(QUERY)[0][2])
+    retriever.rerank = True
+    retriever.weights = [0, 0, 2]
+    assert "colbert" in retriever.search_with_scores(QUERY)[0][2]
+    retriever.filters = {"number": 3}
+    assert ids(retriever.retrieve(QUERY)) == ["n3"]
+    before = dict(vars(retriever))
+    for name, value in {
+        "similarity_top_k": 0,
+        "fetch_k": 0,
+        "weights": (0, 0, 0),
+        "fusion": "sum",
+        "filters": {"number": {"$most": 1}},
+        "max_length": 8,
+        "query_instruction": "find: ",
+    }.items():
+        with pytest.raises(ValueError, match=name if name != "filters" else "number"):
+            setattr(retriever, name, value)
+    assert vars(retriever) == before
+    with pytest.raises(ValueError, match="make the retriever with rerank=True"):
+        plain.rerank = True
+    assert not plain.rerank

@@ -165,3 +165,67 @@ class TestStandardUnit(_Params, EmbeddingsUnitTests):
 @pytest.mark.usefixtures("folder")
 class TestStandardIntegration(_Params, EmbeddingsIntegrationTests):
     pass
+
+
+@pytest.mark.parametrize("number", range(len(CASES)), ids=str)
+async def test_what_is_assigned_later_gives_the_originals_vectors(
+    folder: Path, number: int
+) -> None:
+    name, keywords = CASES[number]
+    loading = {key: value for key, value in keywords.items() if key == "model_kwargs"}
+    ours = Original(model_name=str(folder / name), **loading)
+    before = ours.embed_query(TEXTS[0])
+    for key, value in keywords.items():
+        if key in loading:
+            continue
+        setattr(ours, key, value)
+        assert getattr(ours, key) == value
+    asked = {key: ours.model_dump()[key] for key in keywords}
+    np.testing.assert_allclose(
+        ours.embed_documents(TEXTS), RECORDED[f"{number}.documents"], atol=1e-5
+    )
+    # The original overrides the Chinese instruction in its constructor, and there alone.
+    if "zh" not in name or "query_instruction" not in keywords:
+        query = RECORDED[f"{number}.queries"][0]
+        np.testing.assert_allclose(ours.embed_query(TEXTS[0]), query, atol=1e-5)
+        np.testing.assert_allclose(await ours.aembed_query(TEXTS[0]), query, atol=1e-5)
+    again = pickle.loads(pickle.dumps(ours))
+    assert {key: again.model_dump()[key] for key in keywords} == asked
+    for key in keywords.keys() - loading:
+        setattr(ours, key, type(ours).model_fields[key].get_default(call_default_factory=True))
+    if "zh" not in name:
+        np.testing.assert_allclose(ours.embed_query(TEXTS[0]), before, atol=1e-6)
+
+
+def test_keys_of_encode_kwargs_count_from_the_next_call_on(folder: Path) -> None:
+    number = CASES.index(("bge-tiny-zh", {"encode_kwargs": {"normalize_embeddings": True}}))
+    ours = HuggingFaceBgeEmbeddings(model_name=str(folder / "bge-tiny-zh"))
+    ours.encode_kwargs["normalize_embeddings"] = True
+    np.testing.assert_allclose(
+        ours.embed_documents(TEXTS), RECORDED[f"{number}.documents"], atol=1e-5
+    )
+    assert ours.client.options.normalize is True
+    ours.encode_kwargs["normalise"] = True
+    with pytest.raises(TypeError, match="unknown keys: normalise"):
+        ours.embed_query("panda")
+    with pytest.raises(TypeError, match="unknown keys: normalise"):
+        ours.encode_kwargs = {"normalise": True}
+    del ours.encode_kwargs["normalise"]
+    with pytest.warns(LangChainDeprecationWarning, match="show_progress_bar"):
+        ours.encode_kwargs = {"show_progress_bar": True}
+    assert (ours.show_progress, ours.encode_kwargs) == (True, {})
+
+
+def test_assignments_are_checked_and_another_model_is_an_error(folder: Path) -> None:
+    ours = HuggingFaceBgeEmbeddings(model_name=str(folder / "bge-tiny-en-v1.5"))
+    with pytest.raises(ValidationError, match="query_instruction"):
+        ours.query_instruction = 3
+    for name, value in (("model_name", "x"), ("cache_folder", "x"), ("model_kwargs", {})):
+        with pytest.raises(ValidationError, match="make a new object"):
+            setattr(ours, name, value)
+    with pytest.raises(TypeError, match=r"client must be an m3_core\.Encoder; got str"):
+        ours.client = "client"
+    ours.client = Encoder.from_pretrained(
+        folder / "bge-tiny-en-v1.5", device="cpu", dtype="float32", max_length=5
+    )
+    assert (ours.client.max_length, ours.client.query_instruction) == (5, ENGLISH)

@@ -6,30 +6,66 @@ travel to other processes are here, once.
 
 from __future__ import annotations
 
-from dataclasses import fields
+from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator
+from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator, model_validator
 
+from m3_core.adapters.assignment import Assignable
+from m3_core.adapters.keywords import refuse_elsewhere
 from m3_core.encoder.cached import CachedEncoder
+from m3_core.encoder.encoder import Encoder
+from m3_core.encoder.options import EncoderOptions
 from m3_core.encoder.registry import adapter_encoder
 from m3_core.rerankers.hybrid import SCORED_ROLES, HybridScorer, weighted_parts
 
 if TYPE_CHECKING:
-    from m3_core.encoder.encoder import Encoder
-    from m3_core.encoder.protocol import Role
+    from m3_core.encoder.protocol import Role, TextEncoder
 
 # Options of loading that an encoder remembers, as far as they are fields.
 _LOADING = ("revision", "dtype", "trust_remote_code")
+_OPTIONS = frozenset(field.name for field in fields(EncoderOptions))
 
 
-class EncoderFields(BaseModel):
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Which of an object's options its user chose, for another one made of all its fields.
+
+    LangChain makes a configured object of the fields of the first one, those that it had filled
+    in itself among them; these are then no choice.
+
+    Attributes:
+        chosen: Names of the fields that the user set.
+        filled: Values of the other options of the model.
+    """
+
+    chosen: frozenset[str]
+    filled: dict[str, Any]
+
+    def chooses(self, name: str, value: Any) -> bool:
+        """Say whether a field of the other object is a choice.
+
+        Args:
+            name: The field.
+            value: Its value there.
+
+        Returns:
+            False where the first object had filled it in, and the value is still the same.
+        """
+        is_filled = name in self.filled and name not in self.chosen
+        return not (is_filled and value == self.filled[name])
+
+
+class EncoderFields(Assignable):
     """The options of a model; it is loaded once a process for all objects with the same ones.
 
     What changes results is dumped, and says after construction what is in effect: the
     instructions and the length that the model itself brings, or those of a given encoder. Where
     it runs and what it shows is not dumped. A pickled object holds no weights: in the other
     process the model is loaded on first use.
+
+    What needs no other model can be assigned, and counts from the next call on; ``None`` stands
+    for the model's own again. Encodings are shared with those who then have the same options.
     """
 
     model_config = ConfigDict(extra="forbid", protected_namespaces=())
@@ -51,16 +87,14 @@ class EncoderFields(BaseModel):
         description="Data type of the network; 'float32' gives reference numbers.",
     )
     max_length: int | None = Field(
-        default=None, frozen=True, description="Tokens a text at most; by default the model's own."
+        default=None, description="Tokens a text at most; by default the model's own."
     )
     query_instruction: str | None = Field(
         default=None,
-        frozen=True,
         description="Put before queries; by default the model's own, '' for none.",
     )
     document_instruction: str | None = Field(
         default=None,
-        frozen=True,
         description="Put before documents; by default the model's own, '' for none.",
     )
     trust_remote_code: bool = Field(
@@ -86,7 +120,6 @@ class EncoderFields(BaseModel):
     )
     reuse_encodings: bool = Field(
         default=True,
-        frozen=True,
         exclude=True,
         description="Share recent encodings with the other adapters over the same model, so that "
         "a store that asks each of them for the same texts runs the network once.",
@@ -99,12 +132,27 @@ class EncoderFields(BaseModel):
         description="An m3_core.Encoder that is loaded already; options of loading must not be "
         "set beside it.",
     )
+    origin: Origin | None = Field(
+        default=None,
+        frozen=True,
+        exclude=True,
+        repr=False,
+        description="Kept by the object itself, so that one made of all its fields is the same.",
+    )
 
     _encodings: Any = PrivateAttr(default=None)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _answer_names_of_others(cls, values: Any) -> Any:
+        if isinstance(values, dict):
+            refuse_elsewhere(values, cls.model_fields)
+        return values
 
     def model_post_init(self, context: Any) -> None:
         """Load the model, or take the one that was given."""
         super().model_post_init(context)
+        self._forget_what_was_filled_in()
         given = {name: getattr(self, name) for name in self.model_fields_set}
         self._encodings = CachedEncoder(
             adapter_encoder(self.encoder, self.model_name, given),
@@ -112,17 +160,28 @@ class EncoderFields(BaseModel):
             reuse=self.reuse_encodings,
             roles=self.roles,
         )
-        # The fields are frozen for users, and what was set by them stays known.
-        self.__dict__.update(self._in_effect())
+        self._show_what_is_in_effect()
+
+    def _show_what_is_in_effect(self) -> None:
+        # Not assigned, so that what was set by users stays known.
+        in_effect = self._in_effect()
+        if "model_name" in self.model_fields_set and self.model_name != in_effect["model_name"]:
+            raise ValueError(
+                f"model_name is {self.model_name!r}, and encoder= was loaded from "
+                f"{in_effect['model_name']!r}: give one of the two"
+            )
+        self.__dict__.update(in_effect)
+        options = EncoderFields.model_fields.keys() | in_effect.keys()
+        filled = options - self.model_fields_set - {"origin"}
+        self.__dict__["origin"] = Origin(
+            frozenset(self.model_fields_set), {name: self.__dict__[name] for name in filled}
+        )
 
     def __getstate__(self) -> dict[Any, Any]:
-        # Some frameworks take what cannot be pickled out of the living object's own fields.
-        kept = dict(self.__dict__)
-        state = super().__getstate__()
+        # Of a copy: some frameworks take what cannot be pickled out of the object's own fields.
+        state: dict[Any, Any] = super(EncoderFields, self._snapshot()).__getstate__()
         # Encodings know how to load the encoder on first use; itself, it would load at once.
-        state = state | {"__dict__": state["__dict__"] | {"encoder": None}}
-        self.__dict__.update(kept)
-        return state
+        return state | {"__dict__": state["__dict__"] | {"encoder": None}}
 
     def __setstate__(self, state: dict[Any, Any]) -> None:
         values = state["__dict__"]
@@ -137,17 +196,60 @@ class EncoderFields(BaseModel):
     def _needed_parts(self) -> tuple[str, ...]:
         return self.parts
 
+    def _follow(self, name: str) -> None:
+        super()._follow(name)
+        source = self._source
+        encoder = self._with_option(name) if name in _OPTIONS else None
+        parts, reuse = self._needed_parts(), self.reuse_encodings
+        if encoder is None and set(parts) == set(source.parts) and reuse == source.reuse:
+            return
+        self._encodings = CachedEncoder(
+            encoder or self._model, parts, reuse=reuse, roles=source.roles
+        )
+        self._show_what_is_in_effect()
+
+    def _with_option(self, name: str) -> Encoder:
+        """The encoder with the value that was assigned to one of its options."""
+        encoder = self._model
+        if not isinstance(encoder, Encoder):
+            raise ValueError(
+                f"{name} cannot be assigned with encoder= of type {type(encoder).__name__}, whose "
+                "options are its own: set it there"
+            )
+        value = getattr(self, name)
+        if value is None:
+            own = self.encoder
+            if own is None:
+                own = type(encoder).over(encoder.model, encoder.source)
+            value = getattr(own.options, name)
+            self.model_fields_set.discard(name)
+        return encoder.with_options(**{name: value})
+
+    def _forget_what_was_filled_in(self) -> None:
+        """Of an object made of another one's fields: what the other's user had left alone."""
+        chosen = self.model_fields_set
+        chosen.discard("origin")
+        if self.origin is None:
+            return
+        for name in sorted(chosen):
+            if not self.origin.chooses(name, getattr(self, name)):
+                chosen.discard(name)
+                self.__dict__[name] = (
+                    type(self).model_fields[name].get_default(call_default_factory=True)
+                )
+
     def _in_effect(self) -> dict[str, Any]:
         """Values of those fields that the encoder knows better than who made the object."""
         encoder = self._model
-        known: dict[str, Any] = {
-            field.name: getattr(encoder.options, field.name) for field in fields(encoder.options)
-        }
+        names = ("max_length", "query_instruction", "document_instruction")
+        known: dict[str, Any] = {name: getattr(encoder, name) for name in names}
         known["model_name"] = encoder.name
-        if self.encoder is not None:
-            source = encoder.source
-            known |= {name: getattr(source, name) for name in _LOADING}
-            known["dtype"] = str(source.dtype).removeprefix("torch.")
+        if isinstance(encoder, Encoder):
+            known |= {name: getattr(encoder.options, name) for name in _OPTIONS}
+            if self.encoder is not None:
+                source = encoder.source
+                known |= {name: getattr(source, name) for name in _LOADING}
+                known["dtype"] = str(source.dtype).removeprefix("torch.")
         return {name: known[name] for name in known.keys() & type(self).model_fields.keys()}
 
     @property
@@ -156,7 +258,7 @@ class EncoderFields(BaseModel):
         return source
 
     @property
-    def _model(self) -> Encoder:
+    def _model(self) -> TextEncoder:
         return self._source.encoder
 
 
@@ -165,13 +267,11 @@ class VectorFields(EncoderFields):
 
     truncate_dim: int | None = Field(
         default=None,
-        frozen=True,
         description="Keep so many leading values of each vector (Matryoshka).",
     )
-    normalize: bool = Field(default=True, frozen=True, description="Scale vectors to length 1.")
+    normalize: bool = Field(default=True, description="Scale vectors to length 1.")
     pooling: Literal["cls", "mean", "last"] | None = Field(
         default=None,
-        frozen=True,
         description="How a vector is taken from the tokens; by default as the checkpoint says.",
     )
 
@@ -183,7 +283,6 @@ class ScoreFields(EncoderFields):
 
     weights: tuple[float, float, float] = Field(
         default=(1.0, 0.3, 1.0),
-        frozen=True,
         description="Of dense, lexical and multi-vector scores; by default the M3 paper's.",
     )
 
@@ -198,4 +297,6 @@ class ScoreFields(EncoderFields):
 
     @property
     def _hybrid(self) -> HybridScorer:
-        return HybridScorer(self._source, self.weights)
+        # Of a copy: weights that another thread assigns may need other parts.
+        own = self._snapshot()
+        return HybridScorer(own._source, own.weights)

@@ -2,26 +2,21 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
+import logging
 import uuid
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from m3_core.arguments import (
-    Filter,
-    check_count,
-    check_distinct,
-    check_ids,
-    check_vector,
-    metadata_test,
-)
-from m3_core.collection.files import Content, read_collection, write_collection
+from m3_core.arguments import check_count, check_distinct, check_ids, check_vector
+from m3_core.collection.files import read_collection, write_collection
 from m3_core.collection.fusion import Found, Fusion, check_fusion
-from m3_core.collection.locks import ManyReaders
 from m3_core.collection.search import Wanted, search_store
-from m3_core.collection.store import RepresentationStore
+from m3_core.collection.stored import StoredDocuments, copied_metadata
 from m3_core.encoder.protocol import PARTS
+from m3_core.filters import Filter, parse_filter
 from m3_core.representations import Representations
 from m3_core.scoring import normalized_weights
 from m3_core.texts import check_texts
@@ -32,7 +27,12 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike
 
+    from m3_core.collection.locks import ManyReaders
+    from m3_core.collection.store import RepresentationStore
+    from m3_core.collection.stored import Records
     from m3_core.encoder.cached import CachedEncoder
+
+logger = logging.getLogger(__name__)
 
 # M3-Embedding (arXiv 2402.03216, section 4.2): dense 1, sparse 0.3, multi-vector 1.
 DEFAULT_WEIGHTS = (1.0, 0.3, 1.0)
@@ -45,7 +45,10 @@ EXHAUSTIVE_UP_TO = 1000
 class DocumentCollection:
     """Texts, metadata and representations, searched exactly in memory.
 
-    Safe under threads: a search sees each ``add`` and ``delete`` wholly or not at all.
+    Safe under threads: a search sees each ``add`` and ``delete`` wholly or not at all. Nothing
+    is shared with callers: metadata are copied when they come in and when they go out, down to
+    the last list. A deep copy and a pickled one hold the documents with their representations,
+    and nothing of the model.
 
     Args:
         encodings: The encoder's view; its parts say what is stored: ``"sparse"`` alone,
@@ -55,12 +58,55 @@ class DocumentCollection:
     def __init__(self, encodings: CachedEncoder) -> None:
         self.encodings = encodings
         self.fingerprint = encodings.fingerprint(encodings.parts)
-        self._records: dict[str, tuple[str, dict[str, Any]]] = {}
-        self._store = RepresentationStore(self.fingerprint)
-        self._lock = ManyReaders()
+        self._stored = StoredDocuments(self.fingerprint, encodings.parts)
 
     def __len__(self) -> int:
         return len(self._records)
+
+    @property
+    def _records(self) -> Records:
+        return self._stored.records
+
+    @property
+    def _store(self) -> RepresentationStore:
+        return self._stored.store
+
+    @property
+    def _lock(self) -> ManyReaders:
+        return self._stored.lock
+
+    @property
+    def parts(self) -> tuple[str, ...]:
+        """What is stored of ``"dense"``, ``"sparse"`` and ``"colbert"``."""
+        return self.encodings.parts
+
+    def over(self, encodings: CachedEncoder) -> DocumentCollection:
+        """Give the same documents to another adapter: what one of them adds, both find.
+
+        Args:
+            encodings: Over the same model with the same parts; what it puts before queries may
+                differ.
+
+        Returns:
+            A collection that shares its documents with this one.
+
+        Raises:
+            ValueError: Documents would be encoded otherwise than those that are there.
+        """
+        if encodings.parts != self.parts:
+            raise ValueError(
+                f"the documents are stored with {', '.join(self.parts)}, asked for were "
+                f"{', '.join(encodings.parts)}"
+            )
+        if encodings.fingerprint(encodings.parts) != self.fingerprint:
+            raise ValueError(
+                f"the documents were encoded with {self.encodings.name!r}, and {encodings.name!r} "
+                "is another model or has other options for documents: use the same, or encode "
+                "the documents anew"
+            )
+        view = copy.copy(self)
+        view.encodings = encodings
+        return view
 
     def add(
         self,
@@ -84,11 +130,13 @@ class DocumentCollection:
         Raises:
             TypeError: A text or an id is no string.
             ValueError: The lengths differ, or an id comes twice.
+
+        Texts without a word are added too, and a warning of the logger says how many.
         """
         texts = check_texts(texts)
         known = [None] * len(texts) if ids is None else list(ids)
         filled = [str(uuid.uuid4()) if one is None else one for one in known]
-        others = [{}] * len(texts) if metadatas is None else [dict(m or {}) for m in metadatas]
+        others = [{} for _ in texts] if metadatas is None else [m or {} for m in metadatas]
         if not len(filled) == len(others) == len(texts):
             raise ValueError(
                 f"got {len(texts)} texts, {len(others)} metadatas and {len(filled)} ids"
@@ -96,11 +144,20 @@ class DocumentCollection:
         check_distinct(check_ids(filled))
         if not texts:
             return []
+        copied = [copied_metadata(one, m) for one, m in zip(filled, others, strict=True)]
+        blank = [one for one, text in zip(filled, texts, strict=True) if not text.strip()]
+        if blank:
+            logger.warning(
+                "%d of %d documents have no text, the first is %r: no lexical search finds them",
+                len(blank),
+                len(texts),
+                blank[0],
+            )
         reps = self.encodings.documents(texts, show_progress=show_progress)
         with self._lock.writing():
-            self._remove(filled)
+            self._stored.remove(filled)
             self._store.add(filled, reps)
-            records = zip(texts, others, strict=True)
+            records = zip(texts, copied, strict=True)
             self._records.update(zip(filled, records, strict=True))
         return filled
 
@@ -116,9 +173,23 @@ class DocumentCollection:
         Raises:
             TypeError: ``ids`` is a single string, or an id is none.
         """
+        return len(self.remove(ids))
+
+    def remove(self, ids: Iterable[str]) -> list[str]:
+        """Delete documents.
+
+        Args:
+            ids: Their ids; unknown ones are ignored.
+
+        Returns:
+            The ids of those that were there.
+
+        Raises:
+            TypeError: ``ids`` is a single string, or an id is none.
+        """
         given = check_ids(ids)
         with self._lock.writing():
-            return self._remove(given)
+            return self._stored.remove(given)
 
     def get(self, ids: Iterable[str]) -> list[tuple[str, str, dict[str, Any]]]:
         """Look documents up.
@@ -131,7 +202,7 @@ class DocumentCollection:
         """
         with self._lock.reading():
             found = [(one, *self._records[one]) for one in ids if one in self._records]
-            return [(one, text, dict(metadata)) for one, text, metadata in found]
+        return [(one, text, copy.deepcopy(metadata)) for one, text, metadata in found]
 
     def ids(self, where: Filter | None = None) -> list[str]:
         """List documents.
@@ -142,7 +213,7 @@ class DocumentCollection:
         Returns:
             Their ids, in the order of adding.
         """
-        accept = metadata_test({} if where is None else where)
+        accept = parse_filter(where).evaluate
         with self._lock.reading():
             return [one for one, (_, metadata) in self._records.items() if accept(metadata)]
 
@@ -158,6 +229,7 @@ class DocumentCollection:
         fetch_k: int | None = None,
         exhaustive: bool | None = False,
         vector: ArrayLike | None = None,
+        return_vectors: bool = False,
     ) -> list[Found]:
         """Find the best documents for a query, which goes through the network once.
 
@@ -173,8 +245,8 @@ class DocumentCollection:
         Args:
             query: The query.
             k: How many documents at most.
-            where: Only documents with these metadata values, or for whose metadata the function
-                says yes.
+            where: Only documents with such metadata, in the language of ``m3_core.filters``, or
+                for whose metadata the function says yes.
             ids: Only these documents; unknown ids are ignored.
             weights: Of dense, sparse and multi-vector scores.
             fusion: ``"weights"`` or ``"rrf"``.
@@ -183,12 +255,14 @@ class DocumentCollection:
             exhaustive: Score all documents. ``None``: unless ``fetch_k`` is given or there are
                 more than 1,000 documents with multi-vectors that have a weight.
             vector: The dense vector of the query, in place of the encoder's. Shape: (dim,).
+            return_vectors: Give the dense vectors of what was found.
 
         Returns:
             Best first. By sparse scores alone: only documents that share a token with the query.
 
         Raises:
             TypeError: ``k`` is no whole number or the query no string.
+            FilterError: The filter is not of the language.
             ValueError: ``k`` or ``fetch_k`` is below 1, weights or fusion cannot be, or the
                 vector has another width than the documents'.
         """
@@ -223,10 +297,17 @@ class DocumentCollection:
                 fusion=fusion,
                 allowed=self._allowed(where, ids),
             )
-            return [
-                Found(one, self._records[one][0], dict(self._records[one][1]), score, scores)
-                for one, score, scores in search_store(self._store, reps, wanted)
-            ]
+            ranked = search_store(self._store, reps, wanted)
+            records = [self._records[one] for one, _, _ in ranked]
+            rows = self._store.ids.find(one for one, _, _ in ranked)
+            vectors = self._store.dense.take(rows) if return_vectors else [None] * len(ranked)
+        # Stored metadata are never changed, so that they can be copied without the lock.
+        return [
+            Found(one, text, copy.deepcopy(metadata), score, scores, vector)
+            for (one, score, scores), (text, metadata), vector in zip(
+                ranked, records, vectors, strict=True
+            )
+        ]
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write everything into a folder; an older state in it stays until this one is complete.
@@ -239,18 +320,9 @@ class DocumentCollection:
             OSError: Something could not be written; the older state is as it was.
         """
         with self._lock.reading():
-            rows = self._store.rows()
-            write_collection(
-                path,
-                Content(
-                    fingerprint=self.fingerprint,
-                    parts=self.encodings.parts,
-                    records=[(one, *record) for one, record in self._records.items()],
-                    dense=self._store.dense.take(rows) if self._store.dense.width else None,
-                    multi=self._store.multi.take(rows) if self._store.multi.width else None,
-                ),
-                self._store.lexical,
-            )
+            records = [(one, *record) for one, record in self._records.items()]
+            content = dataclasses.replace(self._stored.content(), records=records)
+            write_collection(path, content, self._store.lexical)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], encodings: CachedEncoder) -> DocumentCollection:
@@ -270,22 +342,14 @@ class DocumentCollection:
         """
         collection = cls(encodings)
         content, lexical = read_collection(path, collection.fingerprint, encodings.parts)
-        collection._records = {one: (text, metadata) for one, text, metadata in content.records}
-        collection._store.lexical = lexical
-        collection._store.restore(list(collection._records), content.dense, content.multi)
+        records = {one: (text, metadata) for one, text, metadata in content.records}
+        collection._stored.restore(records, content, lexical)
         return collection
-
-    def _remove(self, ids: list[str]) -> int:
-        known = [one for one in dict.fromkeys(ids) if one in self._records]
-        self._store.delete(known)
-        for one in known:
-            del self._records[one]
-        return len(known)
 
     def _allowed(self, where: Filter | None, ids: Collection[str] | None) -> Collection[str] | None:
         named = None if ids is None else [one for one in check_ids(ids) if one in self._records]
         if where is None:
             return named
-        accept = metadata_test(where)
+        accept = parse_filter(where).evaluate
         looked = self._records if named is None else named
         return {one for one in looked if accept(self._records[one][1])}

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
 from m3_core.scoring import reciprocal_rank_fusion
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    import numpy as np
+    from numpy.typing import NDArray
 
 Fusion = Literal["weights", "rrf"]
 
@@ -20,10 +23,11 @@ class Found:
     Attributes:
         id: Its id.
         text: Its text.
-        metadata: What was stored with it; a copy.
+        metadata: A copy of what was stored with it, down to the last list.
         score: What results are sorted by.
         scores: The scores it was made of, by representation; a document that is outside the
             candidates of a ranking lacks that ranking's score only where fusion is by rank.
+        vector: Its dense vector, where it was asked for. Shape: (dim,). Dtype: float32.
     """
 
     id: str
@@ -31,6 +35,7 @@ class Found:
     metadata: dict[str, Any]
     score: float
     scores: dict[str, float]
+    vector: NDArray[np.float32] | None = field(default=None, compare=False)
 
 
 def check_fusion(fusion: Any) -> Fusion:

@@ -115,7 +115,8 @@ def _of_candidates(store: RepresentationStore, query: Representations, wanted: W
     if wanted.fusion == "weights":
         # All scores of all candidates, not only those of the ranking that brought them.
         rankings = {name: _scores_of(store, query, name, candidates) for name in rankings}
-    if "colbert" in wanted.shares:
+    # The first two bring candidates whatever their weights; this one only scores.
+    if wanted.shares.get("colbert"):
         late = _scores_of(store, query, "colbert", candidates)
         rankings["colbert"] = dict(sorted(late.items(), key=lambda pair: -pair[1]))
     fused = fuse(rankings, wanted.shares, wanted.fusion)

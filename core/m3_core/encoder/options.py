@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from m3_core.encoder.pipeline import Request
 from m3_core.errors import MissingRepresentationError
-from m3_core.network.checkpoint import Pooling
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+    from m3_core.network.checkpoint import Pooling
 
 # M3-Embedding (arXiv 2402.03216), "Multiple CLS": one CLS before every 256 tokens.
 MCLS_TOKENS = 256

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -70,6 +70,20 @@ class LexicalIndex:
 
     def __repr__(self) -> str:
         return f"LexicalIndex(documents={len(self)}, fingerprint={self.fingerprint!r})"
+
+    def __getstate__(self) -> dict[str, Any]:
+        with self._exchanging:
+            return {
+                "fingerprint": self.fingerprint,
+                "_snapshot": self._snapshot,
+                "_serials": dict(self._serials),
+                "_next_serial": self._next_serial,
+            }
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        # Segments are never changed, so a copy shares them; locks and buffers are its own.
+        LexicalIndex.__init__(self)
+        self.__dict__.update(state)
 
     @property
     def ids(self) -> list[str]:

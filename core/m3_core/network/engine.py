@@ -16,7 +16,6 @@ import weakref
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
-import numpy as np
 import torch
 
 from m3_core.errors import ClosedError, DeviceError, OutOfMemoryError
@@ -28,6 +27,7 @@ from m3_core.network.waiting import WaitingRoom
 if TYPE_CHECKING:
     from collections.abc import Hashable, Sequence
 
+    import numpy as np
     from numpy.typing import NDArray
 
     from m3_core.errors import M3Error

@@ -6,11 +6,9 @@ import dataclasses
 import os
 import sys
 import threading
-from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
 
 import torch
@@ -24,7 +22,8 @@ from m3_core.network.fingerprint import checkpoint_fingerprint
 from m3_core.network.tokens import Tokenizer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from m3_core.network.batches import Work
     from m3_core.network.checkpoint import Checkpoint

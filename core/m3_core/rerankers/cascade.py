@@ -169,9 +169,7 @@ class Cascade:
         )
 
 
-def _merged(
-    chosen: list[tuple[int, float]], kept: list[tuple[int, float]]
-) -> list[CascadeScore]:
+def _merged(chosen: list[tuple[int, float]], kept: list[tuple[int, float]]) -> list[CascadeScore]:
     return [
         CascadeScore(chosen[position][0], score, chosen[position][1]) for position, score in kept
     ]

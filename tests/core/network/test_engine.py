@@ -180,9 +180,7 @@ def test_long_jobs_take_turns(engine: Engine, program: Sums) -> None:
     assert [batch[0] for batch in program.batches[1:]] == [900, 800] * 4
 
 
-def test_an_error_reaches_only_the_caller_whose_text_it_was(
-    engine: Engine, program: Sums
-) -> None:
+def test_an_error_reaches_only_the_caller_whose_text_it_was(engine: Engine, program: Sums) -> None:
     gate, thread = held(engine, program)
     good = [work_of([i]) for i in range(5)]
     bad, minus = work_of([666], [1]), work_of([-1])
@@ -243,9 +241,7 @@ def test_a_text_that_never_fits_fails_alone(engine: Engine, program: Sums) -> No
     assert done(good)
 
 
-async def test_coroutines_share_a_pass_and_occupy_no_thread(
-    engine: Engine, program: Sums
-) -> None:
+async def test_coroutines_share_a_pass_and_occupy_no_thread(engine: Engine, program: Sums) -> None:
     gate, thread = held(engine, program)
     works = [work_of([i, 1]) for i in range(200)]
     before = threading.active_count()
@@ -299,9 +295,7 @@ def test_a_bounded_amount_waits(engine: Engine, program: Sums, monkeypatch) -> N
     gate, thread = held(engine, program)
     engine._room.max_tokens = 10
     works = [work_of([i] * 4) for i in range(30)]
-    threads = [
-        threading.Thread(target=lambda w=work: engine.submit(w).wait()) for work in works
-    ]
+    threads = [threading.Thread(target=lambda w=work: engine.submit(w).wait()) for work in works]
     for one in threads:
         one.start()
     deadline = time.monotonic() + 60
@@ -317,9 +311,7 @@ def test_a_bounded_amount_waits(engine: Engine, program: Sums, monkeypatch) -> N
     assert all(map(done, works))
 
 
-async def test_coroutines_are_suspended_when_too_much_waits(
-    engine: Engine, program: Sums
-) -> None:
+async def test_coroutines_are_suspended_when_too_much_waits(engine: Engine, program: Sums) -> None:
     gate, thread = held(engine, program)
     engine._room.max_tokens = 10
     works = [work_of([i] * 4) for i in range(30)]
@@ -396,9 +388,7 @@ def test_a_forgotten_engine_ends_its_thread(program: Sums) -> None:
     assert not thread.is_alive()
 
 
-def test_work_is_computed_with_the_threads_its_caller_set(
-    engine: Engine, program: Sums
-) -> None:
+def test_work_is_computed_with_the_threads_its_caller_set(engine: Engine, program: Sums) -> None:
     seen: list[int] = []
     program.before = lambda _: seen.append(torch.get_num_threads())
     before = torch.get_num_threads()

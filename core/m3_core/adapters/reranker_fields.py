@@ -1,0 +1,236 @@
+"""Fields of the frameworks' rerankers: which models, and what changes their scores."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from pydantic import Field, PrivateAttr, field_validator, model_validator
+
+from m3_core.adapters.assignment import Assignable
+from m3_core.adapters.keywords import accept_reranker_names, refuse_elsewhere
+from m3_core.encoder.registry import adapter_encoder
+from m3_core.rerankers.adapter import adapter_reranker
+from m3_core.rerankers.cascade import Cascade
+from m3_core.rerankers.hybrid import weighted_parts
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from m3_core.rerankers import Reranker
+
+_LOADING = ("device", "dtype", "cache_folder", "token", "local_files_only")
+
+
+class RerankerFields(Assignable):
+    """The options of a reranker; it is loaded once a process for all objects with the same ones.
+
+    What needs no other model can be assigned, and counts from the next call on; ``None`` stands
+    for the model's own again.
+    """
+
+    model_name: str = Field(
+        default="BAAI/bge-reranker-v2-m3",
+        frozen=True,
+        description="Local folder or hub repository.",
+    )
+    revision: str | None = Field(
+        default=None, frozen=True, description="Branch, tag or commit of the repository."
+    )
+    dtype: str = Field(
+        default="auto",
+        frozen=True,
+        description="Data type of the network; 'float32' gives reference numbers.",
+    )
+    max_length: int | None = Field(
+        default=None, description="Tokens a pair at most; by default 512."
+    )
+    query_max_length: int | None = Field(
+        default=None,
+        description="Tokens a query at most; by default three quarters of max_length.",
+    )
+    query_instruction: str | None = Field(
+        default=None, description="Put before queries; by default the model's own, '' for none."
+    )
+    document_instruction: str | None = Field(
+        default=None, description="Put before documents; by default the model's own, '' for none."
+    )
+    cutoff_layers: int | tuple[int, ...] | None = Field(
+        default=None,
+        description="Layers of a layerwise or lightweight model that give scores; the last one "
+        "named counts.",
+    )
+    compress_layers: tuple[int, ...] | None = Field(
+        default=None,
+        description="Before which layers of a lightweight model a document's tokens are merged.",
+    )
+    compress_ratio: int | None = Field(
+        default=None, description="How many tokens are merged into one."
+    )
+    trust_remote_code: bool = Field(
+        default=False,
+        frozen=True,
+        description="Accepted, but no model here needs it: code of the checkpoint is never run.",
+    )
+    device: str | None = Field(
+        default=None,
+        frozen=True,
+        exclude=True,
+        description="'cpu', 'cuda', 'mps'; by default the best there is.",
+    )
+    cache_folder: str | None = Field(
+        default=None, frozen=True, exclude=True, description="Where downloads are kept."
+    )
+    token: str | None = Field(
+        default=None, frozen=True, exclude=True, repr=False, description="Access token of the hub."
+    )
+    local_files_only: bool = Field(
+        default=False, frozen=True, exclude=True, description="Ask no server."
+    )
+    reranker: Any = Field(
+        default=None,
+        frozen=True,
+        exclude=True,
+        repr=False,
+        description="An m3_core.Reranker that is loaded already; options of loading must not be "
+        "set then.",
+    )
+
+    _reranker: Any = PrivateAttr(default=None)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _accept_names_of_others(cls, values: Any) -> Any:
+        return accept_reranker_names(values) if isinstance(values, dict) else values
+
+    def model_post_init(self, context: Any) -> None:
+        """Load the model, or take the one that was given."""
+        super().model_post_init(context)
+        self._reranker = adapter_reranker(self.reranker, self.model_name, self._changed())
+
+    def _changed(self) -> dict[str, Any]:
+        """The options that differ from their defaults."""
+        return {
+            name: value
+            for name, field in RerankerFields.model_fields.items()
+            if name != "model_name" and (value := getattr(self, name)) != field.default
+        }
+
+    def _follow(self, name: str) -> None:
+        super()._follow(name)
+        if name in RerankerFields.model_fields:
+            own: Reranker = self._reranker
+            given = {
+                key: value
+                for key, value in self._changed().items()
+                if not RerankerFields.model_fields[key].frozen
+            }
+            basis = self.reranker
+            if basis is None:
+                basis = type(own).over(own.model, own.source)
+            self._reranker = basis.with_options(**given)
+
+    @property
+    def _scorer(self) -> Reranker:
+        reranker: Reranker = self._reranker
+        return reranker
+
+
+class CascadeFields(Assignable):
+    """The options of a cascade, an encoder before a reranker.
+
+    What needs no other model can be assigned, and counts from the next call on.
+    """
+
+    model_name: str = Field(
+        default="BAAI/bge-m3",
+        frozen=True,
+        description="The encoder: local folder or hub repository.",
+    )
+    reranker_name: str = Field(
+        default="BAAI/bge-reranker-v2-m3", frozen=True, description="The reranker, likewise."
+    )
+    first: int = Field(
+        default=20, ge=1, description="Documents that the cross-encoder reads; others are dropped."
+    )
+    weights: tuple[float, float, float] = Field(
+        default=(1.0, 0.3, 1.0),
+        description="Of M3's dense, lexical and multi-vector scores.",
+    )
+    dtype: str = Field(
+        default="auto",
+        frozen=True,
+        description="Data type of both networks; 'float32' gives reference numbers.",
+    )
+    device: str | None = Field(
+        default=None,
+        frozen=True,
+        exclude=True,
+        description="'cpu', 'cuda', 'mps'; by default the best there is.",
+    )
+    cache_folder: str | None = Field(
+        default=None, frozen=True, exclude=True, description="Where downloads are kept."
+    )
+    token: str | None = Field(
+        default=None, frozen=True, exclude=True, repr=False, description="Access token of the hub."
+    )
+    local_files_only: bool = Field(
+        default=False, frozen=True, exclude=True, description="Ask no server."
+    )
+    encoder: Any = Field(
+        default=None,
+        frozen=True,
+        exclude=True,
+        repr=False,
+        description="An m3_core.Encoder that is loaded already, with options of its own.",
+    )
+    reranker: Any = Field(
+        default=None,
+        frozen=True,
+        exclude=True,
+        repr=False,
+        description="An m3_core.Reranker that is loaded already, with options of its own.",
+    )
+
+    _cascade: Any = PrivateAttr(default=None)
+
+    @model_validator(mode="before")
+    @classmethod
+    def _answer_names_of_others(cls, values: Any) -> Any:
+        if isinstance(values, dict):
+            refuse_elsewhere(values, cls.model_fields)
+        return values
+
+    @field_validator("weights")
+    @classmethod
+    def _check_weights(cls, weights: tuple[float, float, float]) -> tuple[float, float, float]:
+        weighted_parts(weights)
+        return weights
+
+    def model_post_init(self, context: Any) -> None:
+        """Load both models, or take those that were given."""
+        super().model_post_init(context)
+        # These are for the model that is not given.
+        loading: Mapping[str, Any] = {name: getattr(self, name) for name in _LOADING}
+        self._cascade = Cascade(
+            adapter_encoder(self.encoder, self.model_name, {} if self.encoder else loading),
+            adapter_reranker(self.reranker, self.reranker_name, {} if self.reranker else loading),
+            first=self.first,
+            weights=self.weights,
+        )
+
+    def _follow(self, name: str) -> None:
+        super()._follow(name)
+        if name in ("first", "weights"):
+            own = self._steps
+            self._cascade = Cascade(
+                own.encoder, own.reranker, first=self.first, weights=self.weights
+            )
+
+    @property
+    def _steps(self) -> Cascade:
+        cascade: Cascade = self._cascade
+        return cascade
+
+    @property
+    def _scorer(self) -> Reranker:
+        return self._steps.reranker

@@ -1,0 +1,228 @@
+"""A vector store and document index in memory, with hybrid search."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from os import PathLike
+from typing import Any
+
+from langchain_core.documents import Document
+from langchain_core.indexing import UpsertResponse
+from langchain_core.indexing.base import DeleteResponse, DocumentIndex
+from pydantic import PrivateAttr
+from typing_extensions import Self
+
+from langchain_m3.embeddings import M3Embeddings
+from langchain_m3.in_memory_search import InMemorySearch
+from langchain_m3.retrievers import M3HybridRetriever
+
+
+class M3InMemoryVectorStore(InMemorySearch, DocumentIndex):
+    """Documents in memory with dense vectors, lexical weights and, to rerank, multi-vectors.
+
+    A ``VectorStore``, for indexing with a record manager, parent documents and example selectors;
+    a ``DocumentIndex``; and by that a retriever itself. It searches as ``M3HybridRetriever`` does,
+    with the same fields and the same scores, over the same collection: ``hybrid_retriever()``
+    gives that class over these documents, and ``collection=`` takes a retriever's.
+
+    Searches take ``weights=``, ``fusion=``, ``fetch_k=`` and ``exhaustive=`` in place of the
+    fields. Relevance scores are the scores cut to 0 to 1; by rank they are divided by the largest
+    possible first. Returned documents are copies. Safe under threads.
+
+    Args:
+        embedding: None, or an ``M3Embeddings`` whose model is used.
+        **options: Fields, such as ``model_name``, ``encoder``, ``rerank``, ``weights``.
+
+    Raises:
+        TypeError: ``embedding`` is of another class, which gives dense vectors only.
+
+    Example:
+        .. code-block:: python
+
+            store = M3InMemoryVectorStore(model_name="m3-tiny")
+            store.add_texts(["Pandas eat bamboo.", "Bears eat fish."])
+            documents = store.similarity_search("What do pandas eat?", k=1)
+    """
+
+    _embeddings: Any = PrivateAttr(default=None)
+
+    def __init__(self, embedding: Any = None, **options: Any) -> None:
+        if embedding is not None:
+            if not isinstance(embedding, M3Embeddings):
+                raise TypeError(
+                    "embedding must be None or an M3Embeddings, whose model gives the other "
+                    f"representations too; got {type(embedding).__name__}"
+                )
+            options = {"encoder": embedding._model} | options
+        super().__init__(**options)
+
+    @classmethod
+    def from_texts(
+        cls,
+        texts: list[str],
+        embedding: Any = None,
+        metadatas: list[dict[str, Any]] | None = None,
+        *,
+        ids: list[str] | None = None,
+        **kwargs: Any,
+    ) -> Self:
+        """Make a store of texts.
+
+        Args:
+            texts: The documents.
+            embedding: As of the class.
+            metadatas: One mapping a document.
+            ids: One a document; random ones where there is none.
+            **kwargs: As of the class.
+
+        Returns:
+            The store.
+        """
+        store = cls(embedding, **kwargs)
+        store.add_texts(texts, metadatas, ids=ids)
+        return store
+
+    @classmethod
+    async def afrom_texts(
+        cls,
+        texts: list[str],
+        embedding: Any = None,
+        metadatas: list[dict[str, Any]] | None = None,
+        *,
+        ids: list[str] | None = None,
+        **kwargs: Any,
+    ) -> Self:
+        """Make a store of texts, as ``from_texts``; only the model is loaded on the event loop."""
+        store = cls(embedding, **kwargs)
+        await store.aadd_texts(texts, metadatas, ids=ids)
+        return store
+
+    @classmethod
+    def from_documents(
+        cls,
+        documents: list[Document],
+        embedding: Any = None,
+        *,
+        ids: list[str] | None = None,
+        **kwargs: Any,
+    ) -> Self:
+        """Make a store of documents.
+
+        Args:
+            documents: The documents; those with an ``id`` keep it.
+            embedding: As of the class.
+            ids: In place of the documents' own.
+            **kwargs: As of the class.
+
+        Returns:
+            The store.
+        """
+        store = cls(embedding, **kwargs)
+        store.add_documents(documents, ids=ids)
+        return store
+
+    @classmethod
+    async def afrom_documents(
+        cls,
+        documents: list[Document],
+        embedding: Any = None,
+        *,
+        ids: list[str] | None = None,
+        **kwargs: Any,
+    ) -> Self:
+        """Make a store of documents, as ``from_documents``, which blocks only while loading."""
+        store = cls(embedding, **kwargs)
+        await store.aadd_documents(documents, ids=ids)
+        return store
+
+    @classmethod
+    def load(cls, path: str | PathLike[str], embedding: Any = None, **options: Any) -> Self:
+        """Read what ``save`` of the store or of an ``M3HybridRetriever`` has written.
+
+        Args:
+            path: The folder.
+            embedding: As of the class.
+            **options: As of the class; the model must be the one it was made with.
+
+        Returns:
+            The store.
+        """
+        return super().load(path, embedding=embedding, **options)
+
+    @property
+    def embeddings(self) -> M3Embeddings:
+        """Dense vectors of the same model."""
+        if self._embeddings is None:
+            self._embeddings = M3Embeddings(encoder=self._model)
+        embeddings: M3Embeddings = self._embeddings
+        return embeddings
+
+    def hybrid_retriever(self, **options: Any) -> M3HybridRetriever:
+        """Give a retriever over the same documents: what is added to one, both find.
+
+        Args:
+            **options: Its fields; by default the store's.
+
+        Returns:
+            The retriever.
+        """
+        own = {
+            name: getattr(self, name)
+            for name in M3HybridRetriever.model_fields
+            if name not in ("name", "tags", "metadata")
+        }
+        return M3HybridRetriever(**(own | options))
+
+    def upsert(self, items: Sequence[Document], /, **kwargs: Any) -> UpsertResponse:
+        """Add documents; those whose id is known replace what was there.
+
+        Args:
+            items: The documents; random ids where there is none.
+            **kwargs: As of ``add_texts``.
+
+        Returns:
+            Their ids.
+        """
+        return UpsertResponse(succeeded=self.add_documents(items, **kwargs), failed=[])
+
+    async def aupsert(self, items: Sequence[Document], /, **kwargs: Any) -> UpsertResponse:
+        """Do ``upsert`` off the event loop."""
+        return await self._source.run_async(self.upsert, items, **kwargs)
+
+    def get(self, ids: Sequence[str], /, **kwargs: Any) -> list[Document]:
+        """Do ``get_by_ids``, as document indexes call it."""
+        return self.get_by_ids(ids, **kwargs)
+
+    async def aget(self, ids: Sequence[str], /, **kwargs: Any) -> list[Document]:
+        """Do ``get`` off the event loop."""
+        return await self._source.run_async(self.get, ids, **kwargs)
+
+    # A DocumentIndex says what was deleted; of a VectorStore only False has a meaning.
+    def delete(  # type: ignore[override]  # the two base classes differ in what it returns
+        self, ids: Sequence[str] | None = None, **kwargs: Any
+    ) -> DeleteResponse:
+        """Delete documents.
+
+        Args:
+            ids: Their ids; unknown ones are ignored.
+            **kwargs: There are none.
+
+        Returns:
+            Which were there.
+
+        Raises:
+            TypeError: There are such arguments.
+            ValueError: There are no ids; nothing is deleted.
+        """
+        if kwargs:
+            raise TypeError(f"delete takes ids alone; got {', '.join(sorted(kwargs))}")
+        if ids is None:
+            raise ValueError("ids must be given: without, nothing is deleted")
+        gone = self._documents.remove(ids)
+        return DeleteResponse(succeeded=gone, num_deleted=len(gone), failed=[], num_failed=0)
+
+    async def adelete(  # type: ignore[override]  # likewise
+        self, ids: Sequence[str] | None = None, **kwargs: Any
+    ) -> DeleteResponse:
+        """Do ``delete`` off the event loop."""
+        return await self._source.run_async(self.delete, ids, **kwargs)

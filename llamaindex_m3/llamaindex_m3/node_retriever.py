@@ -1,0 +1,133 @@
+"""What all retrievers of this package have: nodes, restrictions, and a search over them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+from llama_index.core.base.base_retriever import BaseRetriever
+from llama_index.core.callbacks import CallbackManager
+from llama_index.core.constants import DEFAULT_SIMILARITY_TOP_K
+from llama_index.core.schema import IndexNode, NodeWithScore, QueryBundle, QueryType
+
+from llamaindex_m3.filters import NodeFilter, to_expression
+from llamaindex_m3.nodes import NodeCollection, ScoredNode
+from m3_core.arguments import check_count
+from m3_core.collection.fusion import check_fusion
+from m3_core.scoring import normalized_weights
+
+
+class NodeRetriever(BaseRetriever):
+    """Retrieve nodes of a collection; the base of this package's retrievers.
+
+    Args:
+        nodes: The nodes.
+        similarity_top_k: How many to return at most.
+        filters: Only nodes with such metadata: ``MetadataFilters``, nested to any depth, or a
+            mapping in the language of ``m3_core.filters``, or a function of the metadata.
+        node_ids: Only these nodes.
+        doc_ids: Only nodes of these documents.
+        callback_manager: As of ``BaseRetriever``.
+        object_map: As there: what ``IndexNode`` stand for.
+        objects: As there.
+        verbose: As there.
+
+    Raises:
+        ValueError: ``similarity_top_k`` is below 1, or the filters cannot be.
+        TypeError: ``filters`` are none.
+    """
+
+    def __init__(
+        self,
+        nodes: NodeCollection,
+        *,
+        similarity_top_k: int = DEFAULT_SIMILARITY_TOP_K,
+        filters: NodeFilter | None = None,
+        node_ids: Sequence[str] | None = None,
+        doc_ids: Sequence[str] | None = None,
+        callback_manager: CallbackManager | None = None,
+        object_map: dict[str, Any] | None = None,
+        objects: list[IndexNode] | None = None,
+        verbose: bool = False,
+    ) -> None:
+        super().__init__(callback_manager, object_map, objects, verbose)
+        self._nodes = nodes
+        self.similarity_top_k = similarity_top_k
+        self.filters = filters
+        self.node_ids = node_ids
+        self.doc_ids = doc_ids
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Assign an option, checked as the constructor's; it counts from the next search on.
+
+        Args:
+            name: The option, or another attribute.
+            value: Its value.
+
+        Raises:
+            ValueError: The value cannot be, or it is an option of the model.
+        """
+        super().__setattr__(name, self._checked(name, value))
+
+    def _checked(self, name: str, value: Any) -> Any:
+        if name in NodeCollection.model_fields:
+            raise ValueError(
+                f"{name} belongs to the model, which is there already: make a new "
+                f"{type(self).__name__} with {name}=...; models that are loaded are shared"
+            )
+        if name == "similarity_top_k" or (name == "fetch_k" and value is not None):
+            return check_count(name, value)
+        if name == "fusion":
+            return check_fusion(value)
+        if name == "weights":
+            normalized_weights(value)
+            return tuple(value)
+        if name == "filters" and value is not None:
+            to_expression(value)
+        return value
+
+    def search_with_scores(self, query: QueryType) -> list[ScoredNode]:
+        """Find nodes, and say what their scores are made of.
+
+        Nodes are as they were put in: an ``IndexNode`` is not followed to what it stands for, and
+        nothing is written into metadata.
+
+        Args:
+            query: The query.
+
+        Returns:
+            Copies of the nodes, best first, each with the score that ``retrieve`` gives and
+            ``{"dense": …, "sparse": …, "colbert": …}``, as far as it was made of these.
+
+        Example:
+            .. code-block:: python
+
+                for node, score, scores in retriever.search_with_scores("What do pandas eat?"):
+                    ...
+        """
+        return self._nodes.search(
+            QueryBundle(query) if isinstance(query, str) else query,
+            self.similarity_top_k,
+            filters=self.filters,
+            node_ids=self.node_ids,
+            doc_ids=self.doc_ids,
+            **self._search_options(),
+        )
+
+    async def asearch_with_scores(self, query: QueryType) -> list[ScoredNode]:
+        """Do ``search_with_scores`` off the event loop."""
+        found: list[ScoredNode] = await self._nodes.run_async(self.search_with_scores, query)
+        return found
+
+    # Not abstract: LlamaIndex shows whatever implements an abstract method as a span.
+    def _search_options(self) -> dict[str, Any]:
+        """Options of ``DocumentCollection.search``."""
+        return {}
+
+    def _retrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
+        found = self.search_with_scores(query_bundle)
+        return [NodeWithScore(node=node, score=score) for node, score, _ in found]
+
+    async def _aretrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
+        found: list[NodeWithScore] = await self._nodes.run_async(self._retrieve, query_bundle)
+        return found
