@@ -8,7 +8,8 @@ Code written for FlagEmbedding 1.4 runs with its import changed to
   float32 in any case. ``use_fp16=False`` means float32.
 - ``batch_size`` is accepted and without effect: batches are filled by tokens.
 - One device is used. Of several, the first is, with a warning.
-- Texts that are cut raise a ``TruncationWarning``; there they are cut in silence.
+- Texts that are cut raise a ``TruncationWarning``; there they are cut in silence. A length beyond
+  the model's is lowered to it, with one such warning; there a longer text fails.
 - ``encode([])`` gives empty results, missing heads and options that do not exist are errors.
 - Rerankers run no code of a checkpoint, whatever ``trust_remote_code`` says. ``peft_path`` is
   refused, and so are cutoff layers without a head, which are passed over there.

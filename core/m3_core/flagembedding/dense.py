@@ -149,12 +149,13 @@ class FlagModel(Embedder):
             ValueError: ``max_length`` does not fit the model.
         """
         del batch_size
-        found = self._encode(
+        encoded, _ = self._encode(
             sentences,
             self.passage_max_length if max_length is None else max_length,
             instruction,
             instruction_format,
-        ).dense_vecs
+        )
+        found = encoded.dense_vecs
         vectors = found[0] if found is not None and isinstance(sentences, str) else found
         as_numpy = self.convert_to_numpy if convert_to_numpy is None else convert_to_numpy
         return vectors if as_numpy else torch.tensor(vectors, device=self._shared.device)

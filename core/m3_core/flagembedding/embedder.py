@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, TypedDict
 
-from m3_core.flagembedding.options import detailed_instruct, dtype_name, one_device
+from m3_core.flagembedding.options import (
+    LengthLimit,
+    detailed_instruct,
+    dtype_name,
+    one_device,
+)
 from m3_core.registry import shared_encoder
 from m3_core.texts import check_texts
 
@@ -14,6 +19,7 @@ if TYPE_CHECKING:
     from m3_core.checkpoint import Pooling
     from m3_core.encoder import Encoder
     from m3_core.representations import Representations
+    from m3_core.tokens import TokenBatch
 
 _POOLINGS: dict[str, Pooling] = {"cls": "cls", "mean": "mean", "last_token": "last"}
 
@@ -118,6 +124,7 @@ class Embedder:
             document_instruction="",
         )
         self.target_devices = [str(self._shared.device)]
+        self._limit = LengthLimit(str(model_name_or_path), self._shared.model.checkpoint.positions)
         # Says at once what does not fit.
         _ = self.encoder
 
@@ -166,11 +173,20 @@ class Embedder:
         max_length: int,
         instruction: str | None,
         instruction_format: str | None,
-        **flags: bool,
-    ) -> Representations:
+        *,
+        dense: bool = True,
+        sparse: bool = False,
+        colbert: bool = False,
+    ) -> tuple[Representations, TokenBatch]:
         # Checked before formatting, which would make a text of anything.
         checked = check_texts([texts] if isinstance(texts, str) else texts)
         if instruction is not None:
             template = "{}{}" if instruction_format is None else instruction_format
             checked = [detailed_instruct(template, instruction, text) for text in checked]
-        return self.encoder.encode_documents(checked, max_length=max_length, **flags)
+        encoder = self.encoder
+        request = encoder._request(dense=dense, sparse=sparse, colbert=colbert)
+        model = encoder.model
+        limit = model.check_length(min(max_length, self._limit.positions))
+        tokens = model.tokenizer.encode(checked, limit)
+        self._limit.say(max_length, int(tokens.truncated.sum()), len(checked))
+        return model.pipeline.run(tokens, request), tokens
