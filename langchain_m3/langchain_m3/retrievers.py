@@ -275,10 +275,13 @@ class M3HybridRetriever(_CollectionRetriever):
     with their multi-vectors too. The rankings of the candidates are fused.
 
     With ``fusion="weights"``, ``metadata["score"]`` is the weighted mean of the scores, each
-    computed exactly for every candidate: dense is a cosine (-1 to 1), lexical is not negative and
-    mostly below 0.5, the multi-vector score is a mean of cosines. With ``fusion="rrf"`` it is the
-    sum of ``weight / (60 + rank)``, which says nothing about similarity. ``metadata["scores"]``
-    holds the scores that it was made of. Returned documents are copies.
+    computed exactly for every candidate: dense is a cosine (-1 to 1), the multi-vector score a mean
+    of cosines. The lexical score is not negative, has no upper bound and the model's own scale: on
+    XQuAD the best hit has a median of 1.3 to 2.3 with m3-tiny, depending on the language, and of
+    0.54 to 0.58 with a checkpoint in M3's layout over multilingual-e5-small. With
+    ``fusion="rrf"`` it is the sum of ``weight / (60 + rank)``, which says nothing about
+    similarity. ``metadata["scores"]`` holds the scores that it was made of. Returned documents are
+    copies.
 
     Multi-vectors are kept in float16: 2 KiB a token with M3's 1,024 dimensions.
 
