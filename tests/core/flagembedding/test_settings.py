@@ -167,8 +167,8 @@ def test_auto_model_by_class(tmp_path):
         assert isinstance(model, BGEM3FlagModel)
     with pytest.raises(ValueError, match="'mine' is not the name of a known encoder"):
         FlagAutoModel.from_finetuned(path)
-    with pytest.raises(ValueError, match="'decoder-only-base' is none of"):
-        FlagAutoModel.from_finetuned(path, model_class="decoder-only-base")
+    with pytest.raises(ValueError, match="'decoder-only-pseudo_moe' is none of"):
+        FlagAutoModel.from_finetuned(path, model_class="decoder-only-pseudo_moe")
     with pytest.raises(OSError, match="from_finetuned"):
         FlagAutoModel()
 
