@@ -120,7 +120,7 @@ class FlagModel(DenseCalls, Embedder):
 
     Args:
         model_name_or_path: A folder or a repository of the hub.
-        normalize_embeddings: As of ``Embedder``; so are the others that are not named here.
+        normalize_embeddings: As of ``Embedder`` and its base; so are others not named here.
         use_fp16: As there.
         use_bf16: As there.
         query_instruction_for_retrieval: As there.
