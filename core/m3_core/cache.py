@@ -131,7 +131,8 @@ class EncodingCache:
         if not unique:
             return compute(user.encoder, role, [], user.parts)
         found = self._collect(user, role, unique, show_progress=show_progress)
-        return _assemble([found[row] for row in rows.tolist()], user.keys)
+        size = user.encoder.vocabulary_size
+        return _assemble([found[row] for row in rows.tolist()], user.keys, size)
 
     def _collect(
         self, user: CacheUser, role: Role, texts: list[str], *, show_progress: bool
@@ -302,7 +303,7 @@ def _rows_of(reps: Representations, encoder: Encoder, parts: Sequence[str]) -> l
     return rows
 
 
-def _assemble(rows: list[_Rows], keys: Sequence[_PartKey]) -> Representations:
+def _assemble(rows: list[_Rows], keys: Sequence[_PartKey], size: int) -> Representations:
     parts: dict[str, Any] = {}
     for key in keys:
         columns = list(zip(*(row[key] for row in rows), strict=True))
@@ -311,7 +312,8 @@ def _assemble(rows: list[_Rows], keys: Sequence[_PartKey]) -> Representations:
             continue
         kind: Any = LexicalWeights if key.part == "sparse" else MultiVectors
         offsets = np.cumsum([0, *map(len, columns[0])], dtype=np.int64)
-        parts[PARTS[key.part]] = kind(*map(np.concatenate, columns), offsets)
+        known = {"vocabulary_size": size} if key.part == "sparse" else {}
+        parts[PARTS[key.part]] = kind(*map(np.concatenate, columns), offsets, **known)
     return Representations(**parts)
 
 

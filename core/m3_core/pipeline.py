@@ -74,6 +74,7 @@ class Pipeline:
         self.backbone = backbone
         self.runner = BatchRunner(backbone.device, token_budget or backbone.default_token_budget())
         self._suffix_length = len(tokenizer.suffix)
+        self.vocabulary_size = tokenizer.vocabulary_size
         self._unweighted = np.zeros(
             max(tokenizer.vocabulary_size, tokenizer.unweighted_ids.max(initial=0) + 1), bool
         )
@@ -196,6 +197,7 @@ class _Collector:
 
     def __init__(self, pipeline: Pipeline, tokens: TokenBatch, request: Request) -> None:
         self._request = request
+        self._vocabulary_size = pipeline.vocabulary_size
         self._vocabulary = len(pipeline._unweighted)
         num_texts = len(tokens.lengths)
         hidden_size = pipeline.backbone.hidden_size
@@ -247,7 +249,8 @@ class _Collector:
         rows, counts, ids, weights = (np.concatenate(column) for column in zip(*parts, strict=True))
         offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)])
         positions, new_offsets = ragged_positions(offsets, np.argsort(rows))
-        return LexicalWeights(ids[positions], weights[positions], new_offsets)
+        size = self._vocabulary_size
+        return LexicalWeights(ids[positions], weights[positions], new_offsets, size)
 
     def _check(self, arrays: dict[str, NDArray[Any]], batch: PackedBatch) -> None:
         bad: set[int] = set()
