@@ -12,6 +12,13 @@ from m3_core.errors import DeviceError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+# MKL chooses the kernels of these functions on their first call. Where that call is divided between
+# threads already, one of them may take a kernel of half the accuracy: once in some hundred
+# processes the second half of the first batch's rotary positions was off by 1e-4. So the first
+# call is made here, by the one thread that imports this module.
+for _function in (torch.cos, torch.sin, torch.exp, torch.log, torch.sqrt, torch.erf, torch.tanh):
+    _function(torch.ones(1))
+
 _DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 _ALIASES = {"fp32": "float32", "fp16": "float16", "half": "float16", "bf16": "bfloat16"}
 
