@@ -13,9 +13,9 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
 # MKL chooses the kernels of these functions on their first call. Where that call is divided between
-# threads already, one of them may take a kernel of half the accuracy: once in some hundred
-# processes the second half of the first batch's rotary positions was off by 1e-4. So the first
-# call is made here, by the one thread that imports this module.
+# threads already, one of them may take a kernel of half the accuracy: about once in a thousand
+# processes a half of the first batch's rotary positions was off by 1e-4. So the first call is made
+# here, by the one thread that imports this module.
 for _function in (torch.cos, torch.sin, torch.exp, torch.log, torch.sqrt, torch.erf, torch.tanh):
     _function(torch.ones(1))
 
