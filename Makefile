@@ -1,26 +1,43 @@
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
+DEMO_STAMP := $(VENV)/.demo
 STAMP := $(VENV)/.installed
 # A folder with bge-m3's tokenizer.json, for benchmarks.
 TOKENIZER ?= models/bge-m3
 
-.PHONY: install demo test check fix wheel-test notebooks bench clean
+PIP := $(BIN)/python -m pip install --disable-pip-version-check --constraint constraints.txt
+
+.PHONY: install demo test lanes versions check fix wheel-test notebooks bench clean
 
 install: $(STAMP)
 
-$(STAMP): pyproject.toml constraints.txt
+# Only what demo/demo.py imports; pip shows what it downloads.
+$(DEMO_STAMP): pyproject.toml constraints.txt
+	@echo "== Installing what the demo needs, torch first: a few minutes on a slow line"
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --upgrade pip
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt torch
-	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[dev]'
-	touch $(STAMP)
+	$(PIP) torch
+	$(PIP) --editable '.[langchain,llamaindex]'
+	touch $@
 
-demo: install
+$(STAMP): $(DEMO_STAMP)
+	@echo "== Adding stores, training and the tools of developers"
+	$(PIP) --editable '.[dev]'
+	touch $@
+
+demo: $(DEMO_STAMP)
 	$(BIN)/python demo/demo.py
 
 test: install
 	$(BIN)/python -m pytest
+
+# With each instruction set that this CPU has, in random order: make lanes ARGS="--times 10 --busy 4"
+lanes: install
+	$(BIN)/python tests/lanes.py $(ARGS)
+
+# Several GB of downloads: other Pythons and the lowest versions that pyproject.toml allows.
+versions:
+	$(PYTHON) tests/versions/run.py $(ARGS)
 
 check: install
 	$(BIN)/ruff format --check .

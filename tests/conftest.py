@@ -7,9 +7,14 @@ import threading
 from pathlib import Path
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 from m3_core import Encoder
 from m3_core.testing import tiny_checkpoint
+
+# How long an example takes says nothing here: models compute in them, beside other processes.
+settings.register_profile("m3", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("m3")
 
 CORPUS = Path(__file__).parent.parent / "demo" / "corpus.json"
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from m3_core.encoder.encoder import Encoder
+    from m3_core.encoder.protocol import TextEncoder
     from m3_core.encoder.registry import shared_encoder
     from m3_core.errors import M3Error
     from m3_core.lexical_index.index import LexicalIndex
@@ -28,6 +29,7 @@ __all__ = [
     "MultiVectors",
     "Representations",
     "Reranker",
+    "TextEncoder",
     "__version__",
     "shared_encoder",
 ]
@@ -41,6 +43,7 @@ _HOMES = {
     "MultiVectors": "m3_core.representations",
     "Representations": "m3_core.representations",
     "Reranker": "m3_core.rerankers",
+    "TextEncoder": "m3_core.encoder.protocol",
     "shared_encoder": "m3_core.encoder.registry",
 }
 

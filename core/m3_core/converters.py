@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping
-from typing import TYPE_CHECKING, TypedDict, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypedDict, TypeVar
 
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
@@ -64,12 +64,21 @@ def entries(weights: Weights) -> list[tuple[int, float]]:
     return sorted(found.items())
 
 
-def convert_texts(representations: Representations, convert: Callable[[Weights], T]) -> list[T]:
+class KnowsVocabulary(Protocol):
+    """An ``Encoder``, or the ``LexicalWeights`` that one gave."""
+
+    @property
+    def vocabulary_size(self) -> int | None:
+        """Number of token ids."""
+
+
+def convert_texts(representations: Representations, convert: Callable[..., T]) -> list[T]:
     """Convert the lexical weights of many texts.
 
     Args:
         representations: With lexical weights.
-        convert: ``to_qdrant``, ``to_milvus`` or another function of this module.
+        convert: ``to_qdrant``, ``to_milvus``, ``to_sparsevec`` (with the model's vocabulary) or
+            another function of this module that takes one text's weights.
 
     Returns:
         What the function gives of each text.
@@ -85,7 +94,22 @@ def convert_texts(representations: Representations, convert: Callable[[Weights],
     """
     if representations.lexical_weights is None:
         raise ValueError("these representations have no lexical weights: ask for return_sparse")
-    return [convert(text) for text in representations.lexical_weights]
+    weights = representations.lexical_weights
+    if convert is to_sparsevec:
+        return [convert(text, weights) for text in weights]
+    return [convert(text) for text in weights]
+
+
+def _size(vocabulary: int | KnowsVocabulary | None) -> int:
+    size = vocabulary if vocabulary is None or isinstance(vocabulary, int) else None
+    if size is None and vocabulary is not None and not isinstance(vocabulary, int):
+        size = vocabulary.vocabulary_size
+    if size is None:
+        raise ValueError(
+            "plain weights do not tell how many token ids their model has: give "
+            "vocabulary_size, as a number or as the encoder"
+        )
+    return size
 
 
 def to_qdrant(weights: Weights) -> QdrantSparse:
@@ -121,15 +145,22 @@ def to_milvus(weights: Weights) -> dict[int, float]:
     return dict(entries(weights))
 
 
-def to_milvus_csr(texts: Iterable[Weights] | LexicalWeights, vocabulary_size: int) -> csr_array:
+def to_milvus_csr(
+    texts: Iterable[Weights] | LexicalWeights,
+    vocabulary_size: int | KnowsVocabulary | None = None,
+) -> csr_array:
     """Convert many texts for Milvus at once.
 
     Args:
         texts: One text's weights a row.
-        vocabulary_size: Number of columns.
+        vocabulary_size: Number of columns, or the encoder; ``LexicalWeights`` of an encoder know
+            it themselves.
 
     Returns:
         Shape: (texts, vocabulary_size). Dtype: float32.
+
+    Raises:
+        ValueError: The number of columns is not known.
 
     Example:
         >>> to_milvus_csr([{7: 0.5}, {3: 0.25}], 10).toarray()[:, [3, 7]].tolist()
@@ -137,8 +168,11 @@ def to_milvus_csr(texts: Iterable[Weights] | LexicalWeights, vocabulary_size: in
     """
     from m3_core.representations import LexicalWeights
 
+    if vocabulary_size is None and isinstance(texts, LexicalWeights):
+        vocabulary_size = texts.vocabulary_size
+    size = _size(vocabulary_size)
     cleaned = LexicalWeights.from_dicts(dict(entries(text)) for text in texts)
-    return cleaned.to_scipy(vocabulary_size)
+    return cleaned.to_scipy(size)
 
 
 def to_elasticsearch(weights: Weights, tokens: Mapping[int, str] | None = None) -> dict[str, float]:
@@ -189,34 +223,35 @@ def to_vespa(weights: Weights) -> VespaTensor:
     return {"cells": {str(token): weight for token, weight in entries(weights)}}
 
 
-def to_sparsevec(weights: Weights, vocabulary_size: int) -> str:
+def to_sparsevec(weights: Weights, vocabulary_size: int | KnowsVocabulary) -> str:
     """Convert for pgvector's ``sparsevec``, whose indices begin at 1; search with ``<#>``.
 
     A ``sparsevec`` holds at most 16,000 values; an index on it only 1,000.
 
     Args:
         weights: One text's weights.
-        vocabulary_size: Dimension of the column.
+        vocabulary_size: Dimension of the column; or the encoder, whose vocabulary it is then.
 
     Returns:
         The text form, such as ``'{4:0.25,8:0.5}/10'``.
 
     Raises:
-        ValueError: A token id does not fit the dimension, or there are too many weights.
+        ValueError: A token id does not fit the dimension, it is not known, or there are too many
+            weights.
 
     Example:
         >>> to_sparsevec({7: 0.5, 3: 0.25}, 10)
         '{4:0.25,8:0.5}/10'
     """
-    pairs = entries(weights)
-    if pairs and pairs[-1][0] >= vocabulary_size:
+    pairs, size = entries(weights), _size(vocabulary_size)
+    if pairs and pairs[-1][0] >= size:
         raise ValueError(
-            f"token id {pairs[-1][0]} does not fit into a sparsevec of dimension {vocabulary_size}"
+            f"token id {pairs[-1][0]} does not fit into a sparsevec of dimension {size}"
         )
     if len(pairs) > 16_000:
         raise ValueError(f"a sparsevec holds at most 16000 values; got {len(pairs)}")
     cells = ",".join(f"{token + 1}:{weight!r}" for token, weight in pairs)
-    return f"{{{cells}}}/{vocabulary_size}"
+    return f"{{{cells}}}/{size}"
 
 
 def merge_token_weights(

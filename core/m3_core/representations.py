@@ -82,11 +82,13 @@ class LexicalWeights(Sequence[dict[int, float]]):
         weights: Their weights. Shape: (entries,). Dtype: float32.
         offsets: Row i is the entries from ``offsets[i]`` to ``offsets[i + 1]``.
             Shape: (texts + 1,). Dtype: int64.
+        vocabulary_size: Number of token ids of the model that gave them; ``None`` if not known.
     """
 
     token_ids: NDArray[np.int32]
     weights: NDArray[np.float32]
     offsets: NDArray[np.int64]
+    vocabulary_size: int | None = None
 
     def __post_init__(self) -> None:
         token_ids = np.ascontiguousarray(self.token_ids, dtype=np.int32)
@@ -134,19 +136,24 @@ class LexicalWeights(Sequence[dict[int, float]]):
                 zip(self.token_ids[part].tolist(), self.weights[part].tolist(), strict=True)
             )
         positions, offsets = ragged_positions(self.offsets, _rows(index, len(self)))
-        return LexicalWeights(self.token_ids[positions], self.weights[positions], offsets)
+        return LexicalWeights(
+            self.token_ids[positions], self.weights[positions], offsets, self.vocabulary_size
+        )
 
     def to_scipy(self, vocabulary_size: int | None = None) -> csr_array:
         """View as a scipy matrix.
 
         Args:
-            vocabulary_size: Number of columns; by default the largest token id plus one.
+            vocabulary_size: Number of columns; by default that of the model, or the largest token
+                id plus one if it is not known.
 
         Returns:
             Shape: (texts, vocabulary_size). Dtype: float32.
         """
         from scipy.sparse import csr_array
 
+        if vocabulary_size is None:
+            vocabulary_size = self.vocabulary_size
         if vocabulary_size is None:
             vocabulary_size = int(self.token_ids.max(initial=-1)) + 1
         return csr_array(
@@ -303,9 +310,12 @@ class Representations:
             arrays = [
                 np.concatenate([getattr(value, field.name) for value in values])
                 for field in fields(values[0])
-                if field.name != "offsets"
+                if field.name not in ("offsets", "vocabulary_size")
             ]
             lengths = np.concatenate([np.diff(value.offsets) for value in values])
             offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
-            joined[name] = type(values[0])(*arrays, offsets)
+            known: dict[str, Any] = {}
+            if name == "lexical_weights" and len({one.vocabulary_size for one in values}) == 1:
+                known["vocabulary_size"] = values[0].vocabulary_size
+            joined[name] = type(values[0])(*arrays, offsets, **known)
         return cls(**joined)

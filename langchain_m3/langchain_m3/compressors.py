@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-
 import copy
 from abc import abstractmethod
 from collections.abc import Sequence

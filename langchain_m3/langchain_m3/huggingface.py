@@ -146,11 +146,17 @@ def _encoding(
     queries: Mapping[str, Any],
     default_model: str,
 ) -> dict[str, Any]:
+    from m3_core import Encoder
     from m3_core.encoder.registry import adapter_encoder
 
     # Loaded once, for the object that is being made too: names of prompts are the checkpoint's.
     name = str(options.get("model_name", default_model))
     encoder = adapter_encoder(options.get("encoder"), name, options)
+    if not isinstance(encoder, Encoder):
+        raise ValueError(
+            "encode_kwargs= and query_encode_kwargs= are about a checkpoint, which an encoder= of "
+            f"type {type(encoder).__name__} does not have here: set its own options"
+        )
     of_documents = encoding_options("encode_kwargs", documents, encoder)
     of_queries = of_documents
     if queries:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-
 import contextlib
 import threading
 from typing import TYPE_CHECKING, Any
@@ -16,7 +15,7 @@ from langchain_m3.qdrant_layout import Layout
 from m3_core.errors import StoreError
 
 if TYPE_CHECKING:
-    from m3_core import Encoder
+    from m3_core.encoder.protocol import TextEncoder
 
 # What clients raise where a collection exists: over HTTP, over gRPC, embedded.
 _EXISTS = (ApiException, RpcError, ValueError)
@@ -46,7 +45,7 @@ class Connection:
         self,
         collection: str,
         layout: Layout,
-        encoder: Encoder,
+        encoder: TextEncoder,
         where: dict[str, Any],
         client: QdrantClient | None,
         async_client: AsyncQdrantClient | None,

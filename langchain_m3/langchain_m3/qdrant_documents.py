@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-
 import uuid
 from collections.abc import Iterable, Sequence
 from typing import Any

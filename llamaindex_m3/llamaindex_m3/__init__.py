@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from llamaindex_m3.embeddings import M3Embedding
     from llamaindex_m3.index import M3Index
     from llamaindex_m3.milvus_sparse import M3MilvusSparseEmbeddingFunction
+    from llamaindex_m3.milvus_store import M3MilvusVectorStore
     from llamaindex_m3.reranker import M3Reranker
     from llamaindex_m3.retrievers import M3HybridRetriever, M3SparseRetriever
     from llamaindex_m3.sparse import M3SparseEmbedding
@@ -25,6 +26,7 @@ __all__ = [
     "M3HybridRetriever",
     "M3Index",
     "M3MilvusSparseEmbeddingFunction",
+    "M3MilvusVectorStore",
     "M3Reranker",
     "M3SparseEmbedding",
     "M3SparseRetriever",
@@ -37,6 +39,7 @@ _HOMES = {
     "M3HybridRetriever": "llamaindex_m3.retrievers",
     "M3Index": "llamaindex_m3.index",
     "M3MilvusSparseEmbeddingFunction": "llamaindex_m3.milvus_sparse",
+    "M3MilvusVectorStore": "llamaindex_m3.milvus_store",
     "M3Reranker": "llamaindex_m3.reranker",
     "M3SparseEmbedding": "llamaindex_m3.sparse",
     "M3SparseRetriever": "llamaindex_m3.retrievers",

@@ -8,6 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from m3_core import converters
+from m3_core.encoder.cached import CachedEncoder
+from m3_core.representations import LexicalWeights, Representations
 
 WEIGHTS = {np.int32(9): np.float32(0.5), np.int64(2): np.float16(0.25), 5: 0.0}
 ONE_TEXT = [
@@ -68,3 +70,32 @@ def test_a_sparsevec_has_bounds() -> None:
 def test_merging_needs_a_weight_a_token() -> None:
     with pytest.raises(ValueError, match="zip"):
         converters.merge_token_weights([1, 2], [0.5])
+
+
+def test_an_encoders_weights_know_their_vocabulary(encoder) -> None:
+    reps = encoder.encode_documents(["panda bear", "", "river"], return_sparse=True)
+    lexical, size = reps.lexical_weights, encoder.vocabulary_size
+    halves = Representations.concatenate([reps[:1], reps[1:]]).lexical_weights
+    for weights in (lexical, lexical[[2, 0]], halves):
+        assert converters.to_milvus_csr(weights).shape == (len(weights), size)
+        assert weights.to_scipy().shape == (len(weights), size)
+    adapter = CachedEncoder(encoder, ["sparse"])
+    assert adapter.documents(["panda", "bear"]).lexical_weights.vocabulary_size == size
+    texts = converters.convert_texts(reps, converters.to_sparsevec)
+    assert texts == [converters.to_sparsevec(row, size) for row in lexical]
+    assert texts == [converters.to_sparsevec(row, encoder) for row in lexical]
+    assert texts[1] == f"{{}}/{size}"
+
+
+def test_weights_without_a_model_need_a_vocabulary() -> None:
+    plain = LexicalWeights.from_dicts([{7: 0.5}])
+    assert plain.to_scipy().shape == (1, 8)
+    for convert in (
+        lambda: converters.to_milvus_csr([{7: 0.5}]),
+        lambda: converters.to_milvus_csr(plain),
+        lambda: converters.convert_texts(
+            Representations(lexical_weights=plain), converters.to_sparsevec
+        ),
+    ):
+        with pytest.raises(ValueError, match="give vocabulary_size, as a number or as the encoder"):
+            convert()

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from tests.conftest import make_text
 from tests.core.comparing import ALL, assert_close, same
@@ -52,7 +52,7 @@ def test_padding_tokens_inside_a_text_take_no_position(encoder: Encoder, tiny_m3
     )
 
 
-@settings(deadline=None, max_examples=25, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=25)
 @given(st.data())
 def test_results_do_not_depend_on_neighbours_order_or_budget(
     encoder: Encoder, data: st.DataObject

@@ -18,7 +18,7 @@ from m3_core import LexicalIndex, LexicalWeights
 from m3_core.lexical_index.search import top_rows
 
 
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(STEPS, TEXTS, st.integers(1, 40), st.sets(NAMES))
 def test_equals_brute_force_after_any_changes(steps, query, k, allowed):
     index, documents = apply(steps)

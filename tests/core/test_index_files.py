@@ -28,7 +28,7 @@ def test_saves_and_loads_everything(large, tmp_path):
     assert loaded.ids[-2:] == ["doc 4", "new"]
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(STEPS, TEXTS)
 def test_a_loaded_index_is_the_saved_one(tmp_path_factory, steps, query):
     index, documents = apply(steps)

@@ -6,7 +6,6 @@ from m3_core.rerankers.lightweight import tokens_merged
 from m3_core.rerankers.pairs import PairLayout, encode_pairs
 
 
-@settings(deadline=None)
 @given(
     st.lists(
         st.tuples(st.integers(1, 5), st.integers(0, 20), st.integers(1, 5)), min_size=1, max_size=6
@@ -33,7 +32,7 @@ class _Words:
         return [[int(word) for word in text.split()] for text in texts]
 
 
-@settings(max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(st.integers(0, 40), st.integers(0, 60), st.integers(8, 40), st.none() | st.integers(1, 50))
 def test_pairs_are_cut_as_only_second_does(query_size, document_size, max_length, query_limit):
     layout = PairLayout((100,), (101, 101), (101,))

@@ -46,7 +46,7 @@ def brute_lexical(query: dict[int, float], document: dict[int, float]) -> float:
     return sum(weight * document.get(token, 0.0) for token, weight in query.items())
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.integers(0, 10_000), st.integers(0, 5), st.integers(0, 9), st.integers(1, 40))
 def test_scores_equal_brute_force(seed: int, queries: int, documents: int, block: int) -> None:
     q, d = sample(seed, queries, empty=True), sample(seed + 1, documents, empty=True)
@@ -80,7 +80,7 @@ def test_float16_vectors_are_scored_in_float32() -> None:
     np.testing.assert_array_equal(maxsim_scores(q, half), maxsim_scores(q, exact))
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(st.integers(0, 1000), st.lists(st.tuples(st.integers(0, 3), st.integers(0, 4)), max_size=9))
 def test_pair_scores_are_entries_of_the_matrices(seed: int, pairs: list) -> None:
     q, d = sample(seed, 4), sample(seed + 1, 5)

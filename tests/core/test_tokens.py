@@ -26,7 +26,7 @@ def rows(tokenizer: Tokenizer, texts: list[str], limit: int) -> list[list[int]]:
     return [part.tolist() for part in parts] if texts else []
 
 
-@settings(deadline=None, max_examples=80)
+@settings(max_examples=80)
 @given(st.lists(st.text(max_size=60), max_size=4), st.integers(3, 40))
 def test_ids_are_the_files_and_cut_before_the_last_special(
     folder: Path, texts: list[str], limit: int

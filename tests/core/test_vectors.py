@@ -13,7 +13,7 @@ from m3_core.representations import MultiVectors
 DIM = 5
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(
     batches=st.lists(st.lists(st.integers(0, 7), min_size=1, max_size=9), min_size=1, max_size=5),
     chosen=st.sets(st.integers(0, 44), min_size=1),
@@ -41,7 +41,7 @@ def test_multi_vector_rows_are_the_loop_over_rows(batches, chosen, block, seed) 
     assert rows.scores(query[:0], asked[:1] * 0).tolist() == [0.0]
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(st.lists(st.tuples(st.booleans(), st.integers(0, 20)), max_size=60))
 def test_rows_follow_their_ids_through_deletion_and_compaction(steps) -> None:
     ids, rows, lexical, held = RowIds(), VectorRows(), LexicalIndex(), {}

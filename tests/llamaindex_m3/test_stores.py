@@ -5,13 +5,18 @@ from __future__ import annotations
 import numpy as np
 import pytest
 from llama_index.core import StorageContext, VectorStoreIndex
-from llama_index.core.schema import TextNode
+from llama_index.core.schema import MetadataMode, TextNode
 from llama_index.core.vector_stores.types import VectorStoreQueryMode
 from llama_index.vector_stores.milvus import MilvusVectorStore
 from llama_index.vector_stores.qdrant import QdrantVectorStore
 from qdrant_client import AsyncQdrantClient, QdrantClient
 
-from llamaindex_m3 import M3Embedding, M3MilvusSparseEmbeddingFunction, M3SparseEmbedding
+from llamaindex_m3 import (
+    M3Embedding,
+    M3MilvusSparseEmbeddingFunction,
+    M3MilvusVectorStore,
+    M3SparseEmbedding,
+)
 from m3_core.scoring import dense_scores, lexical_scores
 
 K = 5
@@ -142,14 +147,16 @@ async def test_qdrant_from_async_code(fresh_tiny, passes, corpus, nodes, scores)
     unused.close()
 
 
-def milvus_store(encoder, path) -> MilvusVectorStore:
-    return MilvusVectorStore(
+def milvus_store(
+    encoder, path, kind: type[MilvusVectorStore] = MilvusVectorStore, **options
+) -> MilvusVectorStore:
+    return kind(
         uri=str(path),
         dim=encoder.dimension,
         similarity_metric="IP",
         enable_sparse=True,
         sparse_embedding_function=M3MilvusSparseEmbeddingFunction(encoder=encoder),
-        use_async_client=False,
+        **{"use_async_client": False, **options},
     )
 
 
@@ -183,4 +190,54 @@ def test_milvus(fresh_tiny, passes, corpus, nodes, scores, tmp_path) -> None:
             for rank, (row, _) in enumerate(ranking, start=1):
                 fused[row] = fused.get(row, 0.0) + 1 / (60 + rank)
         expect(found, fused)
+    store.client.close()
+
+
+def with_metadata(nodes: list[TextNode]) -> list[TextNode]:
+    """Nodes whose metadata are embedded too, some of them with the same text."""
+    found = [node.model_copy(update={"excluded_embed_metadata_keys": []}) for node in nodes]
+    twin = found[0].model_copy(update={"id_": f"00000000-0000-0000-0000-{len(nodes):012}"})
+    twin.metadata = {"topic": "zebras"}
+    return [*found, twin]
+
+
+def embedded(nodes: list[TextNode]) -> list[str]:
+    return [node.get_content(metadata_mode=MetadataMode.EMBED) for node in nodes]
+
+
+def test_milvus_weighs_the_text_that_is_embedded(
+    fresh_tiny, m3_tiny, passes, nodes, tmp_path
+) -> None:
+    rich = with_metadata(nodes)
+    store = milvus_store(fresh_tiny, tmp_path / "milvus.db", M3MilvusVectorStore)
+    index = index_over(store, rich, fresh_tiny)
+    assert sum(passes) == len(rich)
+    documents = m3_tiny.encode_documents(embedded(rich), return_sparse=True)
+    queries = m3_tiny.encode_queries(["zebras"], return_sparse=True)
+    scores = lexical_scores(queries.lexical_weights, documents.lexical_weights)[0]
+    found = milvus_sparse(store, "zebras")
+    check(found, scores)
+    assert found[0][0] == len(nodes)
+    index.insert_nodes([TextNode(text="one more", metadata={"topic": "a later one"})])
+    assert sum(passes) == len(rich) + 2
+    # Other functions and dense collections are the store's own affair.
+    assert store.sparse_embedding_function.encode_documents(["x"]) != []
+    store.client.close()
+
+
+async def test_milvus_from_async_code(fresh_tiny, m3_tiny, passes, nodes, tmp_path) -> None:
+    rich = with_metadata(nodes)
+    asked = {"kind": M3MilvusVectorStore, "use_async_client": True}
+    store = milvus_store(fresh_tiny, tmp_path / "milvus.db", **asked)
+    embedding = M3Embedding(encoder=fresh_tiny)
+    await store.async_add(await embedding.acall(rich))
+    assert sum(passes) == len(rich)
+    assert all(name.startswith("m3-encoder") for name in passes.threads)
+    documents = m3_tiny.encode_documents(embedded(rich), return_sparse=True)
+    queries = m3_tiny.encode_queries(["zebras"], return_sparse=True)
+    check(
+        milvus_sparse(store, "zebras"),
+        lexical_scores(queries.lexical_weights, documents.lexical_weights)[0],
+    )
+    await store.aclient.close()
     store.client.close()

@@ -7,7 +7,7 @@ import dataclasses
 import json
 import logging
 import sys
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args, get_origin, get_type_hints
 
 from m3_core.errors import M3Error
 
@@ -75,7 +75,9 @@ def _add_fields(
     parser: argparse.ArgumentParser, options: type[Any], skip: Sequence[str] = ()
 ) -> None:
     """Make an argument of each field of a dataclass, of its type and with its default."""
-    kinds = _types(options)
+    from m3_core.training.options import choices
+
+    hints = get_type_hints(options)
     texts = _descriptions(options)
     for entry in dataclasses.fields(options):
         if entry.name in skip:
@@ -85,23 +87,16 @@ def _add_fields(
         choice: dict[str, Any] = {"required": missing, "help": texts.get(entry.name)}
         if not missing:
             choice["default"] = entry.default
-        kind = kinds[entry.name]
-        if kind is bool:
+        hint = hints[entry.name]
+        if values := choices(hint):
+            choice["choices"] = values
+        if hint is bool:
             parser.add_argument(flag, action=argparse.BooleanOptionalAction, **choice)
-        elif kind is tuple:
+        elif get_origin(hint) is tuple:
             parser.add_argument(flag, nargs="+", **choice)
         else:
-            parser.add_argument(flag, type=kind, **choice)
-
-
-def _types(options: type[Any]) -> dict[str, Any]:
-    """Plain type of each field: the text of an annotation, without ``None`` and parameters."""
-    known = {"bool": bool, "int": int, "float": float}
-    found = {}
-    for entry in dataclasses.fields(options):
-        word = str(entry.type).split("[")[0].split("|")[0].strip()
-        found[entry.name] = tuple if word == "tuple" else known.get(word, str)
-    return found
+            kinds = [kind for kind in (hint, *get_args(hint)) if kind in (int, float)]
+            parser.add_argument(flag, type=kinds[0] if kinds else str, **choice)
 
 
 def _descriptions(options: type[Any]) -> dict[str, str]:

@@ -114,6 +114,7 @@ class EncodingCache:
         self.max_bytes = max_bytes
         self.max_entries = max_entries
         self.hits = self.misses = 0
+        self._vocabulary_size: int | None = None
         self._users: weakref.WeakSet[CacheUser] = weakref.WeakSet()
         self.after_fork()
         survive_forks(self)
@@ -178,7 +179,7 @@ class EncodingCache:
                         step.encoder, role, step.texts, step.parts, show_progress=show_progress
                     )
         except StopIteration as end:
-            return _assemble(end.value, rows, user.keys(parts))
+            return _assemble(end.value, rows, user.keys(parts), self._vocabulary_size)
         finally:
             steps.close()
 
@@ -219,7 +220,7 @@ class EncodingCache:
                         step.encoder, role, step.texts, step.parts, show_progress=show_progress
                     )
         except StopIteration as end:
-            return _assemble(end.value, rows, user.keys(parts))
+            return _assemble(end.value, rows, user.keys(parts), self._vocabulary_size)
         finally:
             steps.close()
 
@@ -263,6 +264,8 @@ class EncodingCache:
                 computed: dict[bytes, _Rows] = {}
                 try:
                     reps = yield _Missing(encoder, [texts[i] for i in mine], parts)
+                    if reps.lexical_weights is not None:
+                        self._vocabulary_size = reps.lexical_weights.vocabulary_size
                     for i, rows in zip(mine, _rows_of(reps, named), strict=True):
                         found[i] = computed[keys[i]] = rows
                 finally:
@@ -393,7 +396,10 @@ def _rows_of(reps: Representations, named: Mapping[str, str]) -> list[_Rows]:
 
 
 def _assemble(
-    found: list[_Rows], order: NDArray[np.int64], named: Mapping[str, str]
+    found: list[_Rows],
+    order: NDArray[np.int64],
+    named: Mapping[str, str],
+    vocabulary_size: int | None,
 ) -> Representations:
     rows = [found[row] for row in order.tolist()]
     parts: dict[str, Any] = {}
@@ -404,7 +410,8 @@ def _assemble(
             continue
         kind: Any = LexicalWeights if name == "sparse" else MultiVectors
         offsets = np.cumsum([0, *map(len, columns[0])], dtype=np.int64)
-        parts[PARTS[name]] = kind(*map(np.concatenate, columns), offsets)
+        known = {"vocabulary_size": vocabulary_size} if name == "sparse" else {}
+        parts[PARTS[name]] = kind(*map(np.concatenate, columns), offsets, **known)
     return Representations(**parts)
 
 

@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from m3_core.encoder.protocol import Role
     from m3_core.network.checkpoint import Pooling
     from m3_core.network.engine import Ticket
+    from m3_core.network.tokens import TokenBatch
     from m3_core.representations import Representations
 
 
@@ -545,6 +546,18 @@ class Encoder(ModelUser):
                 TruncationWarning,
                 stacklevel=level_of_caller(),
             )
+        return self.work(tokens, request)
+
+    def work(self, tokens: TokenBatch, request: Request) -> Work:
+        """Make work for the engine of texts that are tokenised already.
+
+        Args:
+            tokens: The texts.
+            request: What to compute.
+
+        Returns:
+            The work; its collector is a ``RepresentationCollector``.
+        """
         return Work(tokens, request, RepresentationCollector(self._network, tokens, request))
 
     def _stream(

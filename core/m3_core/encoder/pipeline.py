@@ -69,6 +69,7 @@ class Pipeline:
         self.vocabulary = max(
             tokenizer.vocabulary_size, int(tokenizer.unweighted_ids.max(initial=0)) + 1
         )
+        self.vocabulary_size = tokenizer.vocabulary_size
         self._suffix_length = len(tokenizer.suffix)
         self._unweighted = np.zeros(self.vocabulary, bool)
         self._unweighted[tokenizer.unweighted_ids] = True

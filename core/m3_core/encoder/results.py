@@ -34,6 +34,7 @@ class RepresentationCollector:
 
     def __init__(self, pipeline: Pipeline, tokens: TokenBatch, request: Request) -> None:
         self._request = request
+        self._vocabulary_size = pipeline.vocabulary_size
         num_texts = len(tokens.lengths)
         limit = request.truncate_dim or pipeline.hidden_size
         self._lexical: list[tuple[NDArray[Any], ...]] = []
@@ -93,13 +94,15 @@ class RepresentationCollector:
     def _merged_lexical(self) -> LexicalWeights:
         if len(self._lexical) == 1 and len(self._lexical[0][0]) == 1:
             _, counts, ids, weights = self._lexical[0]
-            return LexicalWeights(ids, weights, np.array([0, counts[0]], np.int64))
+            bounds = np.array([0, counts[0]], np.int64)
+            return LexicalWeights(ids, weights, bounds, self._vocabulary_size)
         empty = (np.zeros(0, np.int64), np.zeros(0, np.int64), np.zeros(0, np.int32))
         parts = [*self._lexical, (*empty, np.zeros(0, np.float32))]
         rows, counts, ids, weights = (np.concatenate(column) for column in zip(*parts, strict=True))
         offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(counts)])
         positions, new_offsets = ragged_positions(offsets, np.argsort(rows))
-        return LexicalWeights(ids[positions], weights[positions], new_offsets)
+        size = self._vocabulary_size
+        return LexicalWeights(ids[positions], weights[positions], new_offsets, size)
 
 
 _BOUNDS = {

@@ -8,10 +8,11 @@ Code written for FlagEmbedding 1.4 runs with its import changed to
   float32 in any case. ``use_fp16=False`` means float32.
 - ``batch_size`` is accepted and without effect: batches are filled by tokens.
 - One device is used. Of several, the first is, with a warning.
-- Texts that are cut raise a ``TruncationWarning``; there they are cut in silence.
+- Texts that are cut raise a ``TruncationWarning``; there they are cut in silence. A length beyond
+  the model's is lowered to it, with one such warning; there a longer text fails.
 - ``encode([])`` gives empty results, missing heads and options that do not exist are errors.
-- Rerankers run no code of a checkpoint, whatever ``trust_remote_code`` says. ``peft_path`` is
-  refused, and so are cutoff layers without a head, which are passed over there.
+- Rerankers and decoders run no code of a checkpoint, whatever ``trust_remote_code`` says.
+  ``peft_path`` is refused, and so are cutoff layers without a head, which are passed over there.
 - Lexical weights are plain dicts of plain floats.
 
 The names below load on first use.
@@ -24,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from m3_core.flagembedding.auto import FlagAutoModel
+    from m3_core.flagembedding.decoders import FlagICLModel, FlagLLMModel
     from m3_core.flagembedding.dense import FlagModel
     from m3_core.flagembedding.m3 import BGEM3FlagModel
     from m3_core.flagembedding.rerankers import (
@@ -38,6 +40,8 @@ __all__ = [
     "BGEM3FlagModel",
     "FlagAutoModel",
     "FlagAutoReranker",
+    "FlagICLModel",
+    "FlagLLMModel",
     "FlagLLMReranker",
     "FlagModel",
     "FlagReranker",
@@ -49,6 +53,8 @@ _HOMES = {
     "BGEM3FlagModel": "m3_core.flagembedding.m3",
     "FlagAutoModel": "m3_core.flagembedding.auto",
     "FlagAutoReranker": "m3_core.flagembedding.rerankers",
+    "FlagICLModel": "m3_core.flagembedding.decoders",
+    "FlagLLMModel": "m3_core.flagembedding.decoders",
     "FlagLLMReranker": "m3_core.flagembedding.rerankers",
     "FlagModel": "m3_core.flagembedding.dense",
     "FlagReranker": "m3_core.flagembedding.rerankers",

@@ -6,6 +6,8 @@ from enum import Enum
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any
 
+from m3_core.errors import UnsupportedModelError
+from m3_core.flagembedding.decoders import FlagICLModel, FlagLLMModel
 from m3_core.flagembedding.dense import FlagModel
 from m3_core.flagembedding.m3 import BGEM3FlagModel
 from m3_core.network.known_models import find_known
@@ -13,10 +15,31 @@ from m3_core.network.known_models import find_known
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-_CLASSES: dict[str, type[BGEM3FlagModel | FlagModel]] = {
+_AnyEmbedder = BGEM3FlagModel | FlagModel | FlagLLMModel
+_CLASSES: dict[str, type[_AnyEmbedder]] = {
     "encoder-only-base": FlagModel,
     "encoder-only-m3": BGEM3FlagModel,
+    "decoder-only-base": FlagLLMModel,
+    "decoder-only-icl": FlagICLModel,
 }
+
+# Formats of the decoders that FlagEmbedding's table names; all take the last token.
+_BGE_FORMAT, _E5_FORMAT = "<instruct>{}\n<query>{}", "Instruct: {}\nQuery: {}"
+_DECODERS: dict[str, tuple[type[FlagLLMModel], str]] = {
+    "bge-reasoner-embed-qwen3-8b-0923": (FlagLLMModel, _E5_FORMAT),
+    "bge-code-v1": (FlagLLMModel, _BGE_FORMAT),
+    "bge-en-icl": (FlagICLModel, _BGE_FORMAT),
+    "bge-multilingual-gemma2": (FlagLLMModel, _BGE_FORMAT),
+    **{
+        f"Qwen3-Embedding-{size}": (FlagLLMModel, "Instruct: {}\nQuery:{}")
+        for size in ("0.6B", "4B", "8B")
+    },
+    "e5-mistral-7b-instruct": (FlagLLMModel, _E5_FORMAT),
+    "SFR-Embedding-2_R": (FlagLLMModel, _E5_FORMAT),
+    "SFR-Embedding-Mistral": (FlagLLMModel, _E5_FORMAT),
+    "Linq-Embed-Mistral": (FlagLLMModel, _E5_FORMAT),
+}
+_NEED_OWN_CODE = ("gte-Qwen2-7B-instruct", "gte-Qwen2-1.5B-instruct", "gte-Qwen1.5-7B-instruct")
 
 # Pooling of other encoders that FlagEmbedding's table names.
 _OTHER_MODELS: dict[str, str] = {
@@ -35,7 +58,7 @@ _OTHER_FORMATS = {"multilingual-e5-large-instruct": "Instruct: {}\nQuery: {}"}
 
 
 class FlagAutoModel:
-    """Chooses between ``BGEM3FlagModel`` and ``FlagModel``; made by ``from_finetuned`` only."""
+    """Chooses among the four classes of embedders; made by ``from_finetuned`` only."""
 
     def __init__(self) -> None:
         raise OSError("use FlagAutoModel.from_finetuned(model_name_or_path)")
@@ -55,14 +78,15 @@ class FlagAutoModel:
         query_instruction_format: str | None = None,
         truncate_dim: int | None = None,
         **kwargs: Any,
-    ) -> BGEM3FlagModel | FlagModel:
+    ) -> _AnyEmbedder:
         """Load a model with the class that fits its name.
 
         Args:
             model_name_or_path: A folder or a repository of the hub. A folder whose name holds
                 that of a known model counts as that model; of ``checkpoint-...`` folders the one
                 above counts.
-            model_class: ``"encoder-only-base"`` or ``"encoder-only-m3"``, for other names.
+            model_class: ``"encoder-only-base"``, ``"encoder-only-m3"``, ``"decoder-only-base"`` or
+                ``"decoder-only-icl"``, for other names.
             normalize_embeddings: As of ``FlagModel``; so are the others that are not named here.
             use_fp16: As there.
             use_bf16: As there.
@@ -79,6 +103,7 @@ class FlagAutoModel:
 
         Raises:
             ValueError: The name says nothing and no class was given, or it is not one of these.
+            UnsupportedModelError: The model is known to need code of its own.
         """
         path = PurePath(model_name_or_path)
         name = path.parent.name if path.name.startswith("checkpoint-") else path.name
@@ -87,10 +112,18 @@ class FlagAutoModel:
             asked = model_class.value if isinstance(model_class, Enum) else model_class
             if asked not in _CLASSES:
                 raise ValueError(
-                    f"model_class {asked!r} is none of {', '.join(map(repr, _CLASSES))}: models "
-                    "that only decode are not served"
+                    f"model_class {asked!r} is none of {', '.join(map(repr, _CLASSES))}"
                 )
             chosen = _CLASSES[asked]
+            pooling = chosen.DEFAULT_POOLING_METHOD
+        elif name in _NEED_OWN_CODE:
+            raise UnsupportedModelError(
+                f"{name!r} attends to later tokens by code of its own, which is not run here: "
+                "load it with sentence-transformers"
+            )
+        elif name in _DECODERS:
+            chosen, template = _DECODERS[name]
+            pooling = chosen.DEFAULT_POOLING_METHOD
         elif name in _OTHER_MODELS:
             chosen, pooling = FlagModel, _OTHER_MODELS[name]
             template = _OTHER_FORMATS.get(name, template)

@@ -2,75 +2,28 @@
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from typing import TYPE_CHECKING, Any
 
 import torch
 
-from m3_core.flagembedding.embedder import Embedder
+from m3_core.flagembedding.embedder import Embedder, EmbedderSettings
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    import numpy as np
+    from numpy.typing import NDArray
 
-class FlagModel(Embedder):
-    """A dense BGE model behind FlagEmbedding's interface.
 
-    Args:
-        model_name_or_path: A folder or a repository of the hub.
-        normalize_embeddings: As of ``Embedder``; so are the others that are not named here.
-        use_fp16: As there.
-        use_bf16: As there.
-        query_instruction_for_retrieval: As there.
-        query_instruction_format: As there.
-        devices: As there.
-        pooling_method: As there.
-        trust_remote_code: As there.
-        cache_dir: As there.
-        batch_size: As there.
-        query_max_length: As there.
-        passage_max_length: As there.
-        convert_to_numpy: Give arrays; tensors on the model's device if false.
-        truncate_dim: As there.
-        **kwargs: As there.
-    """
+class DenseCalls(EmbedderSettings):
+    """The calls of the classes that give dense vectors."""
 
-    def __init__(
-        self,
-        model_name_or_path: str,
-        normalize_embeddings: bool = True,
-        use_fp16: bool = True,
-        use_bf16: bool = False,
-        query_instruction_for_retrieval: str | None = None,
-        query_instruction_format: str = "{}{}",
-        devices: str | int | Sequence[str] | Sequence[int] | None = None,
-        pooling_method: str = "cls",
-        trust_remote_code: bool = False,
-        cache_dir: str | None = None,
-        batch_size: int = 256,
-        query_max_length: int = 512,
-        passage_max_length: int = 512,
-        convert_to_numpy: bool = True,
-        truncate_dim: int | None = None,
-        **kwargs: Any,
-    ) -> None:
-        super().__init__(
-            model_name_or_path,
-            normalize_embeddings=normalize_embeddings,
-            use_fp16=use_fp16,
-            use_bf16=use_bf16,
-            query_instruction_for_retrieval=query_instruction_for_retrieval,
-            query_instruction_format=query_instruction_format,
-            devices=devices,
-            pooling_method=pooling_method,
-            trust_remote_code=trust_remote_code,
-            cache_dir=cache_dir,
-            batch_size=batch_size,
-            query_max_length=query_max_length,
-            passage_max_length=passage_max_length,
-            truncate_dim=truncate_dim,
-            **kwargs,
-        )
-        self.convert_to_numpy = convert_to_numpy
+    convert_to_numpy: bool
+
+    @abstractmethod
+    def _vectors(self, texts: list[str], max_length: int) -> NDArray[np.float32]:
+        """Encode texts, their instruction put before them. Shape: (texts, dim)."""
 
     def encode_queries(
         self,
@@ -149,12 +102,80 @@ class FlagModel(Embedder):
             ValueError: ``max_length`` does not fit the model.
         """
         del batch_size
-        found = self._encode(
-            sentences,
-            self.passage_max_length if max_length is None else max_length,
-            instruction,
-            instruction_format,
-        ).dense_vecs
-        vectors = found[0] if found is not None and isinstance(sentences, str) else found
+        texts = self._instructed(sentences, instruction, instruction_format)
+        length = self.passage_max_length if max_length is None else max_length
+        found = self._vectors(texts, length)
+        return self._given(found, convert_to_numpy, single=isinstance(sentences, str))
+
+    def _given(
+        self, found: NDArray[np.float32], convert_to_numpy: bool | None, *, single: bool
+    ) -> Any:
+        vectors = found[0] if single else found
         as_numpy = self.convert_to_numpy if convert_to_numpy is None else convert_to_numpy
-        return vectors if as_numpy else torch.tensor(vectors, device=self._shared.device)
+        return vectors if as_numpy else torch.tensor(vectors, device=self.target_devices[0])
+
+
+class FlagModel(DenseCalls, Embedder):
+    """A dense BGE model behind FlagEmbedding's interface.
+
+    Args:
+        model_name_or_path: A folder or a repository of the hub.
+        normalize_embeddings: As of ``Embedder`` and its base; so are others not named here.
+        use_fp16: As there.
+        use_bf16: As there.
+        query_instruction_for_retrieval: As there.
+        query_instruction_format: As there.
+        devices: As there.
+        pooling_method: As there.
+        trust_remote_code: As there.
+        cache_dir: As there.
+        batch_size: As there.
+        query_max_length: As there.
+        passage_max_length: As there.
+        convert_to_numpy: Give arrays; tensors on the model's device if false.
+        truncate_dim: As there.
+        **kwargs: As there.
+    """
+
+    def __init__(
+        self,
+        model_name_or_path: str,
+        normalize_embeddings: bool = True,
+        use_fp16: bool = True,
+        use_bf16: bool = False,
+        query_instruction_for_retrieval: str | None = None,
+        query_instruction_format: str = "{}{}",
+        devices: str | int | Sequence[str] | Sequence[int] | None = None,
+        pooling_method: str = "cls",
+        trust_remote_code: bool = False,
+        cache_dir: str | None = None,
+        batch_size: int = 256,
+        query_max_length: int = 512,
+        passage_max_length: int = 512,
+        convert_to_numpy: bool = True,
+        truncate_dim: int | None = None,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__(
+            model_name_or_path,
+            normalize_embeddings=normalize_embeddings,
+            use_fp16=use_fp16,
+            use_bf16=use_bf16,
+            query_instruction_for_retrieval=query_instruction_for_retrieval,
+            query_instruction_format=query_instruction_format,
+            devices=devices,
+            pooling_method=pooling_method,
+            trust_remote_code=trust_remote_code,
+            cache_dir=cache_dir,
+            batch_size=batch_size,
+            query_max_length=query_max_length,
+            passage_max_length=passage_max_length,
+            truncate_dim=truncate_dim,
+            **kwargs,
+        )
+        self.convert_to_numpy = convert_to_numpy
+
+    def _vectors(self, texts: list[str], max_length: int) -> NDArray[np.float32]:
+        vectors = self._encode(texts, max_length, None, None)[0].dense_vecs
+        assert vectors is not None
+        return vectors

@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypedDict
+from typing import TYPE_CHECKING, Any, TypedDict, cast
 
 from m3_core.encoder.registry import shared_encoder
-from m3_core.flagembedding.options import detailed_instruct, dtype_name, one_device
+from m3_core.flagembedding.options import (
+    LengthLimit,
+    detailed_instruct,
+    dtype_name,
+    one_device,
+)
 from m3_core.texts import check_texts
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from m3_core.encoder.encoder import Encoder
+    from m3_core.encoder.results import RepresentationCollector
     from m3_core.network.checkpoint import Pooling
+    from m3_core.network.tokens import TokenBatch
     from m3_core.representations import Representations
 
 _POOLINGS: dict[str, Pooling] = {"cls": "cls", "mean": "mean", "last_token": "last"}
@@ -38,11 +45,8 @@ class Instruction(TypedDict):
     instruction_format: str | None
 
 
-class Embedder:
-    """A loaded model with FlagEmbedding's settings, which may be changed as attributes.
-
-    All objects of one model, device and data type share its weights, with each other and with
-    ``m3_core.shared_encoder``.
+class EmbedderSettings:
+    """FlagEmbedding's settings of an embedder, which may be changed as attributes.
 
     Args:
         model_name_or_path: A folder or a repository of the hub.
@@ -53,8 +57,6 @@ class Embedder:
         query_instruction_format: How, with ``{}`` for the instruction and ``{}`` for the query.
         devices: One device; the best there is if ``None``.
         pooling_method: ``"cls"``, ``"mean"`` or ``"last_token"``, whatever the checkpoint says.
-        trust_remote_code: Run model code that the checkpoint brings.
-        cache_dir: Where downloads are kept.
         batch_size: Without effect: batches are filled by tokens.
         query_max_length: Tokens a query at most.
         passage_max_length: Tokens a document at most.
@@ -65,10 +67,11 @@ class Embedder:
     Raises:
         TypeError: There is no such option.
         ValueError: An option does not fit the model.
-        M3Error: The model cannot be loaded.
     """
 
     DEFAULT_POOLING_METHOD = "cls"
+
+    target_devices: list[str]
 
     def __init__(
         self,
@@ -81,8 +84,6 @@ class Embedder:
         query_instruction_format: str,
         devices: str | int | Sequence[str] | Sequence[int] | None,
         pooling_method: str,
-        trust_remote_code: bool,
-        cache_dir: str | None,
         batch_size: int,
         query_max_length: int,
         passage_max_length: int,
@@ -95,7 +96,8 @@ class Embedder:
                 f"{type(self).__name__} has no option {', '.join(map(repr, unknown))}: beside its "
                 f"signature it takes {', '.join(_KEYWORDS)}"
             )
-        device = one_device(kwargs.get("device") if devices is None else devices)
+        self._device = one_device(kwargs.get("device") if devices is None else devices)
+        self._dtype = dtype_name(use_fp16=use_fp16, use_bf16=use_bf16, device=self._device)
         self.model_name_or_path = model_name_or_path
         self.normalize_embeddings = normalize_embeddings
         self.use_fp16 = use_fp16
@@ -108,16 +110,78 @@ class Embedder:
         self.passage_max_length = passage_max_length
         self.truncate_dim = truncate_dim
         self.kwargs = kwargs
+
+    @staticmethod
+    def get_detailed_instruct(instruction_format: str, instruction: str, sentence: str) -> str:
+        """Put an instruction and a text into a format; see ``options.detailed_instruct``."""
+        return detailed_instruct(instruction_format, instruction, sentence)
+
+    def stop_self_pool(self) -> None:
+        """Do nothing: there is no pool of processes. ``encoder.close()`` frees the memory."""
+
+    @property
+    def _query_instruction(self) -> Instruction:
+        return {
+            "instruction": self.query_instruction_for_retrieval,
+            "instruction_format": self.query_instruction_format,
+        }
+
+    @property
+    def _passage_instruction(self) -> Instruction:
+        return {
+            "instruction": self.kwargs.get("passage_instruction_for_retrieval"),
+            "instruction_format": self.kwargs.get("passage_instruction_format", "{}{}"),
+        }
+
+    @staticmethod
+    def _instructed(
+        texts: str | Iterable[str], instruction: str | None, instruction_format: str | None
+    ) -> list[str]:
+        # Checked before formatting, which would make a text of anything.
+        checked = check_texts([texts] if isinstance(texts, str) else texts)
+        if instruction is None:
+            return checked
+        template = "{}{}" if instruction_format is None else instruction_format
+        return [detailed_instruct(template, instruction, text) for text in checked]
+
+
+class Embedder(EmbedderSettings):
+    """A loaded encoder with FlagEmbedding's settings.
+
+    All objects of one model, device and data type share its weights, with each other and with
+    ``m3_core.shared_encoder``.
+
+    Args:
+        model_name_or_path: A folder or a repository of the hub.
+        trust_remote_code: Run model code that the checkpoint brings.
+        cache_dir: Where downloads are kept.
+        **settings: As of ``EmbedderSettings``.
+
+    Raises:
+        ValueError: An option does not fit the model.
+        M3Error: The model cannot be loaded.
+    """
+
+    def __init__(
+        self,
+        model_name_or_path: str,
+        *,
+        trust_remote_code: bool,
+        cache_dir: str | None,
+        **settings: Any,
+    ) -> None:
+        super().__init__(model_name_or_path, **settings)
         self._shared = shared_encoder(
             model_name_or_path,
-            device=device,
-            dtype=dtype_name(use_fp16=use_fp16, use_bf16=use_bf16, device=device),
+            device=self._device,
+            dtype=self._dtype,
             cache_folder=cache_dir,
             trust_remote_code=trust_remote_code,
             query_instruction="",
             document_instruction="",
         )
         self.target_devices = [str(self._shared.device)]
+        self._limit = LengthLimit(str(model_name_or_path), self._shared.model.checkpoint.positions)
         # Says at once what does not fit.
         _ = self.encoder
 
@@ -135,30 +199,8 @@ class Embedder:
             pooling=_POOLINGS[self.pooling_method],
         )
 
-    @staticmethod
-    def get_detailed_instruct(instruction_format: str, instruction: str, sentence: str) -> str:
-        """Put an instruction and a text into a format; see ``options.detailed_instruct``."""
-        return detailed_instruct(instruction_format, instruction, sentence)
-
-    def stop_self_pool(self) -> None:
-        """Do nothing: there is no pool of processes. ``encoder.close()`` frees the memory."""
-
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.encoder!r})"
-
-    @property
-    def _query_instruction(self) -> Instruction:
-        return {
-            "instruction": self.query_instruction_for_retrieval,
-            "instruction_format": self.query_instruction_format,
-        }
-
-    @property
-    def _passage_instruction(self) -> Instruction:
-        return {
-            "instruction": self.kwargs.get("passage_instruction_for_retrieval"),
-            "instruction_format": self.kwargs.get("passage_instruction_format", "{}{}"),
-        }
 
     def _encode(
         self,
@@ -166,11 +208,18 @@ class Embedder:
         max_length: int,
         instruction: str | None,
         instruction_format: str | None,
-        **flags: bool,
-    ) -> Representations:
-        # Checked before formatting, which would make a text of anything.
-        checked = check_texts([texts] if isinstance(texts, str) else texts)
-        if instruction is not None:
-            template = "{}{}" if instruction_format is None else instruction_format
-            checked = [detailed_instruct(template, instruction, text) for text in checked]
-        return self.encoder.encode_documents(checked, max_length=max_length, **flags)
+        *,
+        dense: bool = True,
+        sparse: bool = False,
+        colbert: bool = False,
+    ) -> tuple[Representations, TokenBatch]:
+        checked = self._instructed(texts, instruction, instruction_format)
+        encoder = self.encoder
+        request = encoder._request(dense=dense, sparse=sparse, colbert=colbert)
+        model = encoder.model
+        limit = model.check_length(min(max_length, self._limit.positions))
+        tokens = model.tokenizer.encode(checked, limit)
+        self._limit.say(max_length, int(tokens.truncated.sum()), len(checked))
+        work = encoder.work(tokens, request)
+        model.engine.submit(work).wait()
+        return cast("RepresentationCollector", work.collector).result(), tokens

@@ -16,7 +16,7 @@ class BGEM3FlagModel(M3Scores):
 
     Args:
         model_name_or_path: A folder or a repository of the hub.
-        normalize_embeddings: As of ``Embedder``; so are the others that are not named here.
+        normalize_embeddings: As of ``Embedder`` and its base; so are others not named here.
         use_fp16: As there.
         use_bf16: As there.
         query_instruction_for_retrieval: As there.
@@ -187,8 +187,8 @@ class BGEM3FlagModel(M3Scores):
 
         Returns:
             ``"dense_vecs"``: shape (texts, dim), float32. ``"lexical_weights"``: a list of
-            ``{token id as str: weight}``. ``"colbert_vecs"``: a list of arrays of shape
-            (tokens, dim). ``None`` for what was not asked for.
+            ``{token id as str: weight}`` in the order of the text. ``"colbert_vecs"``: a list of
+            arrays of shape (tokens, dim). ``None`` for what was not asked for.
 
         Raises:
             TypeError: A text is no string.
@@ -196,15 +196,15 @@ class BGEM3FlagModel(M3Scores):
             MissingRepresentationError: The checkpoint has no heads for what was asked.
         """
         del batch_size, convert_to_numpy
-        found = self._encode(
+        found, tokens = self._encode(
             sentences,
             self.passage_max_length if max_length is None else max_length,
             instruction,
             instruction_format,
-            return_dense=self.return_dense if return_dense is None else return_dense,
-            return_sparse=self.return_sparse if return_sparse is None else return_sparse,
-            return_colbert_vecs=(
+            dense=self.return_dense if return_dense is None else return_dense,
+            sparse=self.return_sparse if return_sparse is None else return_sparse,
+            colbert=(
                 self.return_colbert_vecs if return_colbert_vecs is None else return_colbert_vecs
             ),
         )
-        return as_dict(found, single=isinstance(sentences, str))
+        return as_dict(found, tokens, single=isinstance(sentences, str))

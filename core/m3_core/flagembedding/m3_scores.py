@@ -28,8 +28,9 @@ class M3Scores(Embedder):
             lexical_weights: Of one text, or of several.
 
         Returns:
-            ``{token text: weight}``, in a list unless there is just one. Where two ids have the
-            same text the larger weight stands (there, the later).
+            ``{token text: weight}`` in the order of the weights, which ``encode`` gives in that
+            of the text; in a list unless there is just one. Where two ids have the same text the
+            larger weight stands (there, the later).
         """
         single = isinstance(lexical_weights, dict)
         rows: Any = [lexical_weights] if single else lexical_weights
@@ -116,11 +117,11 @@ class M3Scores(Embedder):
         scores = self.encoder.with_options(truncate_dim=None).compute_score(
             pairs,
             weights=(1.0, 1.0, 1.0) if weights is None else weights,
-            max_length=self.passage_max_length
-            if max_passage_length is None
-            else max_passage_length,
-            query_max_length=self.query_max_length
-            if max_query_length is None
-            else max_query_length,
+            max_length=self._limit.lowered(
+                self.passage_max_length if max_passage_length is None else max_passage_length
+            ),
+            query_max_length=self._limit.lowered(
+                self.query_max_length if max_query_length is None else max_query_length
+            ),
         )
         return {key: value[0] for key, value in scores.items()} if single else scores

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from m3_core.network.device import cpu_multiplies, resolve_device
+from m3_core.network.loaded import TruncationWarning, level_of_caller
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -73,6 +74,60 @@ def dtype_name(*, use_fp16: bool, use_bf16: bool, device: str | None) -> str:
         on_cpu = resolve_device(device).type == "cpu"
         return "float32" if on_cpu and not cpu_multiplies(torch.bfloat16) else "bfloat16"
     return "auto" if use_fp16 else "float32"
+
+
+class LengthLimit:
+    """Lowers lengths to what a model takes, as FlagEmbedding's callers expect, and says so once.
+
+    Args:
+        name: Of the model.
+        positions: Longest text that it takes, in tokens.
+    """
+
+    def __init__(self, name: str, positions: int) -> None:
+        self.name = name
+        self.positions = positions
+        self._said = False
+
+    def lowered(self, max_length: int) -> int:
+        """Lower a length, with a warning the first time.
+
+        Args:
+            max_length: Tokens a text at most.
+
+        Returns:
+            The length, or the model's.
+        """
+        if max_length > self.positions and not self._said:
+            self._warn(max_length, "longer texts are cut to that")
+        return min(max_length, self.positions)
+
+    def say(self, max_length: int, cut: int, texts: int) -> None:
+        """Warn once about one call's texts, if some were cut or if it was never said.
+
+        Args:
+            max_length: Tokens a text at most, as asked for.
+            cut: How many texts were cut.
+            texts: How many there were.
+        """
+        if max_length > self.positions and (cut or not self._said):
+            self._warn(max_length, f"{cut} of {texts} texts were longer and were cut to that")
+        elif cut:
+            warnings.warn(
+                f"{cut} of {texts} texts were longer than max_length={max_length} tokens and were "
+                "cut to it",
+                TruncationWarning,
+                stacklevel=level_of_caller(),
+            )
+
+    def _warn(self, max_length: int, outcome: str) -> None:
+        self._said = True
+        warnings.warn(
+            f"max_length is {max_length}, but {self.name!r} takes up to {self.positions} tokens: "
+            f"{outcome}",
+            TruncationWarning,
+            stacklevel=level_of_caller(),
+        )
 
 
 def detailed_instruct(instruction_format: str, instruction: str, sentence: str) -> str:

@@ -4,7 +4,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from m3_core.flagembedding.options import detailed_instruct, dtype_name, one_device
+from m3_core.flagembedding.options import (
+    LengthLimit,
+    detailed_instruct,
+    dtype_name,
+    one_device,
+)
 from m3_core.rerankers.base import Reranker
 from m3_core.texts import check_pairs
 
@@ -108,6 +113,7 @@ class PairScorer:
                 f"{type(self).__name__} serves {' and '.join(self.kinds)}: use FlagAutoReranker"
             )
         self.target_devices = [str(self._shared.device)]
+        self._limit = LengthLimit(str(model_name_or_path), self._shared.model.checkpoint.positions)
         # Says at once what does not fit.
         self._reranker({})
 
@@ -180,6 +186,11 @@ class PairScorer:
             **self.settings,
             **{key: value for key, value in given.items() if value is not None},
         }
+        asked = present["max_length"]
+        present["max_length"] = self._limit.lowered(asked)
+        if present["query_max_length"] is None and asked > present["max_length"]:
+            # Of the length that was asked for, as there; the pair's own limit still holds.
+            present["query_max_length"] = asked * 3 // 4
         layers = present.get("cutoff_layers")
         if layers is not None and not isinstance(layers, int):
             # FlagEmbedding gives the layers in the order of the network.

@@ -8,18 +8,22 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
+    from m3_core.network.tokens import TokenBatch
     from m3_core.representations import Representations
 
 
-def as_dict(found: Representations, *, single: bool) -> dict[str, Any]:
+def as_dict(
+    found: Representations, tokens: TokenBatch | None = None, *, single: bool
+) -> dict[str, Any]:
     """Turn representations into the dictionary that ``BGEM3FlagModel.encode`` gives.
 
     Args:
         found: Of some texts.
+        tokens: Those of the texts, to give weights in their order; in that of ids if ``None``.
         single: There was one text and no list: its results come without one.
 
     Returns:
@@ -39,14 +43,21 @@ def as_dict(found: Representations, *, single: bool) -> dict[str, Any]:
     }
     if lexical is not None:
         results["lexical_weights"] = [
-            {str(token_id): weight for token_id, weight in lexical[i].items()}
-            for i in range(len(lexical))
+            {str(token_id): row[token_id] for token_id in _order(row, tokens, i)}
+            for i, row in enumerate(lexical)
         ]
     if colbert is not None:
         results["colbert_vecs"] = [np.asarray(colbert[i], np.float32) for i in range(len(colbert))]
     if single:
         return {key: None if value is None else value[0] for key, value in results.items()}
     return results
+
+
+def _order(row: Mapping[int, float], tokens: TokenBatch | None, text: int) -> Iterable[int]:
+    if tokens is None:
+        return row
+    ids = tokens.ids[tokens.offsets[text] : tokens.offsets[text + 1]].tolist()
+    return [token for token in dict.fromkeys(ids) if token in row]
 
 
 def matching_scores(

@@ -64,4 +64,6 @@ def checked_weights(texts: LexicalWeights | Iterable[Mapping[int, float]]) -> Le
         return texts
     kept = texts.weights > 0
     before = np.concatenate([np.zeros(1, np.int64), np.cumsum(kept)])
-    return LexicalWeights(texts.token_ids[kept], texts.weights[kept], before[texts.offsets])
+    return LexicalWeights(
+        texts.token_ids[kept], texts.weights[kept], before[texts.offsets], texts.vocabulary_size
+    )

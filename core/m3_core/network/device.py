@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 import torch
@@ -11,8 +12,26 @@ from m3_core.errors import DeviceError
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+# MKL chooses the kernels of these functions on their first call. Where that call is divided between
+# threads already, one of them may take a kernel of half the accuracy: about once in a thousand
+# processes a half of the first batch's rotary positions was off by 1e-4. So the first call is made
+# here, by the one thread that imports this module.
+for _function in (torch.cos, torch.sin, torch.exp, torch.log, torch.sqrt, torch.erf, torch.tanh):
+    _function(torch.ones(1))
+
 _DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 _ALIASES = {"fp32": "float32", "fp16": "float16", "half": "float16", "bf16": "bfloat16"}
+
+# oneDNN multiplies half types on CPUs. These limits, by its own environment variables, leave it
+# without instructions for them: it refuses or emulates the type, whatever the processor has.
+_LIMITS = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA")
+_WITHOUT_BF16 = frozenset(
+    {"SSE41", "AVX", "AVX2", "AVX2_VNNI", "AVX2_VNNI_2", "AVX512_CORE", "AVX512_CORE_VNNI"}
+)
+_WITHOUT = {
+    torch.bfloat16: _WITHOUT_BF16,
+    torch.float16: _WITHOUT_BF16 | {"AVX512_CORE_BF16"},
+}
 
 
 def resolve_device(device: str | torch.device | None) -> torch.device:
@@ -71,10 +90,14 @@ def cpu_multiplies(dtype: torch.dtype) -> bool:
         dtype: The data type of a matrix product.
 
     Returns:
-        True for float32; for the half types if the processor has instructions for them.
+        True for float32; for the half types if the processor has instructions for them and
+        ``ONEDNN_MAX_CPU_ISA`` does not forbid oneDNN to use them.
     """
     if dtype == torch.float32:
         return True
+    limit = next((os.environ[name] for name in _LIMITS if name in os.environ), "")
+    if limit.upper() in _WITHOUT.get(dtype, ()):
+        return False
     capabilities = _cpu_capabilities()
     names = {
         torch.bfloat16: ("avx512_bf16", "amx_bf16", "amx_tile", "bf16", "sve_bf16"),

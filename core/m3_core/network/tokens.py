@@ -122,6 +122,17 @@ class Tokenizer:
         """
         return str(self._raw.decode([int(token_id)], skip_special_tokens=False))
 
+    def decode(self, ids: Sequence[int]) -> str:
+        """Turn ids back into text, special tokens included.
+
+        Args:
+            ids: Token ids.
+
+        Returns:
+            The text.
+        """
+        return str(self._raw.decode(list(ids), skip_special_tokens=False))
+
     @property
     def pair_separator(self) -> tuple[int, ...]:
         """Special ids that the tokenizer puts between the two texts of a pair.

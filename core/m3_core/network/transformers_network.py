@@ -163,7 +163,8 @@ class TransformersBackbone:
         if model_type not in MODEL_TYPES:
             raise UnsupportedModelError(
                 f"{checkpoint.name!r} is of type {model_type!r}; an encoder must be one of "
-                f"{', '.join(MODEL_TYPES)}"
+                f"{', '.join(MODEL_TYPES)}; decoders that embed are served by "
+                "m3_core.flagembedding.FlagLLMModel and FlagICLModel"
             )
         from transformers import AttentionInterface, AutoModel
 

@@ -23,9 +23,9 @@ _WORD = re.compile(r"\w+")
 class FakeEncoder:
     """A ``TextEncoder`` that hashes words: texts that share words are similar, order aside.
 
-    Each word has a vector of length 1 drawn from its hash. A multi-vector is these vectors, with one
-    of the text's end; the dense vector is their sum, scaled to length 1; a lexical weight is 1 for
-    a word's first occurrence and a little more for each further one.
+    Each word has a vector of length 1 drawn from its hash. A multi-vector is these vectors, with
+    one of the text's end; the dense vector is their sum, scaled to length 1; a lexical weight is 1
+    for a word's first occurrence and a little more for each further one.
 
     Args:
         dimension: Width of dense and multi-vectors.
@@ -183,7 +183,9 @@ class FakeEncoder:
         offsets = np.cumsum([0, *map(len, rows)], dtype=np.int64)
         ids = [token for row in rows for token in row]
         weights = [weight for row in rows for weight in row.values()]
-        return LexicalWeights(np.array(ids, np.int32), np.array(weights, np.float32), offsets)
+        return LexicalWeights(
+            np.array(ids, np.int32), np.array(weights, np.float32), offsets, 250_004
+        )
 
     def _vectors(self, texts: list[list[str]]) -> MultiVectors:
         rows = [self._rows(words) for words in texts]

@@ -13,6 +13,7 @@ import torch
 
 from m3_core.errors import TrainingDataError
 from m3_core.training.data import SOURCE
+from m3_core.training.options import check_at_least
 from m3_core.training.padded import pad
 
 if TYPE_CHECKING:
@@ -56,9 +57,7 @@ class BatchOptions:
     processes: int = 1
 
     def __post_init__(self) -> None:
-        for name in ("batch_size", "group_size", "epochs", "processes"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; it must be 1 or more")
+        check_at_least(self, 1, "batch_size", "group_size", "epochs", "processes")
 
 
 def length_groups(

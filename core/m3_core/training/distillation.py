@@ -1,8 +1,7 @@
 """Teaching a small network with a larger encoder: scores, vectors and token vectors.
 
-Scores can be learnt from a teacher of any tokenizer. Token vectors need to know which of the
-teacher's tokens cover a token of the student: either both have the same tokenizer, or the texts'
-character offsets tell (``align_tokens``).
+Scores and dense vectors can be learnt from a teacher of any tokenizer, token vectors from one with
+the student's own.
 """
 
 from __future__ import annotations
@@ -10,13 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-import numpy as np
 import torch
 from torch.nn import functional
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from m3_core.network.tokens import Tokenizer
 
 
@@ -118,57 +114,6 @@ def vector_distillation(
     return (losses * mask).sum() / mask.sum().clamp(min=1)
 
 
-def align_tokens(
-    student: NDArray[np.int64], teacher: NDArray[np.int64]
-) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
-    """Find the teacher's tokens that share characters with each of the student's.
-
-    Args:
-        student: First and last-plus-one character of tokens. Shape: (tokens, 2).
-        teacher: As the student's; ascending.
-
-    Returns:
-        Number of the first and of the last such token, both of shape (student's tokens,); the
-        first is greater than the last where there is none.
-
-    Example:
-        >>> first, last = align_tokens(
-        ...     np.array([[0, 2], [2, 7], [9, 9]]), np.array([[0, 4], [4, 7]])
-        ... )
-        >>> first.tolist(), last.tolist()
-        ([0, 0, 2], [0, 1, 1])
-    """
-    first = np.searchsorted(teacher[:, 1], student[:, 0], side="right")
-    last = np.searchsorted(teacher[:, 0], student[:, 1], side="left") - 1
-    return first.astype(np.int64), last.astype(np.int64)
-
-
-def spread_vectors(
-    vectors: torch.Tensor, first: torch.Tensor, last: torch.Tensor
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Average the teacher's token vectors over each of the student's tokens.
-
-    Args:
-        vectors: Shape: (texts, teacher's tokens, dim).
-        first: As of ``align_tokens``. Shape: (texts, student's tokens). Dtype: int64.
-        last: As ``first``.
-
-    Returns:
-        Vectors of shape (texts, student's tokens, dim), and which of them have any token of the
-        teacher's, of shape (texts, student's tokens).
-    """
-    sums = functional.pad(vectors.float().cumsum(1), (0, 0, 1, 0))
-    covered = (first <= last) & (last < vectors.shape[1])
-    begin = torch.where(covered, first, 0)
-    end = torch.where(covered, last + 1, 1)
-    width = vectors.shape[2]
-
-    def at(index: torch.Tensor) -> torch.Tensor:
-        return sums.gather(1, index[:, :, None].expand(-1, -1, width))
-
-    return (at(end) - at(begin)) / (end - begin)[:, :, None], covered
-
-
 def check_same_tokenizer(student: Tokenizer, teacher: Tokenizer) -> None:
     """Make sure that a token means the same to both, for distillation token by token.
 
@@ -188,23 +133,5 @@ def check_same_tokenizer(student: Tokenizer, teacher: Tokenizer) -> None:
         how += f"; {moved!r} is {own[moved]} and {wide[moved]}"
     raise ValueError(
         f"the student and the teacher have other tokenizers ({how}): token vectors cannot be "
-        "learnt id by id. Distil scores only, or align tokens by characters (align_tokens)"
+        "learnt id by id. Set token_vectors to 0 and distil scores and dense vectors"
     )
-
-
-def shrink_embeddings(
-    wide: torch.Tensor, kept: NDArray[np.int64], width: int
-) -> tuple[torch.Tensor, Projection]:
-    """Start a student's word embeddings from the teacher's: rows left out, columns projected.
-
-    Args:
-        wide: The teacher's. Shape: (ids, wide).
-        kept: The teacher's id of each of the student's. Shape: (student's ids,).
-        width: The student's.
-
-    Returns:
-        Shape: (student's ids, width), and the projection, for other embeddings of the teacher.
-    """
-    rows = wide.float()[torch.from_numpy(kept)]
-    projection = Projection.fit(rows, width)
-    return projection(rows), projection

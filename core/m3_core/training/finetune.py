@@ -11,114 +11,16 @@ from typing import TYPE_CHECKING, Any
 from m3_core.errors import M3Error
 from m3_core.network.checkpoint import read_checkpoint
 from m3_core.network.known_models import choose_instructions, find_known
+from m3_core.training.options import Distillation, TrainOptions
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from m3_core.network.checkpoint import Pooling
     from m3_core.training.modeling import TrainableM3
 
+__all__ = ["Distillation", "TrainOptions", "TrainResult", "prepare", "train"]
+
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class TrainOptions:
-    """A training run.
-
-    Attributes:
-        model: Base model: a folder or a hub repository.
-        data: Files of examples, or folders of them.
-        output: Folder of the finished model; ``output/checkpoints`` holds unfinished ones.
-        evaluation: Files of examples to measure retrieval on; none if empty.
-        epochs: How often each example is seen.
-        max_steps: Stop after so many steps, learning rate at 0; -1 for all epochs.
-        batch_size: Queries a batch and process.
-        group_size: Documents a query, the positive counted.
-        query_max_length: Tokens a query at most.
-        document_max_length: Tokens a document at most.
-        learning_rate: Highest learning rate.
-        warmup: Share of the steps over which it rises.
-        weight_decay: Of AdamW.
-        freeze: Parts that keep their weights: ``network`` (to train the heads alone),
-            ``sparse``, ``colbert``.
-        same_file_batches: Fill each batch from one file, so that negatives are of its language or
-            kind.
-        unified: Train lexical weights and multi-vectors too, not the dense vector alone.
-        temperature: Scores are divided by it.
-        self_distill: Whether the ensemble teaches the three scores.
-        in_batch_negatives: Whether other queries' documents are negatives.
-        cross_device: Whether those of other processes are, for the dense score.
-        teacher_scores: Use the examples' scores of an outside teacher.
-        query_instruction: Put before queries; as the model says if ``None``.
-        document_instruction: Put before documents; as the model says if ``None``.
-        pooling: How the dense vector is taken; as the model says if ``None``.
-        sub_batch_tokens: Run the network over so many tokens at a time and recompute
-            activations, for long texts.
-        seed: Of everything random.
-        precision: ``"float32"``, ``"bfloat16"`` or ``"float16"`` for the network's arithmetic;
-            weights stay float32.
-        cpu: Stay on the CPU.
-        save_steps: Save every so many steps; 0 for the end only.
-        keep_checkpoints: Keep the last so many.
-        log_steps: Log every so many steps.
-        resume: Go on from the last checkpoint in ``output``.
-    """
-
-    model: str
-    data: tuple[str, ...]
-    output: str
-    evaluation: tuple[str, ...] = ()
-    epochs: int = 1
-    max_steps: int = -1
-    batch_size: int = 8
-    group_size: int = 2
-    query_max_length: int = 64
-    document_max_length: int = 256
-    learning_rate: float = 1e-5
-    warmup: float = 0.1
-    weight_decay: float = 0.01
-    freeze: tuple[str, ...] = ()
-    same_file_batches: bool = False
-    unified: bool = True
-    temperature: float = 0.02
-    self_distill: bool = True
-    in_batch_negatives: bool = True
-    cross_device: bool = False
-    teacher_scores: bool = False
-    query_instruction: str | None = None
-    document_instruction: str | None = None
-    pooling: Pooling | None = None
-    sub_batch_tokens: int | None = None
-    seed: int = 42
-    precision: str = "float32"
-    cpu: bool = False
-    save_steps: int = 0
-    keep_checkpoints: int = 2
-    log_steps: int = 10
-    resume: bool = False
-
-
-@dataclass(frozen=True, slots=True)
-class Distillation:
-    """What a teacher teaches.
-
-    Attributes:
-        teacher: A folder or a hub repository.
-        weights: Of dense, lexical and multi-vector scores; 0 leaves one out.
-        temperature: Of both softmaxes.
-        contrast: Weight of the unified loss beside them.
-        dense_vectors: Weight of learning the teacher's dense vectors, projected to the student's
-            width.
-        token_vectors: Weight of learning its multi-vectors, token by token; both then need the
-            same tokenizer and width.
-    """
-
-    teacher: str
-    weights: tuple[float, float, float] = (1.0, 1.0, 1.0)
-    temperature: float = 0.05
-    contrast: float = 0.0
-    dense_vectors: float = 0.0
-    token_vectors: float = 0.0
 
 
 @dataclass(slots=True)
@@ -148,6 +50,7 @@ def train(options: TrainOptions, distillation: Distillation | None = None) -> Tr
 
     Raises:
         M3Error: The extra ``train`` is not installed, or there is nothing to resume.
+        ValueError: As of ``prepare``.
         TrainingDataError: The data cannot be used.
         CheckpointError: The model cannot be loaded, or the result cannot be saved.
     """
@@ -177,6 +80,7 @@ def prepare(
 
     Raises:
         M3Error: The extra ``train`` is not installed.
+        ValueError: The device cannot compute in the precision that was asked for.
     """
     try:
         import accelerate  # noqa: F401
@@ -221,6 +125,10 @@ def prepare(
         dataloader_num_workers=0,
         ddp_find_unused_parameters=not options.unified,
     )
+    if options.precision == "float16" and arguments.device.type == "cpu":
+        raise ValueError(
+            "precision is 'float16', and there is no GPU: the CPU trains in 'float32' or 'bfloat16'"
+        )
     batch_options = _batch_options(options, model, arguments.world_size, distillation)
     data = TrainingBatches(examples, model.tokenizer, batch_options)
     loss = LossOptions(
@@ -228,6 +136,8 @@ def prepare(
         in_batch_negatives=options.in_batch_negatives,
         cross_device=options.cross_device,
         self_distill=options.self_distill,
+        self_distill_start_step=options.self_distill_start_step,
+        teacher_loss=options.teacher_loss,
     )
     make: Callable[..., M3Trainer] = M3Trainer
     extra: dict[str, Any] = {}

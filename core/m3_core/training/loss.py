@@ -15,10 +15,12 @@ query's own documents, where FlagEmbedding takes a diagonal of them and fails fo
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
 
 import torch
 from torch.nn import functional
+
+# At run time, since the options' types are read to check their values.
+from m3_core.training.options import TeacherLoss, check_choices, check_positive
 
 SPARSE_IN_ENSEMBLE = 0.3
 SPARSE_IN_LOSS = 0.1
@@ -43,11 +45,11 @@ class LossOptions:
     cross_device: bool = False
     self_distill: bool = True
     self_distill_start_step: int = -1
-    teacher_loss: Literal["kl_div", "m3_kd_loss"] = "kl_div"
+    teacher_loss: TeacherLoss = "kl_div"
 
     def __post_init__(self) -> None:
-        if not self.temperature > 0:
-            raise ValueError(f"temperature is {self.temperature}; it must be above 0")
+        check_choices(self)
+        check_positive(self, "temperature")
 
 
 @dataclass(frozen=True, slots=True)

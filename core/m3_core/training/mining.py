@@ -15,6 +15,7 @@ import numpy as np
 from m3_core.errors import TrainingDataError
 from m3_core.training.data import find_files, read_lines
 from m3_core.training.evaluation import score_matrix
+from m3_core.training.options import check_at_least, check_choices
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -45,10 +46,10 @@ class MiningOptions:
     keep: bool = False
 
     def __post_init__(self) -> None:
+        check_choices(self)
         if not 0 <= self.first < self.last:
             raise ValueError(f"candidates from rank {self.first} to {self.last}: there are none")
-        if self.negatives < 1:
-            raise ValueError(f"negatives is {self.negatives}; it must be 1 or more")
+        check_at_least(self, 1, "negatives")
 
 
 def mine(

@@ -154,3 +154,14 @@ def test_flag_model_gives_tensors_on_request(bge, bge_path):
     model = FlagModel(bge_path, use_fp16=False, devices="cpu", convert_to_numpy=False)
     assert isinstance(model.encode_corpus(DOCUMENTS), torch.Tensor)
     assert isinstance(model.encode_queries(QUERIES, convert_to_numpy=True), np.ndarray)
+
+
+def test_tokens_stand_in_the_order_of_the_text(m3):
+    # As FlagEmbedding's dictionaries, whose first entry is the first token with a weight.
+    text = "water panda hello city water bear"
+    weights = m3.encode(text, return_sparse=True)["lexical_weights"]
+    ids = m3.encoder.model.tokenizer.encode([text], 64).ids.tolist()
+    assert list(weights) == [str(i) for i in dict.fromkeys(ids) if str(i) in weights]
+    assert list(weights) != sorted(weights, key=int)
+    words = list(m3.convert_id_to_token(weights))
+    assert words == [word for word in dict.fromkeys(text.split()) if word in words]

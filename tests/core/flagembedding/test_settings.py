@@ -12,9 +12,10 @@ import torch
 
 from m3_core.encoder.encoder import Encoder
 from m3_core.errors import MissingRepresentationError
-from m3_core.flagembedding import BGEM3FlagModel, FlagAutoModel, FlagModel
+from m3_core.flagembedding import BGEM3FlagModel, FlagAutoModel, FlagModel, FlagReranker
 from m3_core.network.loaded import TruncationWarning
 from m3_core.testing import tiny_checkpoint
+from m3_core.testing.rerankers import tiny_reranker
 
 # Neighbours in a batch may change the last bit of a matrix product.
 assert_close = functools.partial(np.testing.assert_allclose, rtol=0, atol=1e-6)
@@ -166,7 +167,59 @@ def test_auto_model_by_class(tmp_path):
         assert isinstance(model, BGEM3FlagModel)
     with pytest.raises(ValueError, match="'mine' is not the name of a known encoder"):
         FlagAutoModel.from_finetuned(path)
-    with pytest.raises(ValueError, match="'decoder-only-base' is none of"):
-        FlagAutoModel.from_finetuned(path, model_class="decoder-only-base")
+    with pytest.raises(ValueError, match="'decoder-only-pseudo_moe' is none of"):
+        FlagAutoModel.from_finetuned(path, model_class="decoder-only-pseudo_moe")
     with pytest.raises(OSError, match="from_finetuned"):
         FlagAutoModel()
+
+
+def caught_by(call):
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        found = call()
+    return found, [str(entry.message) for entry in caught]
+
+
+def test_lengths_beyond_the_model_are_lowered_with_one_warning(tmp_path):
+    path = str(tiny_checkpoint(tmp_path / "short", positions=512))
+    longer = "hello panda " * 400
+    for name in ("encode", "encode_queries", "encode_corpus"):
+        model = BGEM3FlagModel(path, use_fp16=False, devices="cpu")
+        own = getattr(model, name)(QUERIES, max_length=512)["dense_vecs"]
+        found, said = caught_by(lambda: getattr(model, name)(QUERIES, max_length=8192))  # noqa: B023
+        assert_close(found["dense_vecs"], own)
+        assert len(said) == 1
+        assert "max_length is 8192" in said[0]
+        assert "takes up to 512 tokens" in said[0]
+        assert caught_by(lambda: getattr(model, name)(QUERIES, max_length=8192))[1] == []  # noqa: B023
+        _, said = caught_by(
+            lambda: getattr(model, name)([longer, "short"], max_length=8192, return_sparse=True)  # noqa: B023
+        )
+        assert len(said) == 1
+        assert "1 of 2 texts were longer" in said[0]
+    model = BGEM3FlagModel(path, use_fp16=False, devices="cpu")
+    pair = (QUERIES[0], DOCUMENTS[0])
+    asked = {"max_query_length": 8192, "max_passage_length": 8192}
+    found, said = caught_by(lambda: model.compute_score(pair, **asked))
+    assert found == pytest.approx(model.compute_score(pair))
+    assert len(said) == 1
+
+
+def test_a_dense_model_is_cut_at_its_own_length(tmp_path):
+    path = str(tiny_checkpoint(tmp_path / "bge-base-en", kind="bge", positions=512))
+    model = FlagModel(path, use_fp16=False, devices="cpu", passage_max_length=8192)
+    found, said = caught_by(lambda: model.encode_corpus(["hello panda " * 400]))
+    assert len(said) == 1
+    assert_close(found, caught_by(lambda: model.encode(["hello panda " * 400], max_length=512))[0])
+
+
+def test_a_reranker_is_cut_at_its_own_length(tmp_path):
+    path = str(tiny_reranker(tmp_path / "reranker", kind="bert"))
+    pair = ("what is a panda " * 110, "a bear " * 400)
+    exact = FlagReranker(path, devices="cpu", max_length=512, query_max_length=512)
+    model, said = caught_by(lambda: FlagReranker(path, devices="cpu", max_length=8192))
+    assert len(said) == 1
+    assert "takes up to 512 tokens" in said[0]
+    with pytest.warns(TruncationWarning):
+        found, expected = (one.compute_score(pair) for one in (model, exact))
+    assert_close(found, expected)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import itertools
 import os
 import subprocess
 import sys
@@ -166,7 +167,7 @@ def test_short_work_goes_first_and_long_work_every_other_time(
     is_long = [400 in batch for batch in program.batches[1:]]
     assert is_long[:4] == [False, True, False, True]
     between = [i for i, long in enumerate(is_long) if long]
-    assert all(second - first <= 2 for first, second in zip(between, between[1:], strict=False))
+    assert all(second - first <= 2 for first, second in itertools.pairwise(between))
 
 
 def test_long_jobs_take_turns(engine: Engine, program: Sums) -> None:
@@ -472,7 +473,8 @@ class Nothing:
 engine = Engine(Slow(), 1, "slow")
 tokens = TokenBatch(np.zeros(2000, np.int32), np.arange(2001), np.zeros(2000, bool))
 for _ in range(4):
-    threading.Thread(target=lambda: engine.submit(Work(tokens, 1, Nothing())).wait(), daemon=True).start()
+    run = lambda: engine.submit(Work(tokens, 1, Nothing())).wait()
+    threading.Thread(target=run, daemon=True).start()
 time.sleep(0.2)
 """
     ended = subprocess.run(
