@@ -5,8 +5,9 @@ The names below load on first use: importing the package imports neither torch n
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from m3_core.lazy import lazy_names
 
 if TYPE_CHECKING:
     from m3_core.encoder.encoder import Encoder
@@ -35,23 +36,19 @@ __all__ = [
 ]
 
 _HOMES = {
-    "Cascade": "m3_core.rerankers.cascade",
-    "Encoder": "m3_core.encoder.encoder",
-    "LexicalIndex": "m3_core.lexical_index.index",
-    "LexicalWeights": "m3_core.representations",
-    "M3Error": "m3_core.errors",
-    "MultiVectors": "m3_core.representations",
-    "Representations": "m3_core.representations",
-    "Reranker": "m3_core.rerankers",
-    "TextEncoder": "m3_core.encoder.protocol",
-    "shared_encoder": "m3_core.encoder.registry",
+    "Cascade": "rerankers.cascade",
+    "Encoder": "encoder.encoder",
+    "LexicalIndex": "lexical_index.index",
+    "LexicalWeights": "representations",
+    "M3Error": "errors",
+    "MultiVectors": "representations",
+    "Representations": "representations",
+    "Reranker": "rerankers",
+    "TextEncoder": "encoder.protocol",
+    "shared_encoder": "encoder.registry",
 }
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(_HOMES[name]), name)
+__getattr__ = lazy_names(__name__, _HOMES)
 
 
 def __dir__() -> list[str]:

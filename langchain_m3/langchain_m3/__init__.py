@@ -5,8 +5,9 @@ The names below load on first use: importing the package loads neither LangChain
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from m3_core.lazy import lazy_names
 
 if TYPE_CHECKING:
     from langchain_m3.bge import HuggingFaceBgeEmbeddings
@@ -35,17 +36,17 @@ __all__ = [
 ]
 
 _HOMES = {
-    "BGEReranker": "langchain_m3.bge_reranker",
-    "HuggingFaceBgeEmbeddings": "langchain_m3.bge",
-    "M3CascadeReranker": "langchain_m3.cascade",
-    "M3Embeddings": "langchain_m3.embeddings",
-    "M3HybridRetriever": "langchain_m3.retrievers",
-    "M3InMemoryVectorStore": "langchain_m3.in_memory",
-    "M3MilvusSparseEmbeddings": "langchain_m3.milvus_sparse",
-    "M3Reranker": "langchain_m3.reranker",
-    "M3SparseEmbeddings": "langchain_m3.qdrant_sparse",
-    "M3SparseRetriever": "langchain_m3.retrievers",
-    "QdrantHybridStore": "langchain_m3.qdrant",
+    "BGEReranker": "bge_reranker",
+    "HuggingFaceBgeEmbeddings": "bge",
+    "M3CascadeReranker": "cascade",
+    "M3Embeddings": "embeddings",
+    "M3HybridRetriever": "retrievers",
+    "M3InMemoryVectorStore": "in_memory",
+    "M3MilvusSparseEmbeddings": "milvus_sparse",
+    "M3Reranker": "reranker",
+    "M3SparseEmbeddings": "qdrant_sparse",
+    "M3SparseRetriever": "retrievers",
+    "QdrantHybridStore": "qdrant",
 }
 _EXTRAS = {
     "langchain_core": "langchain",
@@ -54,19 +55,7 @@ _EXTRAS = {
     "qdrant_client": "qdrant",
 }
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    try:
-        return getattr(importlib.import_module(_HOMES[name]), name)
-    except ModuleNotFoundError as error:
-        extra = _EXTRAS.get((error.name or "").partition(".")[0])
-        if extra is None:
-            raise
-        raise ImportError(
-            f"{name} needs {error.name}: pip install 'm3-retrieval[{extra}]'", name=error.name
-        ) from error
+__getattr__ = lazy_names(__name__, _HOMES, _EXTRAS)
 
 
 def __dir__() -> list[str]:

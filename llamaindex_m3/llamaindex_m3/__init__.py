@@ -5,8 +5,9 @@ The names below load on first use: importing the package loads neither LlamaInde
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from m3_core.lazy import lazy_names
 
 if TYPE_CHECKING:
     from llamaindex_m3.bge_reranker import BGEReranker
@@ -33,16 +34,16 @@ __all__ = [
 ]
 
 _HOMES = {
-    "BGEReranker": "llamaindex_m3.bge_reranker",
-    "M3CascadeReranker": "llamaindex_m3.cascade",
-    "M3Embedding": "llamaindex_m3.embeddings",
-    "M3HybridRetriever": "llamaindex_m3.retrievers",
-    "M3Index": "llamaindex_m3.index",
-    "M3MilvusSparseEmbeddingFunction": "llamaindex_m3.milvus_sparse",
-    "M3MilvusVectorStore": "llamaindex_m3.milvus_store",
-    "M3Reranker": "llamaindex_m3.reranker",
-    "M3SparseEmbedding": "llamaindex_m3.sparse",
-    "M3SparseRetriever": "llamaindex_m3.retrievers",
+    "BGEReranker": "bge_reranker",
+    "M3CascadeReranker": "cascade",
+    "M3Embedding": "embeddings",
+    "M3HybridRetriever": "retrievers",
+    "M3Index": "index",
+    "M3MilvusSparseEmbeddingFunction": "milvus_sparse",
+    "M3MilvusVectorStore": "milvus_store",
+    "M3Reranker": "reranker",
+    "M3SparseEmbedding": "sparse",
+    "M3SparseRetriever": "retrievers",
 }
 # Of LlamaIndex's stores only Milvus's is imported here.
 _EXTRAS = {
@@ -50,20 +51,7 @@ _EXTRAS = {
     "llama_index": "llamaindex",
 }
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    try:
-        return getattr(importlib.import_module(_HOMES[name]), name)
-    except ModuleNotFoundError as error:
-        missing = f"{error.name}."
-        extra = next((e for one, e in _EXTRAS.items() if missing.startswith(f"{one}.")), None)
-        if extra is None:
-            raise
-        raise ImportError(
-            f"{name} needs {error.name}: pip install 'm3-retrieval[{extra}]'", name=error.name
-        ) from error
+__getattr__ = lazy_names(__name__, _HOMES, _EXTRAS)
 
 
 def __dir__() -> list[str]:

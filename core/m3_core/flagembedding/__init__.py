@@ -20,8 +20,9 @@ The names below load on first use.
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from m3_core.lazy import lazy_names
 
 if TYPE_CHECKING:
     from m3_core.flagembedding.auto import FlagAutoModel
@@ -50,23 +51,19 @@ __all__ = [
 ]
 
 _HOMES = {
-    "BGEM3FlagModel": "m3_core.flagembedding.m3",
-    "FlagAutoModel": "m3_core.flagembedding.auto",
-    "FlagAutoReranker": "m3_core.flagembedding.rerankers",
-    "FlagICLModel": "m3_core.flagembedding.decoders",
-    "FlagLLMModel": "m3_core.flagembedding.decoders",
-    "FlagLLMReranker": "m3_core.flagembedding.rerankers",
-    "FlagModel": "m3_core.flagembedding.dense",
-    "FlagReranker": "m3_core.flagembedding.rerankers",
-    "LayerWiseFlagLLMReranker": "m3_core.flagembedding.rerankers",
-    "LightWeightFlagLLMReranker": "m3_core.flagembedding.rerankers",
+    "BGEM3FlagModel": "m3",
+    "FlagAutoModel": "auto",
+    "FlagAutoReranker": "rerankers",
+    "FlagICLModel": "decoders",
+    "FlagLLMModel": "decoders",
+    "FlagLLMReranker": "rerankers",
+    "FlagModel": "dense",
+    "FlagReranker": "rerankers",
+    "LayerWiseFlagLLMReranker": "rerankers",
+    "LightWeightFlagLLMReranker": "rerankers",
 }
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(_HOMES[name]), name)
+__getattr__ = lazy_names(__name__, _HOMES)
 
 
 def __dir__() -> list[str]:

@@ -5,8 +5,9 @@ The names load on first use: the fake encoder needs no torch.
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from m3_core.lazy import lazy_names
 
 if TYPE_CHECKING:
     from m3_core.testing.checkpoints import tiny_checkpoint
@@ -16,13 +17,9 @@ if TYPE_CHECKING:
 __all__ = ["FakeEncoder", "tiny_checkpoint", "tiny_reranker"]
 
 _HOMES = {
-    "FakeEncoder": "m3_core.testing.fake",
-    "tiny_checkpoint": "m3_core.testing.checkpoints",
-    "tiny_reranker": "m3_core.testing.rerankers",
+    "FakeEncoder": "fake",
+    "tiny_checkpoint": "checkpoints",
+    "tiny_reranker": "rerankers",
 }
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(_HOMES[name]), name)
+__getattr__ = lazy_names(__name__, _HOMES)

@@ -6,8 +6,9 @@ nothing; each name loads its module on first use.
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
+
+from m3_core.lazy import lazy_names
 
 if TYPE_CHECKING:
     from m3_core.training.loss import LossOptions, Scores, m3_loss
@@ -17,18 +18,14 @@ if TYPE_CHECKING:
 __all__ = ["LossOptions", "Scores", "TrainableM3", "m3_loss", "save_checkpoint"]
 
 _HOMES = {
-    "LossOptions": "m3_core.training.loss",
-    "Scores": "m3_core.training.loss",
-    "TrainableM3": "m3_core.training.modeling",
-    "m3_loss": "m3_core.training.loss",
-    "save_checkpoint": "m3_core.training.saving",
+    "LossOptions": "loss",
+    "Scores": "loss",
+    "TrainableM3": "modeling",
+    "m3_loss": "loss",
+    "save_checkpoint": "saving",
 }
 
-
-def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(importlib.import_module(_HOMES[name]), name)
+__getattr__ = lazy_names(__name__, _HOMES)
 
 
 def __dir__() -> list[str]:
