@@ -23,7 +23,7 @@ from tests.llamaindex_m3.nodes import QUERY, ids, make_nodes, only
 
 from llamaindex_m3 import M3Embedding, M3HybridRetriever, M3SparseRetriever
 from m3_core import Encoder
-from m3_core.adapter import AdapterEncoder
+from m3_core.encoder.cached import CachedEncoder
 from m3_core.errors import IndexFileError, MissingRepresentationError
 from m3_core.testing import tiny_checkpoint
 
@@ -72,7 +72,7 @@ def brute_force(reps, weights) -> dict[str, float]:
 def test_scores_and_order_are_brute_force(encoder, reps, kind, options, weights) -> None:
     retriever = kind.from_nodes(make_nodes(), encoder=encoder, similarity_top_k=30, **options)
     # What is stored: other tests' batches may have made it, and float16 rounds the difference up.
-    stored = AdapterEncoder(encoder, ("dense", "sparse", "colbert")).documents(
+    stored = CachedEncoder(encoder, ("dense", "sparse", "colbert")).documents(
         [node.get_content(MetadataMode.EMBED) for node in make_nodes()]
     )
     for ours, theirs in zip(stored.colbert_vecs, reps[1].colbert_vecs, strict=True):
