@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from m3_core.collection.collection import vectors
+from m3_core.collection import vectors
 from m3_core.collection.vectors import MultiVectorRows, RowIds, VectorRows
 from m3_core.lexical_index.index import LexicalIndex
 from m3_core.representations import MultiVectors

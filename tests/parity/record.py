@@ -5,7 +5,7 @@ Run by hand where FlagEmbedding 1.4.2 is installed beside this package, on a CPU
     python tests/parity/record.py
 
 It writes ``flagembedding.json`` and ``flagembedding.npz`` beside itself. The checkpoints are not
-stored: ``m3_core.testing.checkpoints.tiny_checkpoint`` writes them again from their seeds, and a summary of
+stored: ``m3_core.testing.tiny_checkpoint`` writes them again from their seeds, and a summary of
 their tensors tells whether torch's generator still gives the same weights.
 
 The tokenizer that transformers 5 builds for FlagEmbedding differs from ``tokenizer.json`` in some

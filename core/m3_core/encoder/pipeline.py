@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, cast
 import numpy as np
 import torch
 
-from m3_core.encoder.encoder import heads
+from m3_core.encoder import heads
 from m3_core.errors import UnsupportedModelError
 from m3_core.network.checkpoint import read_heads
 from m3_core.network.known_models import find_known

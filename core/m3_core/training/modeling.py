@@ -10,7 +10,7 @@ import torch
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint as recompute
 
-from m3_core.encoder.encoder import heads
+from m3_core.encoder import heads
 from m3_core.errors import UnsupportedModelError
 from m3_core.network.checkpoint import Head, locate, read_checkpoint, read_heads
 from m3_core.network.tokens import Tokenizer
