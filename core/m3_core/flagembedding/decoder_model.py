@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from m3_core.encoder.encoder import heads
+from m3_core.encoder import heads
 from m3_core.errors import NonFiniteError, UnsupportedModelError
 from m3_core.network.batches import Work
 from m3_core.network.checkpoint import read_json
