@@ -23,7 +23,7 @@ def lazy_names(
         The function. A module that is absent is an ``ImportError`` that names the extra.
 
     Example:
-        >>> get = lazy_names("m3_core", {"Encoder": "encoder"})
+        >>> get = lazy_names("m3_core", {"Encoder": "encoder.encoder"})
         >>> get("Encoder").__name__
         'Encoder'
     """
