@@ -147,7 +147,7 @@ class Ticket:
         self._finished = finished
 
     def wait(self) -> None:
-        """Wait until all is computed; whoever is interrupted gives the work up.
+        """Wait until all is computed; whoever is interrupted gives the work up. Once only.
 
         Raises:
             ClosedError: The engine was closed meanwhile.
@@ -160,12 +160,13 @@ class Ticket:
         except BaseException:
             self.cancel()
             raise
-        try:
-            if self._job.error is not None:
-                raise self._job.error
-        finally:
-            # The error's traceback holds this frame, and the job the error.
-            del self
+        error, self._job.error = self._job.error, None
+        if error is not None:
+            try:
+                raise error
+            finally:
+                # The error's traceback holds this frame.
+                del error, self
 
     def cancel(self) -> None:
         """Give the work up; what of it is being computed is thrown away."""
@@ -271,12 +272,13 @@ class Engine:
         except BaseException:
             self._give_up(job)
             raise
-        try:
-            if job.error is not None:
-                raise job.error
-        finally:
-            # The error's traceback holds this frame, and the job the error.
-            del job
+        error, job.error = job.error, None
+        if error is not None:
+            try:
+                raise error
+            finally:
+                # The error's traceback holds this frame.
+                del error
 
     def stats(self) -> EngineStats:
         """What the engine has done so far.
@@ -371,6 +373,9 @@ class Engine:
             self._finish(pending)
         if isinstance(launched, BaseException):
             self._recover(shares, launched, last_resort=pending is None)
+            # The error's traceback leads to this frame: it shall not keep others' texts.
+            shares.clear()
+            del launched
             return None
         if launched is not None and self.program.device.type != "cuda":
             # Nothing computes beside the host: whoever waits shall not wait for the next batch.
@@ -393,14 +398,16 @@ class Engine:
         if len(shares) == 1:
             self._end(shares[0].job, error)
             return
-        for share in shares:
-            if share.job.is_over:
+        for part in [[share] for share in shares]:
+            if part[0].job.is_over:
                 continue
-            alone = self._launch([share])
+            alone = self._launch(part)
             if isinstance(alone, BaseException):
-                self._recover([share], alone, last_resort=True)
+                self._recover(part, alone, last_resort=True)
             else:
                 self._finish(alone)
+            part.clear()
+            del alone
 
     def _started(self, shares: list[Share]) -> _Pending:
         threads = shares[0].job.threads
