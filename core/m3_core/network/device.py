@@ -41,7 +41,7 @@ def resolve_device(device: str | torch.device | None) -> torch.device:
         device: ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"mps"``, a ``torch.device``, or ``None``.
 
     Returns:
-        The device.
+        The device; of CUDA's with its index.
 
     Raises:
         ValueError: The string names no device.
@@ -49,7 +49,7 @@ def resolve_device(device: str | torch.device | None) -> torch.device:
     """
     if device is None:
         if torch.cuda.is_available():
-            return torch.device("cuda")
+            return torch.device("cuda", torch.cuda.current_device())
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     try:
         chosen = torch.device(device)
@@ -64,6 +64,9 @@ def resolve_device(device: str | torch.device | None) -> torch.device:
                 f"device {device!r} was asked for; torch {torch.__version__} finds {found} CUDA "
                 "devices: install a CUDA build of torch or pass device='cpu'"
             )
+        # Which one is current depends on the thread, and the engine has its own.
+        if chosen.index is None:
+            chosen = torch.device("cuda", torch.cuda.current_device())
     if chosen.type == "mps" and not torch.backends.mps.is_available():
         raise DeviceError("device 'mps' was asked for; it is not available: pass device='cpu'")
     return chosen

@@ -21,7 +21,8 @@ import torch
 from m3_core.errors import ClosedError, DeviceError, OutOfMemoryError
 from m3_core.forks import survive_forks
 from m3_core.network.batches import Job, pack
-from m3_core.network.memory import is_out_of_memory
+from m3_core.network.memory import is_out_of_memory, let_go
+from m3_core.network.transfer import Arriving, ToHost
 from m3_core.network.waiting import WaitingRoom
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
     from m3_core.errors import M3Error
     from m3_core.network.batches import PackedBatch, Share, Work
+    from m3_core.network.transfer import Results
 
 _log = logging.getLogger("m3_core")
 
@@ -42,8 +44,6 @@ MAX_WAITING_TOKENS = 1 << 20
 # Long work is cut into batches of about this time, so that a query does not wait longer for one.
 BATCH_SECONDS = 0.05
 LEAST_LONG_TOKENS = 512
-
-Results = dict[str, "torch.Tensor | NDArray[Any]"]
 
 
 class Program(Protocol):
@@ -111,21 +111,12 @@ class _Counts:
 
 @dataclass(slots=True)
 class _Pending:
-    """Results of a batch on their way to the host."""
+    """A batch that is being computed, or whose results are on their way to the host."""
 
     shares: list[list[Share]]
-    results: list[Results]
-    copied: torch.cuda.Event | None
+    results: Arriving
     tokens: int
     began: float
-
-    def arrays(self) -> list[dict[str, NDArray[Any]]]:
-        if self.copied is not None:
-            self.copied.synchronize()
-        return [
-            {k: v.numpy() if isinstance(v, torch.Tensor) else v for k, v in result.items()}
-            for result in self.results
-        ]
 
 
 class Ticket:
@@ -180,6 +171,7 @@ class Engine:
 
     def __init__(self, program: Program, token_budget: int, name: str) -> None:
         self.program = program
+        self.device = program.device
         self.token_budget = token_budget
         self.name = name
         self._process = os.getpid()
@@ -197,6 +189,7 @@ class Engine:
         self._thread: threading.Thread | None = None
         self._threads = 0
         self._starting = threading.Lock()
+        self._to_host: ToHost | None = None
         self._counts = _Counts()
 
     def submit(self, work: Work) -> Ticket:
@@ -294,8 +287,11 @@ class Engine:
             self._end(job, self._refusal)
         room.wake()
         thread = self._thread
-        if thread is not None and thread is not threading.current_thread():
-            thread.join()
+        if thread is not threading.current_thread():
+            if thread is not None:
+                thread.join()
+            # Whoever keeps an error of this engine, or a ticket, shall not keep the weights.
+            self.__dict__.pop("program", None)
 
     def _check_caller(self) -> None:
         if threading.current_thread() is self._thread:
@@ -303,7 +299,7 @@ class Engine:
                 f"{self.name!r} was called from a callback of its own engine, which would wait for "
                 "itself: call it from the thread that asked"
             )
-        if self._process != os.getpid() and self.program.device.type == "cuda":
+        if self._process != os.getpid() and self.device.type == "cuda":
             raise DeviceError(
                 f"{self.name!r} was loaded on CUDA before this process was forked, and CUDA does "
                 "not survive a fork: load the model in the child, or start children with 'spawn'"
@@ -348,7 +344,7 @@ class Engine:
             self._finish(pending)
         if shares and launched is None:
             self._retry(shares, last_resort=pending is None)
-        if launched is not None and self.program.device.type != "cuda":
+        if launched is not None and self.device.type != "cuda":
             # Nothing computes beside the host: whoever waits shall not wait for the next batch.
             self._finish(launched)
             return None
@@ -356,14 +352,18 @@ class Engine:
 
     def _launch(self, shares: list[Share]) -> _Pending | None:
         """Start computing a batch; ``None`` if memory did not suffice or it was split."""
+        failure: Exception | None = None
         try:
             return self._started(shares)
         except Exception as error:  # noqa: BLE001 (it is handed to the callers)
+            let_go(error)
             if not is_out_of_memory(error):
-                self._isolate(shares, error)
-                return _Pending([], [], None, 0, 0.0)
-        # Only here has the traceback let go of the failed batch's tensors.
-        return None
+                failure = error
+        # Only here is nothing left of the failed batch's tensors.
+        if failure is None:
+            return None
+        self._isolate(shares, failure)
+        return _Pending([], Arriving([]), 0, 0.0)
 
     def _started(self, shares: list[Share]) -> _Pending:
         threads = shares[0].job.threads
@@ -377,22 +377,11 @@ class Engine:
         with torch.inference_mode():
             tasks = [(task, texts) for task, (texts, _) in asked.items()]
             results = self.program.compute(batch, tasks)
-            on_host, copied = self._to_host(results)
+            if self._to_host is None:
+                self._to_host = ToHost(self.device)
+            arriving = self._to_host.start(results)
         owners = [owners for _, owners in asked.values()]
-        return _Pending(owners, on_host, copied, len(batch.ids), began)
-
-    def _to_host(self, results: list[Results]) -> tuple[list[Results], torch.cuda.Event | None]:
-        device = self.program.device
-        if device.type == "cpu":
-            return results, None
-        on_host = [{key: _copied(value) for key, value in result.items()} for result in results]
-        if device.type == "cuda":
-            copied = torch.cuda.Event()
-            copied.record(torch.cuda.current_stream(device))
-            return on_host, copied
-        if device.type == "mps":
-            torch.mps.synchronize()
-        return on_host, None
+        return _Pending(owners, arriving, len(batch.ids), began)
 
     def _count(self, batch: PackedBatch, shares: list[Share]) -> None:
         counts, now = self._counts, time.perf_counter()
@@ -415,7 +404,7 @@ class Engine:
 
     def _finish(self, pending: _Pending) -> None:
         try:
-            arrays = pending.arrays()
+            arrays = pending.results.arrays()
         except Exception as error:  # noqa: BLE001 (a kernel that failed; handed to the callers)
             for share in (one for owners in pending.shares for one in owners):
                 self._end(share.job, error)
@@ -434,6 +423,7 @@ class Engine:
             if job.work.progress is not None:
                 job.work.progress(len(share.rows))
         except BaseException as error:  # noqa: BLE001 (handed to the caller)
+            let_go(error)
             self._end(job, error)
             return
         job.left -= len(share.rows)
@@ -448,20 +438,21 @@ class Engine:
         for share in shares:
             alone = self._launch([share])
             if alone is None:
-                self._retry([share], last_resort=True)
+                # Not the last resort: the batch before this one may still be on the device.
+                self._retry([share], last_resort=False)
             else:
                 self._finish(alone)
 
     def _retry(self, shares: list[Share], *, last_resort: bool) -> None:
         """Hand a batch out again that did not fit into memory, in smaller parts."""
-        if self.program.device.type == "cuda":
+        if self.device.type == "cuda":
             torch.cuda.empty_cache()
         tokens = [int(s.job.work.tokens.lengths[s.rows].sum()) for s in shares]
         if len(shares) == 1 and len(shares[0].rows) == 1 and last_resort:
             row = int(shares[0].rows[0])
             error = OutOfMemoryError(
                 f"text {row} of {tokens[0]} tokens does not fit into the memory of "
-                f"{self.program.device} even alone: pass a smaller max_length or split the text"
+                f"{self.device} even alone: pass a smaller max_length or split the text"
             )
             self._end(shares[0].job, error)
             return
@@ -471,7 +462,7 @@ class Engine:
             "most from now on",
             self.name,
             sum(tokens),
-            self.program.device,
+            self.device,
             self.token_budget,
         )
         self._room.put_back(shares)
@@ -502,11 +493,6 @@ def _serve(engine_ref: weakref.ref[Engine], room: WaitingRoom) -> None:
 def _forgotten(room: WaitingRoom) -> None:
     room.refusal = ClosedError("the model is no longer in use")
     room.wake()
-
-
-def _copied(value: torch.Tensor | NDArray[Any]) -> torch.Tensor | NDArray[Any]:
-    # To page-locked memory, so that the device goes on computing.
-    return value.to("cpu", non_blocking=True) if isinstance(value, torch.Tensor) else value
 
 
 def _resolve(waiting: asyncio.Future[None]) -> None:

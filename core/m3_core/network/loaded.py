@@ -344,7 +344,7 @@ class _Registry:
         found = (
             build,
             os.path.realpath(source.locate()),
-            _exact(device),
+            device if device.type == "cuda" else device.type,
             resolve_dtype(source.dtype, device),
             source.trust_remote_code,
             source.token_budget,
@@ -374,9 +374,3 @@ def shared_model(source: Source, build: Callable[..., Network]) -> LoadedModel:
         said; loaded anew after ``close()``.
     """
     return _registry.get(source, build)
-
-
-def _exact(device: torch.device) -> str:
-    if device.type != "cuda":
-        return device.type
-    return f"cuda:{torch.cuda.current_device() if device.index is None else device.index}"

@@ -426,8 +426,7 @@ def test_a_forked_child_has_a_working_engine(engine: Engine, program: Sums) -> N
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
 def test_a_forked_child_is_told_that_cuda_does_not_work() -> None:
-    engine = Engine(Sums(), 1000, "on cuda")
-    engine.program.device = torch.device("cuda")
+    engine = Engine(Sums("cuda"), 1000, "on cuda")
     child = os.fork()
     if not child:
         status = 1
