@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import os
 import sys
 import threading
+import time
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
     from m3_core.network.batches import Work
     from m3_core.network.checkpoint import Checkpoint
     from m3_core.network.engine import EngineStats
+
+_log = logging.getLogger("m3_core")
 
 U = TypeVar("U", bound="ModelUser")
 
@@ -143,11 +147,19 @@ class LoadedModel:
             CheckpointError: The files are absent, unreadable, incomplete or of another model.
             DeviceError: The device is absent or cannot compute in the data type.
         """
+        began = time.perf_counter()
         device = resolve_device(source.device)
         dtype = resolve_dtype(source.dtype, device)
         checkpoint = read_checkpoint(source.locate(), str(source.name))
         tokenizer = Tokenizer.from_folder(checkpoint.folder)
         network = build(checkpoint, tokenizer, device, dtype, source)
+        _log.info(
+            "loaded %s on %s in %s within %.1f s",
+            checkpoint.name,
+            device,
+            str(dtype).removeprefix("torch."),
+            time.perf_counter() - began,
+        )
         return cls(checkpoint, tokenizer, network, source, build)
 
     @property
