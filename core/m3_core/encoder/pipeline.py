@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     from m3_core.network.backbone import Backbone
     from m3_core.network.batches import PackedBatch
     from m3_core.network.checkpoint import Checkpoint, Head, Pooling
-    from m3_core.network.transfer import Results
     from m3_core.network.loaded import Source
     from m3_core.network.tokens import Tokenizer
+    from m3_core.network.transfer import Results
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

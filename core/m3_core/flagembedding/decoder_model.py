@@ -30,9 +30,9 @@ if TYPE_CHECKING:
 
     from m3_core.network.batches import PackedBatch
     from m3_core.network.checkpoint import Checkpoint
-    from m3_core.network.transfer import Results
     from m3_core.network.loaded import LoadedModel
     from m3_core.network.tokens import TokenBatch, Tokenizer
+    from m3_core.network.transfer import Results
 
 
 class DecoderProgram(Decoder):

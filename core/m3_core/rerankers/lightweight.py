@@ -239,9 +239,7 @@ def _merge(
     counts, lengths = tokens_merged(batch.lengths, documents, ratio)
     on_device = to_device(counts, hidden.device)
     # Checking the lengths would wait for the device.
-    merged = torch.segment_reduce(
-        hidden[0].float(), "mean", lengths=on_device, axis=0, unsafe=True
-    )
+    merged = torch.segment_reduce(hidden[0].float(), "mean", lengths=on_device, axis=0, unsafe=True)
     starts = documents[:, 0]
     after = batch.lengths - documents[:, 1]
     offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])

@@ -7,6 +7,7 @@ import threading
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,10 +15,13 @@ import pytest
 import torch
 from tests.core.network.test_engine import Kept, Sums, done, held, work_of
 
+from m3_core import Encoder, Reranker
+from m3_core.errors import NonFiniteError
 from m3_core.network import transfer
 from m3_core.network.batches import Work
 from m3_core.network.engine import Engine
 from m3_core.network.transfer import Arriving, ToHost, to_device
+from m3_core.testing import tiny_checkpoint, tiny_reranker
 
 CUDA = torch.device("cuda", 0)
 
@@ -204,3 +208,24 @@ def test_nobody_keeps_the_weights_of_a_closed_engine() -> None:
     assert gone() is None
     assert caught.value is not None
     assert engine.stats().requests == 2
+
+
+@pytest.mark.parametrize("kind", ["encoder", "reranker"])
+def test_errors_of_a_closed_model_keep_no_weights(tmp_path: Path, kind: str) -> None:
+    options = {"device": "cpu", "dtype": "float32"}
+    if kind == "encoder":
+        model: Any = Encoder.from_pretrained(tiny_checkpoint(tmp_path), **options)
+        network, call = model.model.network.backbone.network, model.encode_queries
+    else:
+        model = Reranker.from_pretrained(tiny_reranker(tmp_path), **options)
+        network, call = model.model.network.network._network, model.compute_score
+    with torch.no_grad():
+        network.get_input_embeddings().weight.fill_(float("nan"))
+    gone = weakref.ref(network)
+    with pytest.raises(NonFiniteError) as caught:
+        call(["panda"] if kind == "encoder" else [("panda", "bear")])
+    model.close()
+    del network
+    gc.collect()
+    assert gone() is None
+    assert "NaN" in str(caught.value)
