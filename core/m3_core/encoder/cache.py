@@ -79,12 +79,19 @@ class _Running:
     """A text that somebody computes right now, and who may wait for it.
 
     Whoever waits for an event loop must run in it: a loop may be stopped, or its thread may be
-    waiting itself.
+    waiting itself. Nor can a thread wait for itself, as a signal handler in it would.
     """
 
     parts: frozenset[str]
     loop: asyncio.AbstractEventLoop | None
+    thread: int = field(default_factory=threading.get_ident)
     rows: Future[_Rows | None] = field(default_factory=Future)
+
+    def may_be_awaited(self, loop: asyncio.AbstractEventLoop | None) -> bool:
+        """Whether the calling thread may wait for it, in an event loop or in none."""
+        if self.loop is not None:
+            return self.loop is loop
+        return self.thread != threading.get_ident()
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +127,8 @@ class EncodingCache:
 
     def after_fork(self) -> None:
         """Begin anew: another thread may have been in the middle of a change."""
-        self._lock = threading.Lock()
+        # A signal handler or a finaliser may come here while its own thread is here already.
+        self._lock = threading.RLock()
         self._entries: OrderedDict[bytes, _Rows] = OrderedDict()
         self._running: dict[bytes, _Running] = {}
         self._bytes = 0
@@ -239,37 +247,43 @@ class EncodingCache:
         while (missing := [i for i, rows in enumerate(found) if rows is None]) != []:
             mine: list[int] = []
             others: list[tuple[int, _Running]] = []
-            with self._lock:
-                encoder, parts, named = self._to_compute(user, role, wanted)
-                for i in missing:
-                    rows = self._entries.get(keys[i])
-                    running = self._running.get(keys[i])
-                    if rows is not None and needed <= rows.keys():
-                        self._entries.move_to_end(keys[i])
-                        found[i] = rows
-                    elif (
-                        running is not None
-                        and needed <= running.parts
-                        and running.loop in (None, loop)
-                    ):
-                        others.append((i, running))
-                    else:
-                        mine.append(i)
-                started = {keys[i]: _Running(frozenset(named.values()), loop) for i in mine}
-                self._running.update(started)
-                self.misses += len(mine)
-                self.hits += len(missing) - len(mine)
-            # Own texts first: whoever waits has finished what others may wait for.
-            if mine:
-                computed: dict[bytes, _Rows] = {}
-                try:
+            started: dict[bytes, _Running] = {}
+            computed: dict[bytes, _Rows] = {}
+            encoder, parts, named = self._to_compute(user, role, wanted)
+            try:
+                with self._lock:
+                    for i in missing:
+                        key = keys[i]
+                        rows, running = self._entries.get(key), self._running.get(key)
+                        if rows is not None and needed <= rows.keys():
+                            self._entries.move_to_end(key)
+                            found[i] = rows
+                        elif (
+                            running is not None
+                            and needed <= running.parts
+                            and running.may_be_awaited(loop)
+                        ):
+                            others.append((i, running))
+                        else:
+                            mine.append(i)
+                            started[key] = _Running(frozenset(named.values()), loop)
+                    self._running.update(started)
+                    self.misses += len(mine)
+                    self.hits += len(missing) - len(mine)
+                # Own texts first: whoever waits has finished what others may wait for.
+                if mine:
                     reps = yield _Missing(encoder, [texts[i] for i in mine], parts)
                     if reps.lexical_weights is not None:
                         self._vocabulary_size = reps.lexical_weights.vocabulary_size
                     for i, rows in zip(mine, _rows_of(reps, named), strict=True):
                         found[i] = computed[keys[i]] = rows
-                finally:
+            finally:
+                try:
                     self._finish(started, computed)
+                except BaseException:
+                    # Interrupted: others would wait for ever.
+                    self._finish(started, computed)
+                    raise
             for i, running in others:
                 # None if who computed it failed: then it is tried here in the next round.
                 found[i] = yield running
@@ -280,9 +294,11 @@ class EncodingCache:
     ) -> tuple[TextEncoder, tuple[str, ...], dict[str, str]]:
         """What to compute, and with whose options, so that most users of a text are served."""
         prefix = user.prefix(role)
+        with self._lock:
+            users = list(self._users)
         alike = [
             other
-            for other in self._users
+            for other in users
             if other is not user and role in other.roles and other.prefix(role) == prefix
         ]
         chosen = user
@@ -304,20 +320,22 @@ class EncodingCache:
                 if key in computed:
                     self._store(key, computed[key])
         for key, running in started.items():
-            running.rows.set_result(computed.get(key))
+            if not running.rows.done():
+                running.rows.set_result(computed.get(key))
 
     def _store(self, key: bytes, rows: _Rows) -> None:
         old = self._entries.pop(key, None)
         if old is not None:
-            self._bytes -= _size(old)
             rows = old | rows
         self._entries[key] = rows
-        self._bytes += _size(rows)
+        added = _size(rows) - (0 if old is None else _size(old))
+        self._bytes += added
         while self._entries and (
             self._bytes > self.max_bytes or len(self._entries) > self.max_entries
         ):
             _, oldest = self._entries.popitem(last=False)
-            self._bytes -= _size(oldest)
+            freed = _size(oldest)
+            self._bytes -= freed
 
 
 _caches: weakref.WeakKeyDictionary[Any, EncodingCache] = weakref.WeakKeyDictionary()

@@ -130,7 +130,7 @@ class LoadedModel:
         self.dtype = network.dtype
         self._network: Network | None = network
         budget = source.token_budget or network.default_token_budget()
-        self._engine = Engine(network, budget, checkpoint.name)
+        self._engine: Engine | None = Engine(network, budget, checkpoint.name)
 
     @classmethod
     def load(cls, source: Source, build: Callable[..., Network]) -> LoadedModel:
@@ -169,9 +169,10 @@ class LoadedModel:
         Raises:
             ClosedError: The model was closed.
         """
-        if self._network is None:
+        network = self._network
+        if network is None:
             raise self._closed_error()
-        return self._network
+        return network
 
     @property
     def engine(self) -> Engine:
@@ -180,9 +181,10 @@ class LoadedModel:
         Raises:
             ClosedError: The model was closed.
         """
-        if self._network is None:
+        engine = self._engine
+        if engine is None:
             raise self._closed_error()
-        return self._engine
+        return engine
 
     @property
     def closed(self) -> bool:
@@ -217,13 +219,12 @@ class LoadedModel:
 
     def close(self) -> None:
         """Let go of the network and its memory; callers that wait for it get ``ClosedError``."""
-        if self._network is None:
+        engine, self._network, self._engine = self._engine, None, None
+        if engine is None:
             return
-        self._network = None
-        self._engine.close(self._closed_error())
-        on_cuda = self.device.type == "cuda"
-        del self._engine
-        if on_cuda:
+        engine.close(self._closed_error())
+        del engine
+        if self.device.type == "cuda":
             torch.cuda.empty_cache()
 
     def _closed_error(self) -> ClosedError:

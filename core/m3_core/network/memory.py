@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import traceback
-
 import torch
 
 _OUT_OF_MEMORY = ("not enough memory", "can't allocate memory", "out of memory", "ALLOC_FAILED")
@@ -27,17 +25,3 @@ def is_out_of_memory(error: BaseException) -> bool:
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
         return True
     return isinstance(error, RuntimeError) and any(mark in str(error) for mark in _OUT_OF_MEMORY)
-
-
-def let_go(error: BaseException) -> None:
-    """Free what the frames of an error hold, so that it can be kept: tensors, results.
-
-    Args:
-        error: The error; its traceback still says where it came from.
-    """
-    link: BaseException | None = error
-    seen: set[int] = set()
-    while link is not None and id(link) not in seen:
-        seen.add(id(link))
-        traceback.clear_frames(link.__traceback__)
-        link = link.__cause__ or link.__context__

@@ -294,7 +294,8 @@ def test_a_loop_that_was_closed_harms_nobody(engine: Engine, program: Sums) -> N
 
 def test_a_bounded_amount_waits(engine: Engine, program: Sums, monkeypatch) -> None:
     gate, thread = held(engine, program)
-    engine._room.max_tokens = 10
+    # The one that is computed and two that wait.
+    engine._room.max_tokens = 3 * engines.SHORT_TOKENS
     works = [work_of([i] * 4) for i in range(30)]
     threads = [threading.Thread(target=lambda w=work: engine.submit(w).wait()) for work in works]
     for one in threads:
@@ -314,12 +315,14 @@ def test_a_bounded_amount_waits(engine: Engine, program: Sums, monkeypatch) -> N
 
 async def test_coroutines_are_suspended_when_too_much_waits(engine: Engine, program: Sums) -> None:
     gate, thread = held(engine, program)
-    engine._room.max_tokens = 10
+    # The one that is computed and two that wait.
+    engine._room.max_tokens = 3 * engines.SHORT_TOKENS
     works = [work_of([i] * 4) for i in range(30)]
     tasks = [asyncio.create_task(engine.arun(work)) for work in works]
     await asyncio.sleep(0.01)
     assert engine.stats().waiting_tokens == 8
     tasks[20].cancel()
+    await asyncio.sleep(0)
     gate.open.set()
     await asyncio.gather(*tasks, return_exceptions=True)
     thread.join()
@@ -379,7 +382,7 @@ def test_an_interrupted_caller_gives_up(engine: Engine, program: Sums) -> None:
 def test_a_forgotten_engine_ends_its_thread(program: Sums) -> None:
     engine = Engine(program, 1000, "forgotten")
     engine.submit(work_of([1])).wait()
-    thread, gone = engine._thread, weakref.ref(engine)
+    thread, gone = engine._room.thread, weakref.ref(engine)
     del engine
     deadline = time.monotonic() + 60
     while gone() is not None and time.monotonic() < deadline:
