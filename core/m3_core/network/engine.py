@@ -359,11 +359,7 @@ class Engine:
 
     def _advance(self, pending: _Pending | None) -> _Pending | None:
         """Start the next batch, finish the one before it, and return what is on its way."""
-        long_budget = self.token_budget
-        if self._seconds_per_token:
-            aim = int(BATCH_SECONDS / self._seconds_per_token)
-            long_budget = min(long_budget, max(aim, LEAST_LONG_TOKENS))
-        shares = self._room.take(self.token_budget, long_budget)
+        shares = self._room.take(self.token_budget, self._long_budget())
         launched = self._launch(shares) if shares else None
         if pending is not None:
             self._finish(pending)
@@ -433,11 +429,25 @@ class Engine:
             if not share.job.has_begun:
                 counts.waited += now - share.job.arrived
 
+    def _long_budget(self) -> int:
+        """Tokens a batch of long work at most."""
+        if not self._seconds_per_token:
+            return self.token_budget
+        aim = max(int(BATCH_SECONDS / self._seconds_per_token), LEAST_LONG_TOKENS)
+        return min(self.token_budget, aim)
+
     def _measure(self, pending: _Pending) -> None:
-        """Learn how long a token takes, from batches that are long enough to tell."""
-        now = time.perf_counter()
+        """Learn how long a token of long work takes.
+
+        Of shorter batches a device needs the same time for fewer tokens, and of the first one it
+        loads its kernels: long work would be cut into batches that leave it idle.
+        """
+        now, is_first = time.perf_counter(), not self._finished_at
         began, self._finished_at = max(pending.began, self._finished_at), now
-        if pending.tokens >= LEAST_LONG_TOKENS // 2:
+        if is_first and self.device.type == "cuda":
+            return
+        known = self._long_budget() if self._seconds_per_token else LEAST_LONG_TOKENS
+        if pending.tokens >= known // 2:
             each = (now - began) / pending.tokens
             known = self._seconds_per_token or each
             self._seconds_per_token = known + (each - known) / 4
