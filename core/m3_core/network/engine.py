@@ -446,8 +446,8 @@ class Engine:
         began, self._finished_at = max(pending.began, self._finished_at), now
         if is_first and self.device.type == "cuda":
             return
-        known = self._long_budget() if self._seconds_per_token else LEAST_LONG_TOKENS
-        if pending.tokens >= known // 2:
+        usual = self._long_budget() if self._seconds_per_token else LEAST_LONG_TOKENS
+        if pending.tokens >= usual // 2:
             each = (now - began) / pending.tokens
             known = self._seconds_per_token or each
             self._seconds_per_token = known + (each - known) / 4
