@@ -126,7 +126,6 @@ class EncodingCache:
     def __init__(self, max_bytes: int = DEFAULT_BYTES, max_entries: int = DEFAULT_ENTRIES) -> None:
         self.max_bytes = max_bytes
         self.max_entries = max_entries
-        self.hits = self.misses = 0
         self._vocabulary_size: int | None = None
         self._users: weakref.WeakSet[CacheUser] = weakref.WeakSet()
         self.after_fork()
@@ -139,6 +138,7 @@ class EncodingCache:
         self._entries: OrderedDict[bytes, _Rows] = OrderedDict()
         self._running: dict[bytes, _Running] = {}
         self._bytes = 0
+        self.hits = self.misses = 0
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -420,6 +420,18 @@ def cache_of(encoder: TextEncoder) -> EncodingCache:
     """
     # One step, so that two threads get the same one without a lock.
     return _caches.setdefault(encoder.origin, EncodingCache())
+
+
+def known_cache(encoder: TextEncoder) -> EncodingCache | None:
+    """Give the cache of an encoder, if anybody has asked for it.
+
+    Args:
+        encoder: The encoder.
+
+    Returns:
+        As of ``cache_of``, or ``None``: none is made.
+    """
+    return _caches.get(encoder.origin)
 
 
 def _text_key(prefix: tuple[str, int], text: str) -> bytes:

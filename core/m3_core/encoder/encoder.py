@@ -12,6 +12,7 @@ from m3_core.encoder.fingerprint import options_fingerprint
 from m3_core.encoder.options import EncoderOptions, make_request
 from m3_core.encoder.pipeline import Pipeline, Request, load_pipeline
 from m3_core.encoder.results import RepresentationCollector
+from m3_core.encoder.stats import EncoderStats
 from m3_core.network.batches import Work
 from m3_core.network.known_models import choose_instructions, find_known
 from m3_core.network.loaded import (
@@ -464,6 +465,15 @@ class Encoder(ModelUser):
             text = self.model.tokenizer.id_to_token(int(token_id))
             decoded[text] = max(float(weight), decoded.get(text, 0.0))
         return decoded
+
+    def stats(self) -> EncoderStats:
+        """What engine and cache of the model have done so far, for all who share it.
+
+        Returns:
+            Numbers of requests, texts, tokens and batches, how full these were, how long requests
+            waited, and how often adapters found what they asked for.
+        """
+        return EncoderStats.of(self, super().stats())
 
     def __repr__(self) -> str:
         kind = type(self).__name__

@@ -12,6 +12,7 @@ from m3_core.encoder import heads
 from m3_core.errors import UnsupportedModelError
 from m3_core.network.checkpoint import read_heads
 from m3_core.network.known_models import find_known
+from m3_core.network.transfer import to_device
 from m3_core.network.transformers_network import TransformersBackbone
 
 if TYPE_CHECKING:
@@ -22,9 +23,9 @@ if TYPE_CHECKING:
     from m3_core.network.backbone import Backbone
     from m3_core.network.batches import PackedBatch
     from m3_core.network.checkpoint import Checkpoint, Head, Pooling
-    from m3_core.network.engine import Results
     from m3_core.network.loaded import Source
     from m3_core.network.tokens import Tokenizer
+    from m3_core.network.transfer import Results
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -191,7 +192,7 @@ class Pipeline:
         return kept, entries.reshape(-1).astype(np.int64), keys
 
     def _on_device(self, array: NDArray[np.int64]) -> torch.Tensor:
-        return torch.from_numpy(array).to(self.device, non_blocking=True)
+        return to_device(array, self.device)
 
 
 def load_pipeline(

@@ -11,6 +11,7 @@ from m3_core.errors import NonFiniteError, UnsupportedModelError
 from m3_core.network.batches import Work
 from m3_core.network.checkpoint import read_json
 from m3_core.network.loaded import Source, shared_model
+from m3_core.network.transfer import to_device
 from m3_core.network.transformers_network import load_network
 from m3_core.rerankers.decoder import (
     CAUSAL_ATTENTION_NAME,
@@ -29,9 +30,9 @@ if TYPE_CHECKING:
 
     from m3_core.network.batches import PackedBatch
     from m3_core.network.checkpoint import Checkpoint
-    from m3_core.network.engine import Results
     from m3_core.network.loaded import LoadedModel
     from m3_core.network.tokens import TokenBatch, Tokenizer
+    from m3_core.network.transfer import Results
 
 
 class DecoderProgram(Decoder):
@@ -57,7 +58,7 @@ class DecoderProgram(Decoder):
         ids, packing = self.packed(batch)
         output = self.network(
             input_ids=ids[None],
-            position_ids=positions(packing.offsets.diff())[None],
+            position_ids=positions(batch, self.device)[None],
             use_cache=False,
             packing=packing,
         )
@@ -65,7 +66,7 @@ class DecoderProgram(Decoder):
         results: list[Results] = []
         for task, texts in tasks:
             normalize, truncate_dim = cast("tuple[bool, int | None]", task)
-            states = last[texts] if len(texts) < len(last) else last
+            states = last[to_device(texts, self.device)] if len(texts) < len(last) else last
             dense = heads.dense_vectors(states, normalize=normalize, truncate_dim=truncate_dim)
             results.append({"dense": dense})
         return results

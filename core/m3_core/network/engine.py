@@ -24,6 +24,7 @@ from m3_core.errors import ClosedError, DeviceError, OutOfMemoryError
 from m3_core.forks import survive_forks
 from m3_core.network.batches import Job, pack
 from m3_core.network.memory import is_out_of_memory
+from m3_core.network.transfer import Arriving, ToHost
 from m3_core.network.waiting import WaitingRoom
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
     from m3_core.errors import M3Error
     from m3_core.network.batches import PackedBatch, Share, Work
+    from m3_core.network.transfer import Results
 
 _log = logging.getLogger("m3_core")
 
@@ -44,8 +46,6 @@ MAX_WAITING_TOKENS = 1 << 20
 # Long work is cut into batches of about this time, so that a query does not wait longer for one.
 BATCH_SECONDS = 0.05
 LEAST_LONG_TOKENS = 512
-
-Results = dict[str, "torch.Tensor | NDArray[Any]"]
 
 
 class Program(Protocol):
@@ -113,21 +113,12 @@ class _Counts:
 
 @dataclass(slots=True)
 class _Pending:
-    """Results of a batch on their way to the host."""
+    """A batch that is being computed, or whose results are on their way to the host."""
 
     shares: list[list[Share]]
-    results: list[Results]
-    copied: torch.cuda.Event | None
+    results: Arriving
     tokens: int
     began: float
-
-    def arrays(self) -> list[dict[str, NDArray[Any]]]:
-        if self.copied is not None:
-            self.copied.synchronize()
-        return [
-            {k: v.numpy() if isinstance(v, torch.Tensor) else v for k, v in result.items()}
-            for result in self.results
-        ]
 
 
 class Ticket:
@@ -188,6 +179,7 @@ class Engine:
 
     def __init__(self, program: Program, token_budget: int, name: str) -> None:
         self.program = program
+        self.device = program.device
         self.token_budget = token_budget
         self.name = name
         self._process = os.getpid()
@@ -204,6 +196,7 @@ class Engine:
         self._room = WaitingRoom(SHORT_TOKENS, MAX_WAITING_TOKENS)
         self._room.refusal = self._refusal
         self._threads = 0
+        self._to_host: ToHost | None = None
         self._counts = _Counts()
         if left is not None:
             for job in left.present():
@@ -314,8 +307,11 @@ class Engine:
             if job.has_waiting:
                 self._end(job, _another(self._refusal))
         thread = room.thread
-        if thread is not None and thread is not threading.current_thread():
-            thread.join()
+        if thread is not threading.current_thread():
+            if thread is not None:
+                thread.join()
+            # Whoever keeps an error of this engine, or a ticket, shall not keep the weights.
+            self.__dict__.pop("program", None)
 
     def _check_caller(self) -> None:
         if threading.current_thread() is self._room.thread:
@@ -323,7 +319,7 @@ class Engine:
                 f"{self.name!r} was called from a callback of its own engine, which would wait for "
                 "itself: call it from the thread that asked"
             )
-        if self._process != os.getpid() and self.program.device.type == "cuda":
+        if self._process != os.getpid() and self.device.type == "cuda":
             raise DeviceError(
                 f"{self.name!r} was loaded on CUDA before this process was forked, and CUDA does "
                 "not survive a fork: load the model in the child, or start children with 'spawn'"
@@ -363,11 +359,7 @@ class Engine:
 
     def _advance(self, pending: _Pending | None) -> _Pending | None:
         """Start the next batch, finish the one before it, and return what is on its way."""
-        long_budget = self.token_budget
-        if self._seconds_per_token:
-            aim = int(BATCH_SECONDS / self._seconds_per_token)
-            long_budget = min(long_budget, max(aim, LEAST_LONG_TOKENS))
-        shares = self._room.take(self.token_budget, long_budget)
+        shares = self._room.take(self.token_budget, self._long_budget())
         launched = self._launch(shares) if shares else None
         if pending is not None:
             self._finish(pending)
@@ -377,7 +369,7 @@ class Engine:
             shares.clear()
             del launched
             return None
-        if launched is not None and self.program.device.type != "cuda":
+        if launched is not None and self.device.type != "cuda":
             # Nothing computes beside the host: whoever waits shall not wait for the next batch.
             self._finish(launched)
             return None
@@ -421,22 +413,11 @@ class Engine:
         with torch.inference_mode():
             tasks = [(task, texts) for task, (texts, _) in asked.items()]
             results = self.program.compute(batch, tasks)
-            on_host, copied = self._to_host(results)
+            if self._to_host is None:
+                self._to_host = ToHost(self.device)
+            arriving = self._to_host.start(results)
         owners = [owners for _, owners in asked.values()]
-        return _Pending(owners, on_host, copied, len(batch.ids), began)
-
-    def _to_host(self, results: list[Results]) -> tuple[list[Results], torch.cuda.Event | None]:
-        device = self.program.device
-        if device.type == "cpu":
-            return results, None
-        on_host = [{key: _copied(value) for key, value in result.items()} for result in results]
-        if device.type == "cuda":
-            copied = torch.cuda.Event()
-            copied.record(torch.cuda.current_stream(device))
-            return on_host, copied
-        if device.type == "mps":
-            torch.mps.synchronize()
-        return on_host, None
+        return _Pending(owners, arriving, len(batch.ids), began)
 
     def _count(self, batch: PackedBatch, shares: list[Share]) -> None:
         counts, now = self._counts, time.perf_counter()
@@ -448,18 +429,32 @@ class Engine:
             if not share.job.has_begun:
                 counts.waited += now - share.job.arrived
 
+    def _long_budget(self) -> int:
+        """Tokens a batch of long work at most."""
+        if not self._seconds_per_token:
+            return self.token_budget
+        aim = max(int(BATCH_SECONDS / self._seconds_per_token), LEAST_LONG_TOKENS)
+        return min(self.token_budget, aim)
+
     def _measure(self, pending: _Pending) -> None:
-        """Learn how long a token takes, from batches that are long enough to tell."""
-        now = time.perf_counter()
+        """Learn how long a token of long work takes.
+
+        Of shorter batches a device needs the same time for fewer tokens, and of the first one it
+        loads its kernels: long work would be cut into batches that leave it idle.
+        """
+        now, is_first = time.perf_counter(), not self._finished_at
         began, self._finished_at = max(pending.began, self._finished_at), now
-        if pending.tokens >= LEAST_LONG_TOKENS // 2:
+        if is_first and self.device.type == "cuda":
+            return
+        usual = self._long_budget() if self._seconds_per_token else LEAST_LONG_TOKENS
+        if pending.tokens >= usual // 2:
             each = (now - began) / pending.tokens
             known = self._seconds_per_token or each
             self._seconds_per_token = known + (each - known) / 4
 
     def _finish(self, pending: _Pending) -> None:
         try:
-            arrays = pending.arrays()
+            arrays = pending.results.arrays()
         except Exception as error:  # noqa: BLE001 (a kernel that failed; handed to the callers)
             for share in (one for owners in pending.shares for one in owners):
                 self._end(share.job, _another(error))
@@ -486,14 +481,14 @@ class Engine:
 
     def _retry(self, shares: list[Share], *, last_resort: bool) -> None:
         """Hand a batch out again that did not fit into memory, in smaller parts."""
-        if self.program.device.type == "cuda":
+        if self.device.type == "cuda":
             torch.cuda.empty_cache()
         tokens = [int(s.job.work.tokens.lengths[s.rows].sum()) for s in shares]
         if len(shares) == 1 and len(shares[0].rows) == 1 and last_resort:
             row = int(shares[0].rows[0])
             error = OutOfMemoryError(
                 f"text {row} of {tokens[0]} tokens does not fit into the memory of "
-                f"{self.program.device} even alone: pass a smaller max_length or split the text"
+                f"{self.device} even alone: pass a smaller max_length or split the text"
             )
             self._end(shares[0].job, error)
             return
@@ -503,7 +498,7 @@ class Engine:
             "most from now on",
             self.name,
             sum(tokens),
-            self.program.device,
+            self.device,
             self.token_budget,
         )
         self._room.put_back(shares)
@@ -560,11 +555,6 @@ def _another(error: BaseException) -> BaseException:
     except Exception:  # noqa: BLE001 (its constructor wants something else)
         return error
     return own.with_traceback(None)
-
-
-def _copied(value: torch.Tensor | NDArray[Any]) -> torch.Tensor | NDArray[Any]:
-    # To page-locked memory, so that the device goes on computing.
-    return value.to("cpu", non_blocking=True) if isinstance(value, torch.Tensor) else value
 
 
 def _resolve(waiting: asyncio.Future[None]) -> None:

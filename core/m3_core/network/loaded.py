@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import os
 import sys
 import threading
+import time
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cached_property
@@ -28,6 +30,8 @@ if TYPE_CHECKING:
     from m3_core.network.batches import Work
     from m3_core.network.checkpoint import Checkpoint
     from m3_core.network.engine import EngineStats
+
+_log = logging.getLogger("m3_core")
 
 U = TypeVar("U", bound="ModelUser")
 
@@ -147,11 +151,19 @@ class LoadedModel:
             CheckpointError: The files are absent, unreadable, incomplete or of another model.
             DeviceError: The device is absent or cannot compute in the data type.
         """
+        began = time.perf_counter()
         device = resolve_device(source.device)
         dtype = resolve_dtype(source.dtype, device)
         checkpoint = read_checkpoint(source.locate(), str(source.name))
         tokenizer = Tokenizer.from_folder(checkpoint.folder)
         network = build(checkpoint, tokenizer, device, dtype, source)
+        _log.info(
+            "loaded %s on %s in %s within %.1f s",
+            checkpoint.name,
+            device,
+            str(dtype).removeprefix("torch."),
+            time.perf_counter() - began,
+        )
         return cls(checkpoint, tokenizer, network, source, build)
 
     @property
@@ -349,7 +361,7 @@ class _Registry:
         found = (
             build,
             os.path.realpath(source.locate()),
-            _exact(device),
+            device if device.type == "cuda" else device.type,
             resolve_dtype(source.dtype, device),
             source.trust_remote_code,
             source.token_budget,
@@ -379,9 +391,3 @@ def shared_model(source: Source, build: Callable[..., Network]) -> LoadedModel:
         said; loaded anew after ``close()``.
     """
     return _registry.get(source, build)
-
-
-def _exact(device: torch.device) -> str:
-    if device.type != "cuda":
-        return device.type
-    return f"cuda:{torch.cuda.current_device() if device.index is None else device.index}"

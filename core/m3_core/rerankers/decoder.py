@@ -15,6 +15,7 @@ from torch import nn
 from torch.nn import functional
 
 from m3_core.network.device import default_token_budget
+from m3_core.network.transfer import to_device
 from m3_core.network.transformers_network import Packing, varlen_kernel
 from m3_core.rerankers.pairs import prompt_layout
 
@@ -139,22 +140,18 @@ def _visible(length: int, window: int | None, device: torch.device) -> torch.Ten
     return visible if window is None else visible.triu(1 - window)
 
 
-def positions(lengths: torch.Tensor) -> torch.Tensor:
+def positions(batch: PackedBatch, device: torch.device) -> torch.Tensor:
     """Number each pair's tokens from 0.
 
     Args:
-        lengths: Tokens a pair. Shape: (pairs,). Dtype: int64.
+        batch: The pairs.
+        device: Where the numbers are needed; counted on the host, which knows the lengths.
 
     Returns:
         Shape: (tokens,). Dtype: int64.
-
-    Example:
-        >>> positions(torch.tensor([2, 3])).tolist()
-        [0, 1, 0, 1, 2]
     """
-    starts = lengths.cumsum(0) - lengths
-    numbers = torch.arange(int(lengths.sum()), device=lengths.device)
-    return numbers - starts.repeat_interleave(lengths)
+    starts = np.repeat(batch.offsets[:-1], batch.lengths)
+    return to_device(np.arange(len(starts)) - starts, device)
 
 
 class Decoder:
@@ -198,7 +195,7 @@ class Decoder:
         Returns:
             Ids, shape (tokens,), int64, and what attention needs to know.
         """
-        ids = torch.from_numpy(batch.ids.astype(np.int64)).to(self.device, non_blocking=True)
+        ids = to_device(batch.ids.astype(np.int64), self.device)
         return ids, Packing(batch, self.device, self.varlen)
 
 

@@ -178,7 +178,7 @@ class LayerwiseReranker(Decoder):
         ids, packing = self.packed(batch)
         wanted = options.cutoff_layers or (config.num_hidden_layers,)
         hidden = network.embed_tokens(ids)[None] * config.scale_emb
-        where = network.rotary_emb(hidden, positions(packing.offsets.diff())[None])
+        where = network.rotary_emb(hidden, positions(batch, self.device)[None])
         factor = config.scale_depth / config.num_hidden_layers**0.5
         scores: dict[int, torch.Tensor] = {}
         for number, layer in enumerate(network.layers[: max(wanted)], start=1):

@@ -127,7 +127,7 @@ class CausalReranker(Decoder):
         ids, packing = self.packed(batch)
         output = self.network.base_model(
             input_ids=ids[None],
-            position_ids=positions(packing.offsets.diff())[None],
+            position_ids=positions(batch, self.device)[None],
             use_cache=False,
             packing=packing,
         )

@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
     from m3_core.network.batches import PackedBatch
     from m3_core.network.checkpoint import Checkpoint
-    from m3_core.network.engine import Results
     from m3_core.network.loaded import Source
     from m3_core.network.tokens import Tokenizer
+    from m3_core.network.transfer import Results
     from m3_core.rerankers.network import NetworkLoader, RerankerNetwork, RerankerOptions
 
 RerankerKind = Literal["cross-encoder", "llm", "layerwise", "lightweight"]

@@ -12,6 +12,7 @@ import threading
 import time
 import weakref
 from collections.abc import Iterator
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -168,6 +169,29 @@ def test_short_work_goes_first_and_long_work_every_other_time(
     assert is_long[:4] == [False, True, False, True]
     between = [i for i, long in enumerate(is_long) if long]
     assert all(second - first <= 2 for first, second in itertools.pairwise(between))
+
+
+def test_what_queries_cost_does_not_shorten_long_batches(
+    program: Sums, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A device that needs 8 ms for any batch, and a microsecond more a token."""
+    clock = [1.0]
+
+    def compute(batch) -> None:
+        clock[0] += 0.008 + 1e-6 * len(batch.ids)
+
+    monkeypatch.setattr(engines, "time", SimpleNamespace(perf_counter=lambda: clock[0]))
+    program.before = compute
+    engine = Engine(program, 65536, "sums")
+    for i in range(6):
+        for _ in range(20):
+            engine.submit(work_of([1] * 300)).wait()
+        bulk = work_of(*[[i] * 200 for _ in range(1000)])
+        engine.submit(bulk).wait()
+        assert done(bulk)
+    engine.close()
+    # 42,000 tokens are computed in 50 ms.
+    assert max(map(sum, program.batches[-21:])) > 30_000
 
 
 def test_long_jobs_take_turns(engine: Engine, program: Sums) -> None:
@@ -429,8 +453,7 @@ def test_a_forked_child_has_a_working_engine(engine: Engine, program: Sums) -> N
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
 def test_a_forked_child_is_told_that_cuda_does_not_work() -> None:
-    engine = Engine(Sums(), 1000, "on cuda")
-    engine.program.device = torch.device("cuda")
+    engine = Engine(Sums("cuda"), 1000, "on cuda")
     child = os.fork()
     if not child:
         status = 1
