@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import functools
 import json
 import os
 import statistics
@@ -99,7 +100,7 @@ def lone(encoder: Encoder, queries: list[str], rounds: int) -> tuple[float, floa
         for query in queries:
             order = [plain, lambda query: encoder.encode_queries([query])]
             both = [
-                seconds(lambda call=call: call(query)) for call in order[:: 1 - 2 * (number % 2)]
+                seconds(functools.partial(call, query)) for call in order[:: 1 - 2 * (number % 2)]
             ]
             by_engine, by_itself = both if number % 2 else reversed(both)
             ratios.append(by_engine / by_itself)

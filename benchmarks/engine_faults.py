@@ -2,8 +2,8 @@
 
     python benchmarks/engine_faults.py [--requests 100000] [--minutes 20]
 
-16 threads and 200 coroutines in 4 event loops ask a small encoder and a small reranker, directly and
-through the encode-once cache, while passes raise, run out of memory or give NaN, callers are
+16 threads and 200 coroutines in 4 event loops ask a small encoder and a small reranker, directly
+and through the encode-once cache, while passes raise, run out of memory or give NaN, callers are
 cancelled or time out, event loops are closed over their callers, the process forks, and models are
 closed. Serial results from before are the oracle. The process ends with all stacks if nothing
 advances. With ``--minutes`` it goes on for so long without faults that load models or fork, and
