@@ -332,7 +332,7 @@ class Engine:
         room.enter(job)
         if room.thread is None:
             self._start(room)
-        if room.refusal is not None:
+        if room.refusal is not None and job.has_waiting:
             # It was closed meanwhile, perhaps before this job could be seen.
             self._end(job, _another(room.refusal))
 
