@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import sys
 import threading
 import weakref
 from collections import OrderedDict
@@ -19,19 +18,19 @@ from dataclasses import dataclass, field
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import numpy as np
-
 from m3_core.encoder.protocol import PARTS, flags_of
+from m3_core.encoder.rows import Rows, assembled, rows_of, size_of
 from m3_core.forks import survive_forks
-from m3_core.representations import LexicalWeights, MultiVectors, Representations
 from m3_core.texts import DistinctTexts, check_texts, distinct
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Sequence
 
+    import numpy as np
     from numpy.typing import NDArray
 
     from m3_core.encoder.protocol import Role, TextEncoder
+    from m3_core.representations import Representations
 
 # Dense vector and weights of a text of 500 tokens take about 8 KiB.
 DEFAULT_BYTES = 128 << 20
@@ -76,10 +75,6 @@ class CacheUser:
         return instruction, encoder.max_length
 
 
-# One text's rows: arrays that own their memory, by representation.
-_Rows = dict[str, tuple[np.ndarray[Any, Any], ...]]
-
-
 @dataclass(slots=True, eq=False)
 class _Running:
     """A text that somebody computes right now, and who may wait for it.
@@ -91,7 +86,7 @@ class _Running:
     parts: frozenset[str]
     loop: asyncio.AbstractEventLoop | None
     thread: int = field(default_factory=threading.get_ident)
-    rows: Future[_Rows | None] = field(default_factory=Future)
+    rows: Future[Rows | None] = field(default_factory=Future)
 
     def may_be_awaited(self, loop: asyncio.AbstractEventLoop | None) -> bool:
         """Whether the calling thread may wait for it, in an event loop or in none."""
@@ -109,7 +104,7 @@ class _Missing:
     parts: tuple[str, ...]
 
 
-_Steps = Generator["_Missing | _Running | list[_Rows]", Any, None]
+_Steps = Generator["_Missing | _Running | list[Rows]", Any, None]
 
 
 class EncodingCache:
@@ -135,7 +130,7 @@ class EncodingCache:
         """Begin anew: another thread may have been in the middle of a change."""
         # A signal handler or a finaliser may come here while its own thread is here already.
         self._lock = threading.RLock()
-        self._entries: OrderedDict[bytes, _Rows] = OrderedDict()
+        self._entries: OrderedDict[bytes, Rows] = OrderedDict()
         self._running: dict[bytes, _Running] = {}
         self._bytes = 0
         self.hits = self.misses = 0
@@ -252,11 +247,11 @@ class EncodingCache:
     def _assembled(
         self,
         user: CacheUser,
-        found: list[_Rows],
+        found: list[Rows],
         order: NDArray[np.int64],
         parts: Sequence[str],
     ) -> Representations:
-        return _assemble(found, order, user.keys(parts), self._vocabulary_size)
+        return assembled(found, order, user.keys(parts), self._vocabulary_size)
 
     def _steps(
         self,
@@ -269,12 +264,12 @@ class EncodingCache:
         """What to compute and for whom to wait, and then the rows of all texts."""
         keys = [_text_key(user.prefix(role), text) for text in texts]
         needed = frozenset(user.keys(wanted).values())
-        found: list[_Rows | None] = [None] * len(texts)
+        found: list[Rows | None] = [None] * len(texts)
         while (missing := [i for i, rows in enumerate(found) if rows is None]) != []:
             mine: list[int] = []
             others: list[tuple[int, _Running]] = []
             started: dict[bytes, _Running] = {}
-            computed: dict[bytes, _Rows] = {}
+            computed: dict[bytes, Rows] = {}
             encoder, parts, named = self._to_compute(user, role, wanted)
             try:
                 with self._lock:
@@ -303,7 +298,7 @@ class EncodingCache:
                     reps = yield _Missing(encoder, own, parts)
                     if reps.lexical_weights is not None:
                         self._vocabulary_size = reps.lexical_weights.vocabulary_size
-                    for i, rows in zip(mine, _rows_of(reps, named), strict=True):
+                    for i, rows in zip(mine, rows_of(reps, named), strict=True):
                         found[i] = computed[keys[i]] = rows
             finally:
                 try:
@@ -340,7 +335,7 @@ class EncodingCache:
         ordered = tuple(part for part in PARTS if part in parts)
         return chosen.encoder, ordered, chosen.keys(ordered)
 
-    def _finish(self, started: dict[bytes, _Running], computed: dict[bytes, _Rows]) -> None:
+    def _finish(self, started: dict[bytes, _Running], computed: dict[bytes, Rows]) -> None:
         with self._lock:
             for key, running in started.items():
                 if self._running.get(key) is running:
@@ -351,18 +346,18 @@ class EncodingCache:
             if not running.rows.done():
                 running.rows.set_result(computed.get(key))
 
-    def _store(self, key: bytes, rows: _Rows) -> None:
+    def _store(self, key: bytes, rows: Rows) -> None:
         old = self._entries.pop(key, None)
         if old is not None:
             rows = old | rows
         self._entries[key] = rows
-        added = _size(rows) - (0 if old is None else _size(old))
+        added = size_of(rows) - (0 if old is None else size_of(old))
         self._bytes += added
         while self._entries and (
             self._bytes > self.max_bytes or len(self._entries) > self.max_entries
         ):
             _, oldest = self._entries.popitem(last=False)
-            freed = _size(oldest)
+            freed = size_of(oldest)
             self._bytes -= freed
 
 
@@ -476,42 +471,3 @@ async def aencode_parts(
     """Do ``encode_parts`` without holding up the event loop."""
     encode = encoder.aencode_queries if role == "query" else encoder.aencode_documents
     return await encode(texts, **flags_of(parts), show_progress=show_progress)
-
-
-def _rows_of(reps: Representations, named: Mapping[str, str]) -> list[_Rows]:
-    """Copies, since a view of one text would keep its whole batch in memory."""
-    rows: list[_Rows] = [{} for _ in range(len(reps))]
-    for name, key in named.items():
-        part = getattr(reps, PARTS[name])
-        for i, row in enumerate(rows):
-            if name == "dense":
-                row[key] = (part[i].copy(),)
-                continue
-            own = slice(part.offsets[i], part.offsets[i + 1])
-            arrays = (part.token_ids, part.weights) if name == "sparse" else (part.vectors,)
-            row[key] = tuple(array[own].copy() for array in arrays)
-    return rows
-
-
-def _assemble(
-    found: list[_Rows],
-    order: NDArray[np.int64],
-    named: Mapping[str, str],
-    vocabulary_size: int | None,
-) -> Representations:
-    rows = [found[row] for row in order.tolist()]
-    parts: dict[str, Any] = {}
-    for name, key in named.items():
-        columns = list(zip(*(row[key] for row in rows), strict=True))
-        if name == "dense":
-            parts[PARTS[name]] = np.stack(columns[0])
-            continue
-        kind: Any = LexicalWeights if name == "sparse" else MultiVectors
-        offsets = np.cumsum([0, *map(len, columns[0])], dtype=np.int64)
-        known = {"vocabulary_size": vocabulary_size} if name == "sparse" else {}
-        parts[PARTS[name]] = kind(*map(np.concatenate, columns), offsets, **known)
-    return Representations(**parts)
-
-
-def _size(rows: _Rows) -> int:
-    return sum(sys.getsizeof(array) for arrays in rows.values() for array in arrays)
