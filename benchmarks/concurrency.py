@@ -12,15 +12,14 @@ from __future__ import annotations
 
 import argparse
 import asyncio
-import functools
 import json
 import os
 import statistics
 import threading
 import time
-from collections.abc import Awaitable, Callable
+from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -28,6 +27,9 @@ from shapes import sample_texts
 
 from m3_core import Encoder
 from m3_core.network.batches import PackedBatch
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
 
 THREADS = 64
 
@@ -98,11 +100,10 @@ def lone(encoder: Encoder, queries: list[str], rounds: int) -> tuple[float, floa
     plain, ratios, times = direct(encoder), [], []
     for number in range(rounds):
         for query in queries:
-            order = [plain, lambda query: encoder.encode_queries([query])]
-            both = [
-                seconds(functools.partial(call, query)) for call in order[:: 1 - 2 * (number % 2)]
-            ]
-            by_engine, by_itself = both if number % 2 else reversed(both)
+            engine_first = bool(number % 2)
+            calls = [plain, lambda query: encoder.encode_queries([query])]
+            spent = [seconds(partial(call, query)) for call in calls[:: 1 - 2 * engine_first]]
+            by_engine, by_itself = spent if engine_first else reversed(spent)
             ratios.append(by_engine / by_itself)
             times.append(by_engine)
     return statistics.median(ratios), statistics.median(times)
@@ -181,7 +182,9 @@ def main() -> None:
     parser.add_argument("--documents", type=int, default=600)
     parser.add_argument("--xquad", help="folder of XQuAD; without it texts are made up")
     arguments = parser.parse_args()
-    queries, documents = texts(arguments.xquad, arguments.queries, arguments.documents)
+    queries, documents = texts(
+        arguments.model, arguments.xquad, arguments.queries, arguments.documents
+    )
     encoder = Encoder.from_pretrained(
         arguments.model, device=arguments.device, dtype=arguments.dtype, max_length=512
     )
@@ -222,11 +225,12 @@ def main() -> None:
     print(f"  {encoder.stats()}, load {os.getloadavg()[0]:.1f}")
 
 
-def texts(folder: str | None, queries: int, documents: int) -> tuple[list[str], list[str]]:
+def texts(
+    model: str, folder: str | None, queries: int, documents: int
+) -> tuple[list[str], list[str]]:
     if folder is None:
-        made = sample_texts(4)
-        short = [" ".join(text.split()[:10]) or text for text in made]
-        return (short * queries)[:queries], (made * documents)[:documents]
+        short = sample_texts(Path(model), 12, 0.3, queries, 0)
+        return short, sample_texts(Path(model), 160, 0.5, documents, 1)
     contexts: list[str] = []
     asked: list[str] = []
     for language in ("en", "de", "zh"):

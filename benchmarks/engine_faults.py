@@ -26,10 +26,9 @@ import tempfile
 import threading
 import time
 import warnings
-from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -40,6 +39,9 @@ from m3_core.errors import ClosedError, NonFiniteError, OutOfMemoryError
 from m3_core.testing import tiny_checkpoint
 from m3_core.testing.checkpoints import WORDS
 from m3_core.testing.rerankers import tiny_reranker
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 POISON, NAN = "panda", "bear"
 LONG_TEXT_WORDS = 150
@@ -66,7 +68,7 @@ class TransientError(Exception):
 
 
 @dataclass(eq=False)
-class Request:
+class _Request:
     ask: Callable[[], Any]
     aask: Callable[[], Any]
     expected: Any
@@ -74,7 +76,7 @@ class Request:
     has_nan: bool
 
 
-class Faults:
+class _Faults:
     """Stands between an engine and its program."""
 
     def __init__(self, engine: Any, tokenizer: Any, seed: int) -> None:
@@ -170,12 +172,12 @@ def make_requests(encoder: Encoder, reranker: Reranker, count: int, rng: random.
             aask = lambda w=which, r=role, t=texts, f=flags: (  # noqa: E731
                 getattr(w, f"aencode_{r}")(t, *f)
             )
-        requests.append(Request(ask, aask, None, mark == POISON, mark == NAN))
+        requests.append(_Request(ask, aask, None, mark == POISON, mark == NAN))
     return requests
 
 
-class Run:
-    def __init__(self, requests: list[Request], number: float, seed: int) -> None:
+class _Run:
+    def __init__(self, requests: list[_Request], number: float, seed: int) -> None:
         self.requests = requests
         self.numbers = itertools.count()
         self.number = number
@@ -190,7 +192,7 @@ class Run:
         while next(self.numbers) < self.number and time.monotonic() < self.ends:
             yield rng.choice(self.requests), rng
 
-    def judge(self, request: Request, result: Any, error: BaseException | None) -> None:
+    def judge(self, request: _Request, result: Any, error: BaseException | None) -> None:
         if error is None:
             kind = "right"
             if request.poisoned or request.has_nan:
@@ -255,7 +257,7 @@ class Run:
             loop.close()
             self.counts["loops closed over 20 callers"] += 1
 
-    def forks(self, stop: threading.Event, faults: list[Faults]) -> None:
+    def forks(self, stop: threading.Event, faults: list[_Faults]) -> None:
         rng = random.Random(self.seed)
         good = [one for one in self.requests if not one.poisoned and not one.has_nan]
         while not stop.wait(1.0):
@@ -301,7 +303,7 @@ class Run:
             self.counts["models closed over 6 callers"] += 1
 
 
-def in_child(chosen: list[Request], faults: list[Faults]) -> None:
+def in_child(chosen: list[_Request], faults: list[_Faults]) -> None:
     # The watchdog's thread is not here, and to cancel it would wait for it: the parent watches.
     status = 1
     try:
@@ -329,7 +331,7 @@ def resident() -> float:
     return pages * resource.getpagesize() / 2**20
 
 
-def watched(threads: list[threading.Thread], run: Run, engines: list[Any], limit: int) -> list:
+def watched(threads: list[threading.Thread], run: _Run, engines: list[Any], limit: int) -> list:
     """Wait for all; end the process with all stacks if nothing advances."""
     samples: list[tuple[float, float]] = []
     started, seen, budgets = time.monotonic(), -1, [engine.token_budget for engine in engines]
@@ -371,7 +373,7 @@ def main() -> None:
         for request in requests:
             request.expected = request.ask()
         faults = [
-            Faults(one.model.engine, one.model.tokenizer, arguments.seed + i)
+            _Faults(one.model.engine, one.model.tokenizer, arguments.seed + i)
             for i, one in enumerate((encoder, reranker))
         ]
         # What is remembered would never reach a pass that fails.
@@ -385,12 +387,12 @@ def hammer(
     arguments: argparse.Namespace,
     encoder: Encoder,
     reranker: Reranker,
-    requests: list[Request],
-    faults: list[Faults],
+    requests: list[_Request],
+    faults: list[_Faults],
     folder: Path,
 ) -> None:
     soak = arguments.minutes > 0
-    run = Run(requests, float("inf") if soak else arguments.requests, arguments.seed)
+    run = _Run(requests, float("inf") if soak else arguments.requests, arguments.seed)
     began = time.monotonic()
     if soak:
         run.ends = began + 60 * arguments.minutes
@@ -441,7 +443,7 @@ def forgets(encoder: Encoder, stop: threading.Event) -> None:
         forget(encoder)
 
 
-def report(run: Run, faults: list[Faults], engines: list[Any], seconds: float) -> None:
+def report(run: _Run, faults: list[_Faults], engines: list[Any], seconds: float) -> None:
     # Callers whose event loop was closed may still have work there.
     deadline = time.monotonic() + 60
     while any(engine._room.present() for engine in engines) and time.monotonic() < deadline:
