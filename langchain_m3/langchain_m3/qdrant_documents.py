@@ -10,11 +10,11 @@ from typing import Any
 from langchain_core.documents import Document
 from qdrant_client import models
 
-from langchain_m3.qdrant_layout import point_id, read_point
-from langchain_m3.qdrant_points import points, requests
 from langchain_m3.qdrant_search import QdrantSearch
 from langchain_m3.qdrant_vectors import document
 from m3_core.arguments import check_distinct, check_ids
+from m3_core.stores.qdrant.layout import point_id, read_point
+from m3_core.stores.qdrant.points import points, requests
 from m3_core.texts import check_texts
 
 

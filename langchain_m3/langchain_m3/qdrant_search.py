@@ -9,11 +9,11 @@ from typing import Any
 from langchain_core.documents import Document
 
 from langchain_m3.options import EncoderFields
-from langchain_m3.qdrant_filters import Where
-from langchain_m3.qdrant_points import LongMultiVectors, fit_multi_vector
-from langchain_m3.qdrant_queries import Fusion, Search, hybrid_query
 from langchain_m3.qdrant_vectors import QdrantVectorSearch
 from m3_core.arguments import check_count
+from m3_core.stores.qdrant.filters import Where
+from m3_core.stores.qdrant.points import LongMultiVectors, fit_multi_vector
+from m3_core.stores.qdrant.queries import Fusion, Search, hybrid_query
 
 
 class StoreModel(EncoderFields):

@@ -10,11 +10,11 @@ from langchain_core.vectorstores import VectorStore
 from langchain_core.vectorstores.utils import maximal_marginal_relevance
 from qdrant_client import models
 
-from langchain_m3.qdrant_connection import Connection
-from langchain_m3.qdrant_filters import Where
-from langchain_m3.qdrant_layout import Names, Stored, read_point
-from langchain_m3.qdrant_queries import Search, vector_query
 from m3_core.arguments import check_count, check_vector
+from m3_core.stores.qdrant.connection import Connection
+from m3_core.stores.qdrant.filters import Where
+from m3_core.stores.qdrant.layout import Names, Stored, read_point
+from m3_core.stores.qdrant.queries import Search, vector_query
 
 
 class QdrantVectorSearch(VectorStore):

@@ -13,10 +13,10 @@ from qdrant_client import AsyncQdrantClient, QdrantClient, models
 from tests.conftest import make_text
 
 from langchain_m3 import M3Embeddings, QdrantHybridStore
-from langchain_m3.qdrant_layout import Names
-from langchain_m3.qdrant_points import fit_multi_vector, points, requests
 from m3_core import Encoder
 from m3_core.errors import FilterError, MissingRepresentationError, StoreError
+from m3_core.stores.qdrant.layout import Names
+from m3_core.stores.qdrant.points import fit_multi_vector, points, requests
 
 TEXTS = [make_text(i, 3 + i % 6) for i in range(24)]
 IDS = [f"text {i}" for i in range(24)]
@@ -254,7 +254,7 @@ def test_wrong_arguments(encoder, tiny_dense) -> None:
 
 def test_long_multi_vectors_are_refused_or_pooled_before_the_upload(encoder, monkeypatch) -> None:
     # 32 numbers a token: as if Qdrant took 10 tokens.
-    monkeypatch.setattr("langchain_m3.qdrant_points._LIMIT", 10 * 32 + 1)
+    monkeypatch.setattr("m3_core.stores.qdrant.points._LIMIT", 10 * 32 + 1)
     client = QdrantClient(location=":memory:")
     texts = ["panda", make_text(1, 40)]
     store = QdrantHybridStore(encoder=encoder, rerank=True, client=client)
@@ -292,7 +292,7 @@ def test_requests_stay_below_what_a_server_takes(encoder, monkeypatch) -> None:
         TEXTS, return_dense=True, return_sparse=True, return_colbert_vecs=True
     )
     made = points(IDS, TEXTS, [{}] * 24, reps, "error", Names())
-    monkeypatch.setattr("langchain_m3.qdrant_points._REQUEST_NUMBERS", 700)
+    monkeypatch.setattr("m3_core.stores.qdrant.points._REQUEST_NUMBERS", 700)
     batches = list(requests(made))
     assert list(itertools.chain(*batches)) == made
     assert 1 < len(batches) < 24

@@ -12,8 +12,8 @@ from qdrant_client import AsyncQdrantClient, QdrantClient, models
 from tests.conftest import make_text
 
 from langchain_m3 import M3Embeddings, M3SparseEmbeddings, QdrantHybridStore
-from langchain_m3.qdrant_layout import point_id
 from m3_core.errors import StoreError
+from m3_core.stores.qdrant.layout import point_id
 
 TEXTS = [make_text(i, 3 + i % 6) for i in range(24)]
 IDS = [str(uuid.UUID(int=i + 1)) for i in range(23)] + ["42"]
@@ -181,7 +181,7 @@ def test_documents_without_an_embedding_object(encoder, m3_tiny, client) -> None
 
 
 def _search():
-    from langchain_m3.qdrant_queries import Search
+    from m3_core.stores.qdrant.queries import Search
 
     return Search()
 

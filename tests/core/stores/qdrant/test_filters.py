@@ -7,10 +7,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from qdrant_client import QdrantClient, models
 
-from langchain_m3.qdrant_filters import qdrant_filter
 from m3_core.errors import FilterError
 from m3_core.expressions import Contains, HasText, IsEmpty, Not, Or
 from m3_core.filters import parse_filter
+from m3_core.stores.qdrant.filters import qdrant_filter
 
 KEYS = st.sampled_from(["a", "b", "a.b", "größe", "a b"])
 NUMBERS = st.sampled_from([0, 1, 2, -3, 0.5, 1.0, 2.5])

@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from qdrant_client import models
 
-from langchain_m3.qdrant_layout import ID, Names, point_id
 from m3_core.converters import to_qdrant
 from m3_core.representations import LexicalWeights, Representations
+from m3_core.stores.qdrant.layout import ID, Names, point_id
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
     from numpy.typing import NDArray
 
 LongMultiVectors = Literal["error", "pool"]

@@ -2,21 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from qdrant_client import models
 
-from langchain_m3.qdrant_filters import Where, qdrant_filter
-from langchain_m3.qdrant_layout import Names
-from langchain_m3.qdrant_points import sparse_vector
 from m3_core.arguments import check_count
-from m3_core.representations import Representations
+from m3_core.stores.qdrant.filters import Where, qdrant_filter
+from m3_core.stores.qdrant.points import sparse_vector
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
     import numpy as np
     from numpy.typing import NDArray
+
+    from m3_core.representations import Representations
+    from m3_core.stores.qdrant.layout import Names
 
 Fusion = Literal["rrf", "dbsf"]
 

@@ -11,11 +11,11 @@ from grpc import RpcError
 from qdrant_client import AsyncQdrantClient, QdrantClient
 from qdrant_client.http.exceptions import ApiException
 
-from langchain_m3.qdrant_layout import Layout
 from m3_core.errors import StoreError
 
 if TYPE_CHECKING:
     from m3_core.encoder.protocol import TextEncoder
+    from m3_core.stores.qdrant.layout import Layout
 
 # What clients raise where a collection exists: over HTTP, over gRPC, embedded.
 _EXISTS = (ApiException, RpcError, ValueError)
