@@ -154,7 +154,6 @@ class QdrantHybridStore(QdrantDocuments):
         self._connection = Connection(
             collection_name,
             layout,
-            encoder,
             where,
             client,
             async_client,

@@ -11,6 +11,7 @@ from langchain_core.vectorstores.utils import maximal_marginal_relevance
 from qdrant_client import models
 
 from m3_core.arguments import check_count, check_vector
+from m3_core.stores.qdrant.collection import ScoredPoint
 from m3_core.stores.qdrant.connection import Connection
 from m3_core.stores.qdrant.filters import Where
 from m3_core.stores.qdrant.layout import Names, Stored, read_point
@@ -55,14 +56,14 @@ class QdrantVectorSearch(VectorStore):
             ValueError: ``k`` is below 1, the vector is none, or the store has no dense vectors.
         """
         asked = self._vector_query(embedding, k, Search(filter, **kwargs))
-        return self._scored(self._connection.call("query_points", **asked))
+        return self._documents(_scored(self._connection.call("query_points", **asked)))
 
     async def asimilarity_search_with_score_by_vector(
         self, embedding: list[float], k: int = 4, filter: Where | None = None, **kwargs: Any
     ) -> list[tuple[Document, float]]:
         """Do ``similarity_search_with_score_by_vector`` without blocking the event loop."""
         asked = self._vector_query(embedding, k, Search(filter, **kwargs))
-        return self._scored(await self._connection.acall("query_points", **asked))
+        return self._documents(_scored(await self._connection.acall("query_points", **asked)))
 
     def max_marginal_relevance_search_by_vector(
         self,
@@ -88,7 +89,7 @@ class QdrantVectorSearch(VectorStore):
         """
         asked = self._diverse_by_vector(embedding, k, fetch_k, Search(filter, **kwargs))
         found = self._connection.call("query_points", **asked)
-        return self._diverse(found, embedding, k, lambda_mult)
+        return self._diverse(_scored(found), embedding, k, lambda_mult)
 
     async def amax_marginal_relevance_search_by_vector(
         self,
@@ -102,7 +103,7 @@ class QdrantVectorSearch(VectorStore):
         """Do ``max_marginal_relevance_search_by_vector`` without blocking the event loop."""
         asked = self._diverse_by_vector(embedding, k, fetch_k, Search(filter, **kwargs))
         found = await self._connection.acall("query_points", **asked)
-        return self._diverse(found, embedding, k, lambda_mult)
+        return self._diverse(_scored(found), embedding, k, lambda_mult)
 
     def _vector_query(self, embedding: list[float], k: int, search: Search) -> dict[str, Any]:
         return vector_query(check_vector(embedding).tolist(), k, self.names, search)
@@ -117,24 +118,26 @@ class QdrantVectorSearch(VectorStore):
         # The unnamed vector cannot be asked for by its name.
         return {"with_vectors": [self.names.dense] if self.names.dense else True}
 
-    def _scored(
-        self, found: models.QueryResponse, scale: float = 1.0
-    ) -> list[tuple[Document, float]]:
-        return [(document(read_point(one, self.names)), one.score * scale) for one in found.points]
+    def _documents(self, found: list[ScoredPoint]) -> list[tuple[Document, float]]:
+        return [(document(read_point(one, self.names)), score) for one, score in found]
 
     def _diverse(
-        self, found: models.QueryResponse, vector: list[float], k: int, lambda_mult: float
+        self, found: list[ScoredPoint], vector: list[float], k: int, lambda_mult: float
     ) -> list[Document]:
         name = self.names.dense or ""
         pairs = [
             (point, point.vector.get(name) if isinstance(point.vector, dict) else point.vector)
-            for point in found.points
+            for point, _ in found
         ]
         # Points of others may have no dense vector to compare by.
         comparable: list[tuple[models.ScoredPoint, Any]] = [one for one in pairs if one[1]]
         vectors = [one for _, one in comparable]
         chosen = maximal_marginal_relevance(np.array(vector), vectors, lambda_mult, k)
         return [document(read_point(comparable[i][0], self.names)) for i in chosen]
+
+
+def _scored(found: models.QueryResponse) -> list[ScoredPoint]:
+    return [(one, one.score) for one in found.points]
 
 
 def document(stored: Stored) -> Document:

@@ -291,7 +291,7 @@ def test_requests_stay_below_what_a_server_takes(encoder, monkeypatch) -> None:
     reps = encoder.encode_documents(
         TEXTS, return_dense=True, return_sparse=True, return_colbert_vecs=True
     )
-    made = points(IDS, TEXTS, [{}] * 24, reps, "error", Names())
+    made = points(IDS, [{}] * 24, reps, "error", Names())
     monkeypatch.setattr("m3_core.stores.qdrant.points._REQUEST_NUMBERS", 700)
     batches = list(requests(made))
     assert list(itertools.chain(*batches)) == made

@@ -174,7 +174,7 @@ def test_documents_without_an_embedding_object(encoder, m3_tiny, client) -> None
     expected = embeddings.embed_documents(["Pandas eat bamboo."])[0]
     np.testing.assert_allclose(stored, expected, atol=1e-6)
     reps = store._model._source.queries(["fish"])
-    asked, _ = store._request(reps, 1, _search())
+    asked, _ = store._collection.request(reps, 1, _search())
     assert asked["prefetch"][0].query == pytest.approx(vector)
     with pytest.raises(ValueError, match="name the model once"):
         QdrantHybridStore(embedding=embeddings, model_name="m3-tiny")

@@ -30,7 +30,9 @@ Where = models.Filter | Mapping[str, Any] | Expression
 """What the store takes as a filter."""
 
 
-def qdrant_filter(where: Where | None, metadata_key: str | None = "metadata") -> models.Filter | None:
+def qdrant_filter(
+    where: Where | None, metadata_key: str | None = "metadata"
+) -> models.Filter | None:
     """Make a filter of Qdrant, which finds what the expression passes in memory.
 
     What Qdrant cannot express is an error: functions, the order of strings, text matches that
