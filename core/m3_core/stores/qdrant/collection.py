@@ -26,6 +26,8 @@ ScoredPoint = tuple[models.ScoredPoint, float]
 
 _ALL = Rankings()
 _PLAIN = Search()
+# Points of a page of scrolling.
+_PAGE = 256
 
 
 @dataclass(frozen=True, slots=True)
@@ -264,6 +266,68 @@ class QdrantCollection:
         fetch_k = max(4 * wanted, 100) if self.fetch_k is None else max(self.fetch_k, wanted)
         asked = hybrid_query(reps, k, fetch_k, self.names, search, self.fusion, multi, rankings)
         return asked, scale
+
+    def scroll(
+        self, where: models.Filter | None = None, limit: int | None = None
+    ) -> list[models.Record]:
+        """Give points without searching.
+
+        Args:
+            where: Only those that pass; None for all.
+            limit: So many at most.
+
+        Returns:
+            Points with payloads and dense vectors, in Qdrant's order.
+        """
+        found: list[models.Record] = []
+        offset: Any = None
+        while limit is None or len(found) < limit:
+            page = self._page(where, limit, len(found), offset)
+            records, offset = self.connection.call("scroll", **page)
+            found += records
+            if offset is None:
+                break
+        return found
+
+    async def ascroll(
+        self, where: models.Filter | None = None, limit: int | None = None
+    ) -> list[models.Record]:
+        """Do ``scroll`` without holding up the event loop."""
+        found: list[models.Record] = []
+        offset: Any = None
+        while limit is None or len(found) < limit:
+            page = self._page(where, limit, len(found), offset)
+            records, offset = await self.connection.acall("scroll", **page)
+            found += records
+            if offset is None:
+                break
+        return found
+
+    def dense_of(self, point: models.Record | models.ScoredPoint) -> list[float] | None:
+        """Give the dense vector of a point that was asked for with vectors.
+
+        Args:
+            point: The point.
+
+        Returns:
+            The vector; None where it has none.
+        """
+        vector: Any = point.vector
+        if isinstance(vector, dict):
+            vector = vector.get(self.names.dense or "")
+        return vector or None
+
+    def with_dense(self) -> bool | list[str]:
+        """What to pass as ``with_vectors`` for dense vectors."""
+        # The unnamed vector cannot be asked for by its name.
+        return [self.names.dense] if self.names.dense else self.names.dense == ""
+
+    def _page(
+        self, where: models.Filter | None, limit: int | None, so_far: int, offset: Any
+    ) -> dict[str, Any]:
+        size = _PAGE if limit is None else min(_PAGE, limit - so_far)
+        vectors = self.with_dense()
+        return {"scroll_filter": where, "limit": size, "offset": offset, "with_vectors": vectors}
 
     def _parts(self, rankings: Rankings) -> tuple[str, ...]:
         used = rankings.used(self.names)
