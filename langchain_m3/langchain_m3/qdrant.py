@@ -12,10 +12,7 @@ from langchain_m3.embeddings import M3Embeddings
 from langchain_m3.qdrant_documents import QdrantDocuments
 from langchain_m3.qdrant_search import StoreModel
 from m3_core.arguments import check_count
-from m3_core.stores.qdrant.connection import Connection
-from m3_core.stores.qdrant.layout import Distance, Layout, Names
-from m3_core.stores.qdrant.points import LongMultiVectors
-from m3_core.stores.qdrant.queries import Fusion
+from m3_core.stores.qdrant import Connection, Distance, Fusion, Layout, LongMultiVectors, Names
 
 # What langchain-qdrant's store takes and this one has another way for.
 _REPLACED = {

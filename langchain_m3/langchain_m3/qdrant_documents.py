@@ -12,8 +12,7 @@ from qdrant_client import models
 from langchain_m3.qdrant_search import QdrantSearch
 from langchain_m3.qdrant_vectors import document
 from m3_core.arguments import check_distinct, check_ids
-from m3_core.stores.qdrant.collection import NewPoints, select
-from m3_core.stores.qdrant.layout import point_id, read_point, write_document
+from m3_core.stores.qdrant import NewPoints, point_id, read_point, select, write_document
 from m3_core.texts import check_texts
 
 

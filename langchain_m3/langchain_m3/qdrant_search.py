@@ -10,10 +10,14 @@ from langchain_core.documents import Document
 from langchain_m3.options import EncoderFields
 from langchain_m3.qdrant_vectors import QdrantVectorSearch
 from m3_core.arguments import check_count
-from m3_core.stores.qdrant.collection import QdrantCollection
-from m3_core.stores.qdrant.filters import Where
-from m3_core.stores.qdrant.points import LongMultiVectors
-from m3_core.stores.qdrant.queries import Fusion, Rankings, Search
+from m3_core.stores.qdrant import (
+    Fusion,
+    LongMultiVectors,
+    QdrantCollection,
+    Rankings,
+    Search,
+    Where,
+)
 
 
 class StoreModel(EncoderFields):

@@ -11,11 +11,16 @@ from langchain_core.vectorstores.utils import maximal_marginal_relevance
 from qdrant_client import models
 
 from m3_core.arguments import check_count, check_vector
-from m3_core.stores.qdrant.collection import ScoredPoint
-from m3_core.stores.qdrant.connection import Connection
-from m3_core.stores.qdrant.filters import Where
-from m3_core.stores.qdrant.layout import Names, Stored, read_point
-from m3_core.stores.qdrant.queries import Search, vector_query
+from m3_core.stores.qdrant import (
+    Connection,
+    Names,
+    ScoredPoint,
+    Search,
+    Stored,
+    Where,
+    read_point,
+    vector_query,
+)
 
 
 class QdrantVectorSearch(VectorStore):

@@ -19,9 +19,7 @@ from llamaindex_m3.embeddings import M3Embedding
 from llamaindex_m3.filters import NodeFilter
 from llamaindex_m3.options import EncoderFields, refuse_replaced
 from llamaindex_m3.qdrant_nodes import Request, condition, new_points, read_node, read_query
-from m3_core.stores.qdrant.collection import QdrantCollection, ScoredPoint
-from m3_core.stores.qdrant.connection import Connection
-from m3_core.stores.qdrant.layout import Layout, Names
+from m3_core.stores.qdrant import Connection, Layout, Names, QdrantCollection, ScoredPoint
 
 # What LlamaIndex's own store takes and this one has another way for.
 _REPLACED: Mapping[str, tuple[tuple[Any, ...], str]] = {

@@ -19,10 +19,7 @@ from llamaindex_m3.filters import NodeFilter, to_expression
 from llamaindex_m3.nodes import checked_node
 from m3_core.arguments import check_count, check_distinct, check_ids
 from m3_core.errors import StoreError
-from m3_core.stores.qdrant.collection import NewPoints
-from m3_core.stores.qdrant.filters import qdrant_filter
-from m3_core.stores.qdrant.layout import point_id
-from m3_core.stores.qdrant.queries import Rankings, Search
+from m3_core.stores.qdrant import NewPoints, Rankings, Search, point_id, qdrant_filter
 
 # Of LlamaIndex's payloads: the node itself, and its document.
 _NODE, _DOCUMENT = "_node_content", "doc_id"

@@ -9,13 +9,12 @@ from typing import TYPE_CHECKING, Any
 from qdrant_client import models
 
 from m3_core.arguments import check_count, check_ids
-from m3_core.encoder.cache import aencode_parts, encode_parts
 from m3_core.stores.qdrant.layout import Names, point_id
 from m3_core.stores.qdrant.points import LongMultiVectors, fit_multi_vector, points, requests
 from m3_core.stores.qdrant.queries import Fusion, Rankings, Search, hybrid_query
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
     from m3_core.encoder.protocol import TextEncoder
     from m3_core.representations import Representations
@@ -120,9 +119,8 @@ class QdrantCollection:
         self._check_given(new)
         if not new.ids:
             return
-        reps = encode_parts(
-            self.encoder, "document", new.texts, self.parts, show_progress=show_progress
-        )
+        flags = _flags(self.parts)
+        reps = self.encoder.encode_documents(new.texts, **flags, show_progress=show_progress)
         for batch in self._requests(new, reps, batch_size):
             self.connection.call("upsert", points=batch, **options)
 
@@ -138,9 +136,8 @@ class QdrantCollection:
         self._check_given(new)
         if not new.ids:
             return
-        reps = await aencode_parts(
-            self.encoder, "document", new.texts, self.parts, show_progress=show_progress
-        )
+        flags = _flags(self.parts)
+        reps = await self.encoder.aencode_documents(new.texts, **flags, show_progress=show_progress)
         for batch in await asyncio.to_thread(lambda: [*self._requests(new, reps, batch_size)]):
             await self.connection.acall("upsert", points=batch, **options)
 
@@ -198,12 +195,12 @@ class QdrantCollection:
             What they need; None if that is nothing.
         """
         parts = self._parts(rankings)
-        return encode_parts(self.encoder, "query", [query], parts) if parts else None
+        return self.encoder.encode_queries([query], **_flags(parts)) if parts else None
 
     async def aencode(self, query: str, rankings: Rankings = _ALL) -> Representations | None:
         """Do ``encode`` without holding up the event loop."""
         parts = self._parts(rankings)
-        return await aencode_parts(self.encoder, "query", [query], parts) if parts else None
+        return await self.encoder.aencode_queries([query], **_flags(parts)) if parts else None
 
     def search_encoded(
         self,
@@ -376,3 +373,11 @@ def select(ids: Iterable[str] | None) -> models.PointsSelector:
 
 def _scored(found: models.QueryResponse, scale: float) -> list[ScoredPoint]:
     return [(one, one.score * scale) for one in found.points]
+
+
+def _flags(parts: Collection[str]) -> dict[str, bool]:
+    return {
+        "return_dense": "dense" in parts,
+        "return_sparse": "sparse" in parts,
+        "return_colbert_vecs": "colbert" in parts,
+    }
