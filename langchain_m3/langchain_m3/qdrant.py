@@ -10,7 +10,7 @@ from typing_extensions import Self
 
 from langchain_m3.embeddings import M3Embeddings
 from langchain_m3.qdrant_documents import QdrantDocuments
-from langchain_m3.qdrant_search import StoreModel
+from langchain_m3.qdrant_vectors import StoreModel
 from m3_core.arguments import check_count
 from m3_core.stores.qdrant import Connection, Distance, Fusion, Layout, LongMultiVectors, Names
 

@@ -7,52 +7,16 @@ from typing import Any
 
 from langchain_core.documents import Document
 
-from langchain_m3.options import EncoderFields
 from langchain_m3.qdrant_vectors import QdrantVectorSearch
 from m3_core.arguments import check_count
 from m3_core.stores.qdrant import (
-    Fusion,
-    LongMultiVectors,
-    QdrantCollection,
-    Rankings,
     Search,
     Where,
 )
 
 
-class StoreModel(EncoderFields):
-    """The options of the store's model."""
-
-    needed: tuple[str, ...] = ("dense", "sparse")
-    """What the collection keeps."""
-
-    def _needed_parts(self) -> tuple[str, ...]:
-        return self.needed
-
-
 class QdrantSearch(QdrantVectorSearch):
     """The searching half of the store."""
-
-    rerank: bool
-    fusion: Fusion
-    fetch_k: int | None
-    long_multi_vectors: LongMultiVectors
-    _model: StoreModel
-
-    @property
-    def _collection(self) -> QdrantCollection:
-        # Made for each call, since what it is made of can be assigned.
-        return QdrantCollection(
-            self._model._source,
-            self._connection,
-            self.fusion,
-            self.fetch_k,
-            self.long_multi_vectors,
-        )
-
-    @property
-    def _rankings(self) -> Rankings:
-        return Rankings(multi=self.rerank)
 
     def similarity_search(
         self, query: str, k: int = 4, filter: Where | None = None, **kwargs: Any
@@ -132,7 +96,9 @@ class QdrantSearch(QdrantVectorSearch):
         collection, rankings = self._collection, self._rankings
         reps = collection.encode(query, rankings)
         assert reps is not None
-        found = collection.search_encoded(reps, fetch_k, search, rankings, **self._with_vectors())
+        found = collection.search_encoded(
+            reps, fetch_k, search, rankings, with_vectors=collection.with_dense()
+        )
         return self._diverse(found, reps.dense_lists()[0], k, lambda_mult)
 
     async def amax_marginal_relevance_search(
@@ -151,7 +117,7 @@ class QdrantSearch(QdrantVectorSearch):
         reps = await collection.aencode(query, rankings)
         assert reps is not None
         found = await collection.asearch_encoded(
-            reps, fetch_k, search, rankings, **self._with_vectors()
+            reps, fetch_k, search, rankings, with_vectors=collection.with_dense()
         )
         return self._diverse(found, reps.dense_lists()[0], k, lambda_mult)
 

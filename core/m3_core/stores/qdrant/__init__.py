@@ -23,7 +23,7 @@ if TYPE_CHECKING:
         write_document,
     )
     from m3_core.stores.qdrant.points import LongMultiVectors
-    from m3_core.stores.qdrant.queries import Fusion, Rankings, Search, vector_query
+    from m3_core.stores.qdrant.queries import Fusion, Rankings, Search
 
 __all__ = [
     "Connection",
@@ -43,7 +43,6 @@ __all__ = [
     "qdrant_filter",
     "read_point",
     "select",
-    "vector_query",
     "write_document",
 ]
 
@@ -64,7 +63,6 @@ _HOMES = {
     "Search": "queries",
     "select": "collection",
     "Stored": "layout",
-    "vector_query": "queries",
     "Where": "filters",
     "write_document": "layout",
 }

@@ -136,33 +136,6 @@ class Rankings:
         )
 
 
-def vector_query(vector: Sequence[float], k: int, names: Names, search: Search) -> dict[str, Any]:
-    """Describe the search for one dense vector.
-
-    Args:
-        vector: The vector.
-        k: Points to return.
-        names: Of vectors and payload keys.
-        search: What else there is to say.
-
-    Returns:
-        Keywords of ``query_points``.
-
-    Raises:
-        ValueError: The collection has no dense vectors, or a fusion is named for the one ranking.
-    """
-    if names.dense is None:
-        raise ValueError("this store has no dense vectors, since its vector_name is None")
-    if search.hybrid_fusion is not None:
-        raise ValueError("hybrid_fusion is for searches by text; a vector has but one ranking")
-    return search.sent(k, names) | {
-        "query": list(vector),
-        "using": names.dense,
-        "query_filter": search.condition(names),
-        "search_params": search.search_params,
-    }
-
-
 def hybrid_query(
     reps: Representations | None,
     k: int,
