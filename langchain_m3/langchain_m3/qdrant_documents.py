@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Iterable, Sequence
+from dataclasses import replace
 from typing import Any
 
 from langchain_core.documents import Document
@@ -12,7 +13,15 @@ from qdrant_client import models
 from langchain_m3.qdrant_search import QdrantSearch
 from langchain_m3.qdrant_vectors import document
 from m3_core.arguments import check_distinct, check_ids
-from m3_core.stores.qdrant import NewPoints, point_id, read_point, select, write_document
+from m3_core.encoder.cached import CachedEncoder
+from m3_core.stores.qdrant import (
+    NewPoints,
+    QdrantCollection,
+    point_id,
+    read_point,
+    select,
+    write_document,
+)
 from m3_core.texts import check_texts
 
 
@@ -46,7 +55,7 @@ class QdrantDocuments(QdrantSearch):
         """
         new = self._checked(texts, metadatas, ids)
         show_progress = self._model.show_progress
-        self._collection.add(new, batch_size=batch_size, show_progress=show_progress, **kwargs)
+        self._storing.add(new, batch_size=batch_size, show_progress=show_progress, **kwargs)
         return list(new.ids)
 
     async def aadd_texts(
@@ -60,9 +69,7 @@ class QdrantDocuments(QdrantSearch):
         """Do ``add_texts`` without blocking the event loop."""
         new = self._checked(texts, metadatas, ids)
         show_progress = self._model.show_progress
-        await self._collection.aadd(
-            new, batch_size=batch_size, show_progress=show_progress, **kwargs
-        )
+        await self._storing.aadd(new, batch_size=batch_size, show_progress=show_progress, **kwargs)
         return list(new.ids)
 
     def delete(self, ids: list[str] | None = None, **kwargs: Any) -> bool:
@@ -99,6 +106,13 @@ class QdrantDocuments(QdrantSearch):
         """Do ``get_by_ids`` without blocking the event loop."""
         asked = [point_id(one) for one in check_ids(ids)]
         return self._sorted(asked, await self._connection.acall("retrieve", ids=asked))
+
+    @property
+    def _storing(self) -> QdrantCollection:
+        # Not remembered: Qdrant keeps what would only drive others' texts out of the cache.
+        source = self._model._source
+        unremembered = CachedEncoder(source.encoder, source.parts, reuse=False)
+        return replace(self._collection, encoder=unremembered)
 
     def _checked(
         self,

@@ -30,6 +30,8 @@ from m3_core.stores.qdrant import (
 class StoreModel(EncoderFields):
     """The options of the store's model."""
 
+    roles = ("query",)
+
     needed: tuple[str, ...] = ("dense", "sparse")
     """What the collection keeps."""
 
