@@ -7,12 +7,9 @@ from typing import Any
 
 from langchain_core.documents import Document
 
-from langchain_m3.qdrant_vectors import QdrantVectorSearch
+from langchain_m3.qdrant_vectors import QdrantVectorSearch, document
 from m3_core.arguments import check_count
-from m3_core.stores.qdrant import (
-    Search,
-    Where,
-)
+from m3_core.stores.qdrant import Search, Where, read_point
 
 
 class QdrantSearch(QdrantVectorSearch):
@@ -64,6 +61,37 @@ class QdrantSearch(QdrantVectorSearch):
         """Do ``similarity_search_with_score`` without blocking the event loop."""
         search = Search(filter, **kwargs)
         return self._documents(await self._collection.asearch(query, k, search, self._rankings))
+
+    def search_with_scores(
+        self, query: str, k: int = 4, filter: Where | None = None, **kwargs: Any
+    ) -> list[tuple[Document, float, dict[str, float]]]:
+        """Search, and say what each representation says about the documents that were found.
+
+        Args:
+            query: The query.
+            k: Documents to return.
+            filter: As of ``similarity_search_with_score``.
+            **kwargs: Likewise.
+
+        Returns:
+            Documents, their scores as of ``similarity_search_with_score``, and those by
+            ``"dense"``, ``"sparse"`` and, with ``rerank``, ``"colbert"``; best first.
+        """
+        search = Search(filter, **kwargs)
+        found = self._collection.search_with_scores(query, k, search, self._rankings)
+        return [
+            (document(read_point(one, self.names)), score, scores) for one, score, scores in found
+        ]
+
+    async def asearch_with_scores(
+        self, query: str, k: int = 4, filter: Where | None = None, **kwargs: Any
+    ) -> list[tuple[Document, float, dict[str, float]]]:
+        """Do ``search_with_scores`` without blocking the event loop."""
+        search = Search(filter, **kwargs)
+        found = await self._collection.asearch_with_scores(query, k, search, self._rankings)
+        return [
+            (document(read_point(one, self.names)), score, scores) for one, score, scores in found
+        ]
 
     def max_marginal_relevance_search(
         self,

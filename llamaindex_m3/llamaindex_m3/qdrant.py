@@ -6,10 +6,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any, Literal
 
+from llama_index.core.constants import DEFAULT_SIMILARITY_TOP_K
 from llama_index.core.schema import BaseNode
 from llama_index.core.vector_stores.types import (
     BasePydanticVectorStore,
     VectorStoreQuery,
+    VectorStoreQueryMode,
     VectorStoreQueryResult,
 )
 from pydantic import ConfigDict, Field, PrivateAttr, model_validator
@@ -351,6 +353,52 @@ class QdrantHybridStore(EncoderFields, BasePydanticVectorStore):
             await collection.asearch(asked.text, asked.k, asked.search, asked.rankings)
         )
 
+    def search_with_scores(
+        self,
+        query: str,
+        similarity_top_k: int = DEFAULT_SIMILARITY_TOP_K,
+        filters: NodeFilter | None = None,
+        mode: str = "hybrid",
+        **kwargs: Any,
+    ) -> list[tuple[BaseNode, float, dict[str, float]]]:
+        """Search, and say what each representation says about the nodes that were found.
+
+        Args:
+            query: The query.
+            similarity_top_k: How many nodes.
+            filters: Only those with such metadata.
+            mode: As of ``query``.
+            **kwargs: As of ``query``.
+
+        Returns:
+            Nodes, their scores, and those by ``"dense"``, ``"sparse"`` and ``"colbert"``, as far as
+            the mode uses them; best first.
+        """
+        asked = self._checked(_query(query, similarity_top_k, filters, mode), kwargs)
+        found = self._collection.search_with_scores(
+            asked.text, asked.k, asked.search, asked.rankings
+        )
+        return [
+            (read_node(point, None, self.text_key), score, scores) for point, score, scores in found
+        ]
+
+    async def asearch_with_scores(
+        self,
+        query: str,
+        similarity_top_k: int = DEFAULT_SIMILARITY_TOP_K,
+        filters: NodeFilter | None = None,
+        mode: str = "hybrid",
+        **kwargs: Any,
+    ) -> list[tuple[BaseNode, float, dict[str, float]]]:
+        """Do ``search_with_scores`` without holding up the event loop."""
+        asked = self._checked(_query(query, similarity_top_k, filters, mode), kwargs)
+        found = await self._collection.asearch_with_scores(
+            asked.text, asked.k, asked.search, asked.rankings
+        )
+        return [
+            (read_node(point, None, self.text_key), score, scores) for point, score, scores in found
+        ]
+
     def close(self) -> None:
         """Close the client, unless it was given."""
         self._connection.close()
@@ -407,6 +455,14 @@ class QdrantHybridStore(EncoderFields, BasePydanticVectorStore):
             return nodes
         known = {node.node_id: node for node in nodes}
         return [known[one] for one in dict.fromkeys(node_ids) if one in known]
+
+
+def _query(query: str, k: int, filters: NodeFilter | None, mode: str) -> VectorStoreQuery:
+    # Filters may be of the one language besides LlamaIndex's, which are those of the type.
+    asked: Any = filters
+    return VectorStoreQuery(
+        query_str=query, similarity_top_k=k, filters=asked, mode=VectorStoreQueryMode(mode)
+    )
 
 
 def _some(node_ids: list[str] | None, filters: NodeFilter | None) -> dict[str, Any]:

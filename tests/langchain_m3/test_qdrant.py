@@ -111,6 +111,22 @@ def test_reranking_gives_the_multi_vector_score(make, encoder, fusion) -> None:
         assert score == pytest.approx(multi[document.id], abs=2e-3)
 
 
+async def test_what_each_representation_says(make, encoder) -> None:
+    exact = dict(zip(("dense", "sparse", "colbert"), brute_force(encoder), strict=True))
+    for rerank in (False, True):
+        store = make(rerank=rerank)
+        found = store.search_with_scores(QUERY, k=5)
+        scored = store.similarity_search_with_score(QUERY, k=5)
+        assert [document for document, _, _ in found] == [document for document, _ in scored]
+        assert [score for _, score, _ in found] == pytest.approx([score for _, score in scored])
+        for document, _, scores in found:
+            expected = {part: exact[part].get(document.id, 0.0) for part in scores}
+            assert scores == pytest.approx(expected, abs=2e-3)
+            assert ("colbert" in scores) == rerank
+        again = await store.asearch_with_scores(QUERY, k=5)
+        assert [one for one, _, _ in again] == [one for one, _, _ in found]
+
+
 async def test_diversity_is_langchains_mmr_over_dense_vectors(make, encoder) -> None:
     store = make()
     best = store.similarity_search(QUERY, k=8)

@@ -555,6 +555,21 @@ def test_further_options_of_a_query(store) -> None:
         search(index, "default", vector_store_kwargs={"treshold": 1})
 
 
+async def test_what_each_representation_says(store, fake) -> None:
+    nodes = make_nodes()
+    store.add(nodes)
+    exact = brute_force(fake, nodes)
+    found = store.search_with_scores(QUERY, 5, {"number": {"$gte": 10}})
+    assert len(found) == 5
+    for node, _, scores in found:
+        assert node.metadata["number"] >= 10
+        expected = {"dense": exact["default"][node.node_id]}
+        expected["sparse"] = exact["sparse"].get(node.node_id, 0.0)
+        assert scores == pytest.approx(expected, abs=1e-5)
+    for _, score, scores in await store.asearch_with_scores(QUERY, mode="default"):
+        assert scores == pytest.approx({"dense": score}, abs=1e-5)
+
+
 def test_a_folder_is_opened_again(fake, tmp_path) -> None:
     first = QdrantHybridStore("c", path=str(tmp_path / "q"), encoder=fake, batch_size=7)
     expected = search(index_over(first, make_nodes()), "default")

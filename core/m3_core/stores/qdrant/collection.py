@@ -12,6 +12,7 @@ from m3_core.arguments import check_count, check_ids
 from m3_core.stores.qdrant.layout import Names, point_id
 from m3_core.stores.qdrant.points import LongMultiVectors, fit_multi_vector, points, requests
 from m3_core.stores.qdrant.queries import Fusion, Rankings, Search, hybrid_query
+from m3_core.stores.qdrant.scores import part_scores
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
@@ -169,6 +170,45 @@ class QdrantCollection:
         self.check(k, search, rankings)
         reps = await self.aencode(query, rankings)
         return await self.asearch_encoded(reps, k, search, rankings)
+
+    def search_with_scores(
+        self, query: str, k: int, search: Search = _PLAIN, rankings: Rankings = _ALL
+    ) -> list[tuple[models.ScoredPoint, float, dict[str, float]]]:
+        """Do ``search``, and say what each representation says about what was found.
+
+        Vectors of what was found are fetched for that, which takes longer.
+
+        Args:
+            query: The query.
+            k: How many.
+            search: As of ``search``.
+            rankings: As of ``search``.
+
+        Returns:
+            Points, their scores, and those by ``"dense"``, ``"sparse"`` and ``"colbert"``, as far
+            as the rankings use them.
+        """
+        self.check(k, search, rankings)
+        reps = self.encode(query, rankings)
+        found = self.search_encoded(reps, k, search, rankings, with_vectors=True)
+        return self._detailed(found, reps)
+
+    async def asearch_with_scores(
+        self, query: str, k: int, search: Search = _PLAIN, rankings: Rankings = _ALL
+    ) -> list[tuple[models.ScoredPoint, float, dict[str, float]]]:
+        """Do ``search_with_scores`` without holding up the event loop."""
+        self.check(k, search, rankings)
+        reps = await self.aencode(query, rankings)
+        found = await self.asearch_encoded(reps, k, search, rankings, with_vectors=True)
+        return self._detailed(found, reps)
+
+    def _detailed(
+        self, found: list[ScoredPoint], reps: Representations | None
+    ) -> list[tuple[models.ScoredPoint, float, dict[str, float]]]:
+        return [
+            (point, score, {} if reps is None else part_scores(point, reps, self.names))
+            for point, score in found
+        ]
 
     def check(self, k: int, search: Search, rankings: Rankings = _ALL) -> None:
         """Refuse what cannot be searched, before the network runs.

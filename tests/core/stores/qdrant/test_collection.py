@@ -100,6 +100,29 @@ def test_scores_equal_brute_force(collection, encoder, client) -> None:
     assert [score for _, score in multi] == sorted((score for _, score in multi), reverse=True)
 
 
+async def test_what_each_representation_says(collection, encoder) -> None:
+    collection.add(new())
+    exact = brute_force(encoder)
+    expected = plain(collection.search(QUERY, 9))
+    found = collection.search_with_scores(QUERY, 9)
+    assert plain((point, score) for point, score, _ in found) == pytest.approx(expected)
+    for point, score, scores in found:
+        name = read_point(point, NAMES).id
+        assert scores == pytest.approx(
+            {
+                "dense": exact["dense"][name],
+                "sparse": exact["sparse"][name],
+                "colbert": exact["multi"][name],
+            },
+            abs=1e-5,
+        )
+        assert score == pytest.approx(scores["colbert"], abs=1e-5)
+    some = Rankings(dense=False, multi=False)
+    for point, score, scores in await collection.asearch_with_scores(QUERY, 3, rankings=some):
+        assert scores == pytest.approx({"sparse": score})
+        assert scores["sparse"] == pytest.approx(exact["sparse"][read_point(point, NAMES).id])
+
+
 @pytest.mark.parametrize("alpha", [None, 0.0, 0.2, 0.5, 1.0])
 def test_alpha_weights_the_fusion_by_rank(collection, encoder, alpha) -> None:
     collection.add(new())
