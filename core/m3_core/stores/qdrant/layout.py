@@ -123,8 +123,9 @@ class Layout:
             params: What it is made of.
 
         Raises:
-            StoreError: It lacks a vector that is needed, has it in another form, or has
-                multi-vectors, which documents that are added here would lack.
+            StoreError: It lacks a vector that is needed, has it in another form, has
+                multi-vectors, which documents that are added here would lack, or sparse vectors
+                that Qdrant weights anew.
         """
         there = params.vectors if isinstance(params.vectors, dict) else {"": params.vectors}
         have = {key: _described(one) for key, one in there.items() if one is not None}
@@ -139,6 +140,13 @@ class Layout:
                 f"and rerank= that it was made with, name its vectors by {self.names.keyword}=, "
                 f"sparse_vector_name= (None for none) and multi_vector_name=, or use another "
                 f"collection_name"
+            )
+        own = (params.sparse_vectors or {}).get(self.names.sparse or "")
+        if self.names.sparse is not None and own and own.modifier == models.Modifier.IDF:
+            raise StoreError(
+                f"the sparse vectors {self.names.sparse!r} of collection {name!r} have the "
+                f"modifier 'idf', as those of BM25, which would change M3's lexical scores: use "
+                f"another collection_name, or another sparse_vector_name="
             )
 
 

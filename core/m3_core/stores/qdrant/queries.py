@@ -213,7 +213,7 @@ def _fused(fusion: Fusion, alpha: float | None, num_rankings: int) -> Any:
             f"alpha weights the fusion by rank, and this store's fusion is {fusion!r}: use "
             f"fusion='rrf', or leave alpha out"
         )
-    if "weights" not in models.Rrf.model_fields:
+    if "weights" not in getattr(getattr(models, "Rrf", None), "model_fields", ()):
         raise StoreError("this qdrant-client cannot weight rankings by alpha: upgrade it")
     # So that half of each is what it is without weights.
     return models.RrfQuery(rrf=models.Rrf(weights=[2 * alpha, 2 * (1 - alpha)]))

@@ -234,6 +234,15 @@ def test_payloads_with_metadata_at_their_top(client) -> None:
     assert read_point(point, NAMES) == Stored("1", "panda", {"number": 1})
 
 
+def test_sparse_vectors_of_other_models_are_refused(encoder, client) -> None:
+    params = models.SparseVectorParams(modifier=models.Modifier.IDF)
+    dense = models.VectorParams(size=encoder.dimension, distance=models.Distance.COSINE)
+    client.create_collection("c", {"dense": dense}, {"sparse": params})
+    with pytest.raises(StoreError, match="modifier 'idf'"):
+        make(encoder, client, multi=False)
+    assert make(encoder, client, Names(sparse=None), multi=False).scroll() == []
+
+
 def test_wrong_arguments(collection, encoder, client) -> None:
     with pytest.raises(ValueError, match="24 ids, 24 texts and 1 payloads"):
         new(payloads=[{}])
