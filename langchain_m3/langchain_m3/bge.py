@@ -12,11 +12,11 @@ from langchain_core.embeddings import Embeddings
 from pydantic import ConfigDict, Field, PrivateAttr
 
 from langchain_m3.huggingface import encoding_options, refuse_other_values, refuse_unknown
-from m3_core.adapters.assignment import Assignable
+from m3_core.adapters import Assignable
 
 if TYPE_CHECKING:
     from m3_core import Encoder
-    from m3_core.encoder.cached import CachedEncoder
+    from m3_core.encoder import CachedEncoder
 
 DEFAULT_BGE_MODEL = "BAAI/bge-large-en"
 DEFAULT_QUERY_BGE_INSTRUCTION_EN = "Represent this question for searching relevant passages: "
@@ -180,7 +180,7 @@ class HuggingFaceBgeEmbeddings(Assignable, Embeddings):
         return reps.dense_lists()[0][: use.kept]
 
     def _load(self) -> None:
-        from m3_core.encoder.registry import shared_encoder
+        from m3_core.encoder import shared_encoder
 
         loading = dict(self.model_kwargs)
         for key in _NETWORK_KEYS:
@@ -217,7 +217,7 @@ class HuggingFaceBgeEmbeddings(Assignable, Embeddings):
         asked = (own.query_instruction, own.embed_instruction, keywords, own._loaded)
         if own._use is not None and own._use.asked == asked:
             return own._use
-        from m3_core.encoder.cached import CachedEncoder
+        from m3_core.encoder import CachedEncoder
 
         loaded: Encoder = own._loaded
         options = encoding_options("encode_kwargs", keywords, loaded)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from langchain_core.cross_encoders import BaseCrossEncoder
 
 from langchain_m3.compressors import CrossEncoderCompressor
-from m3_core.adapters.reranker_fields import RerankerFields
-from m3_core.rerankers.ranking import select_best
+from m3_core.adapters import RerankerFields
+from m3_core.rerankers import select_best
 
 
 class BGEReranker(RerankerFields, CrossEncoderCompressor, BaseCrossEncoder):

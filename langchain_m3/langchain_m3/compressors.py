@@ -12,11 +12,11 @@ from langchain_core.callbacks import AsyncCallbackManager, CallbackManager, Call
 from langchain_core.documents import BaseDocumentCompressor, Document
 from pydantic import ConfigDict, Field
 
-from m3_core.adapters.assignment import Assignable
+from m3_core.adapters import Assignable
 
 if TYPE_CHECKING:
     from m3_core import Reranker
-    from m3_core.encoder.cached import CachedEncoder
+    from m3_core.encoder import CachedEncoder
 
 
 class ScoringCompressor(Assignable, BaseDocumentCompressor):

@@ -19,8 +19,7 @@ from langchain_m3.options import EncoderFields
 from m3_core.filters import Filter
 
 if TYPE_CHECKING:
-    from m3_core.collection.collection import DocumentCollection
-    from m3_core.collection.fusion import Found
+    from m3_core.collection import DocumentCollection, Found
 
 ScoredDocument = tuple[Document, float, dict[str, float]]
 
@@ -54,7 +53,7 @@ class CollectionFields(EncoderFields, BaseRetriever):
     def model_post_init(self, context: Any) -> None:
         """Load the model and begin an empty collection, or share the one that was given."""
         super().model_post_init(context)
-        from m3_core.collection.collection import DocumentCollection
+        from m3_core.collection import DocumentCollection
 
         given = self.collection
         self._keep(DocumentCollection(self._source) if given is None else given.over(self._source))
@@ -211,7 +210,7 @@ class CollectionFields(EncoderFields, BaseRetriever):
             IndexFileError: The files are cut, damaged or something else, or the model or its
                 options are others.
         """
-        from m3_core.collection.collection import DocumentCollection
+        from m3_core.collection import DocumentCollection
 
         made = cls(**options)
         made._keep(DocumentCollection.load(path, made._source))
@@ -311,7 +310,7 @@ def document(found: Found) -> Document:
 
 
 def _checked_collection(given: Any) -> DocumentCollection:
-    from m3_core.collection.collection import DocumentCollection
+    from m3_core.collection import DocumentCollection
 
     if not isinstance(given, DocumentCollection):
         raise TypeError(

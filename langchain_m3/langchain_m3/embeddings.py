@@ -9,7 +9,7 @@ from pydantic import model_validator
 
 from langchain_m3.huggingface import accept_names
 from langchain_m3.options import EncoderFields
-from m3_core.adapters.fields import VectorFields
+from m3_core.adapters import VectorFields
 
 
 class M3Embeddings(VectorFields, EncoderFields, Embeddings):

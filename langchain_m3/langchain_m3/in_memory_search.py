@@ -13,7 +13,7 @@ from langchain_core.vectorstores.utils import maximal_marginal_relevance
 from langchain_m3.documents import document
 from langchain_m3.retrievers import HybridFields
 from m3_core.arguments import check_count
-from m3_core.collection.fusion import Found
+from m3_core.collection import Found
 from m3_core.filters import Filter
 
 # Searching by a given vector: dense scores of all documents.

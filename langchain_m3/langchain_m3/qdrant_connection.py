@@ -15,7 +15,7 @@ from langchain_m3.qdrant_layout import Layout
 from m3_core.errors import StoreError
 
 if TYPE_CHECKING:
-    from m3_core.encoder.protocol import TextEncoder
+    from m3_core.encoder import TextEncoder
 
 # What clients raise where a collection exists: over HTTP, over gRPC, embedded.
 _EXISTS = (ApiException, RpcError, ValueError)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from pydantic import ConfigDict
 
 from llamaindex_m3.postprocessors import CrossEncoderPostprocessor
-from m3_core.adapters.reranker_fields import RerankerFields
-from m3_core.rerankers.ranking import select_best
+from m3_core.adapters import RerankerFields
+from m3_core.rerankers import select_best
 
 
 class BGEReranker(RerankerFields, CrossEncoderPostprocessor):

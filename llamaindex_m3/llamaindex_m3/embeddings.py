@@ -52,7 +52,7 @@ class M3Embedding(EmbeddingFields, VectorFields, BaseEmbedding):
         if self.embeddings_cache is not None and (
             self.query_instruction or self.document_instruction
         ):
-            from m3_core.network.loaded import level_of_caller
+            from m3_core.network import level_of_caller
 
             warnings.warn(
                 "embeddings_cache finds vectors by the text alone, but this model puts "

@@ -36,7 +36,7 @@ from llamaindex_m3.node_store import M3NodeStore
 from llamaindex_m3.nodes import checked_node
 from llamaindex_m3.options import refuse_replaced
 from m3_core.arguments import check_distinct
-from m3_core.collection.collection import DEFAULT_WEIGHTS
+from m3_core.collection import DEFAULT_WEIGHTS
 from m3_core.scoring import normalized_weights
 
 

@@ -19,7 +19,7 @@ from llamaindex_m3.options import EncoderFields
 from m3_core.arguments import check_ids
 
 if TYPE_CHECKING:
-    from m3_core.collection.collection import DocumentCollection
+    from m3_core.collection import DocumentCollection
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +49,7 @@ class NodeCollection(EncoderFields):
     def model_post_init(self, context: Any) -> None:
         """Load the model and begin an empty collection."""
         super().model_post_init(context)
-        from m3_core.collection.collection import DocumentCollection
+        from m3_core.collection import DocumentCollection
 
         self._collection = DocumentCollection(self._source)
 
@@ -173,7 +173,7 @@ class NodeCollection(EncoderFields):
             IndexFileError: The files are cut, damaged or something else, or the model or its
                 options are others.
         """
-        from m3_core.collection.collection import DocumentCollection
+        from m3_core.collection import DocumentCollection
 
         self._collection = DocumentCollection.load(path, self._source)
 

@@ -8,10 +8,8 @@ from pydantic import Field, PrivateAttr, field_validator, model_validator
 
 from m3_core.adapters.assignment import Assignable
 from m3_core.adapters.keywords import accept_reranker_names, refuse_elsewhere
-from m3_core.encoder.registry import adapter_encoder
-from m3_core.rerankers.adapter import adapter_reranker
-from m3_core.rerankers.cascade import Cascade
-from m3_core.rerankers.hybrid import weighted_parts
+from m3_core.encoder import adapter_encoder
+from m3_core.rerankers import Cascade, adapter_reranker, weighted_parts
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -7,7 +7,7 @@ from typing import Annotated
 from typer import Argument, Option
 
 from m3_core.cli.commands import Command, fields_of, new_app, write
-from m3_core.training.options import Distillation, MiningOptions, TrainOptions
+from m3_core.training import Distillation, MiningOptions, TrainOptions
 
 app = new_app()
 
@@ -31,7 +31,7 @@ def distill(teacher: Distillation, options: TrainOptions) -> None:
 
 
 def _train(options: TrainOptions, teacher: Distillation | None) -> None:
-    from m3_core.training.finetune import train
+    from m3_core.training import train
 
     result = train(options, teacher)
     write({"model": str(result.folder), "steps": result.steps})
@@ -50,8 +50,8 @@ def mine(
     ] = None,
 ) -> None:
     """Fill in hard negatives."""
-    from m3_core.encoder.encoder import Encoder
-    from m3_core.training.mining import mine_files
+    from m3_core.encoder import Encoder
+    from m3_core.training import mine_files
 
     count = mine_files(Encoder.from_pretrained(model), data, output, pool, options)
     write({"output": output, "examples": count})
@@ -65,7 +65,7 @@ def mix(
     output: Annotated[str, Option(help="Folder of the mixed model.")],
 ) -> None:
     """Average checkpoints of one architecture (LM-Cocktail)."""
-    from m3_core.training.cocktail import mix_checkpoints
+    from m3_core.training import mix_checkpoints
 
     write({"model": str(mix_checkpoints(checkpoints, weights, output))})
 
@@ -79,9 +79,8 @@ def evaluate(
     dtype: Annotated[str, Option(help="float32, bfloat16, float16 or auto.")] = "auto",
 ) -> None:
     """Measure retrieval on JSON lines."""
-    from m3_core.encoder.encoder import Encoder
-    from m3_core.training.data import find_files, read_lines
-    from m3_core.training.evaluation import evaluate_encoder
+    from m3_core.encoder import Encoder
+    from m3_core.training import evaluate_encoder, find_files, read_lines
 
     examples = list(read_lines(find_files(data)))
     encoder = Encoder.from_pretrained(model, device=device, dtype=dtype)

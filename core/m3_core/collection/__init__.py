@@ -1,1 +1,31 @@
 """Documents in memory: what both frameworks' stores and retrievers share."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from m3_core.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from m3_core.collection.collection import DEFAULT_WEIGHTS, DocumentCollection
+    from m3_core.collection.fusion import Found, check_fusion
+
+__all__ = [
+    "DEFAULT_WEIGHTS",
+    "DocumentCollection",
+    "Found",
+    "check_fusion",
+]
+
+_HOMES = {
+    "check_fusion": "fusion",
+    "DEFAULT_WEIGHTS": "collection",
+    "DocumentCollection": "collection",
+    "Found": "fusion",
+}
+
+__getattr__ = lazy_names(__name__, _HOMES)
+
+
+def __dir__() -> list[str]:
+    return __all__

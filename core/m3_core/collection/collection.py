@@ -15,7 +15,7 @@ from m3_core.collection.files import read_collection, write_collection
 from m3_core.collection.fusion import Found, Fusion, check_fusion
 from m3_core.collection.search import Wanted, search_store
 from m3_core.collection.stored import StoredDocuments, copied_metadata
-from m3_core.encoder.protocol import PARTS
+from m3_core.encoder import PARTS
 from m3_core.filters import Filter, parse_filter
 from m3_core.representations import Representations
 from m3_core.scoring import normalized_weights
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from m3_core.collection.locks import ManyReaders
     from m3_core.collection.store import RepresentationStore
     from m3_core.collection.stored import Records
-    from m3_core.encoder.cached import CachedEncoder
+    from m3_core.encoder import CachedEncoder
 
 logger = logging.getLogger(__name__)
 

@@ -12,7 +12,7 @@ from m3_core.collection.store import RepresentationStore
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from m3_core.lexical_index.index import LexicalIndex
+    from m3_core.lexical_index import LexicalIndex
 
 Records = dict[str, tuple[str, dict[str, Any]]]
 

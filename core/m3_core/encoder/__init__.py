@@ -1,1 +1,53 @@
-"""Texts to the three representations, and who shares them."""
+"""Texts to the three representations, and who shares them.
+
+The names below load on first use; ``TextEncoder`` and ``CachedEncoder`` load no torch.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from m3_core.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from m3_core.encoder.cached import CachedEncoder
+    from m3_core.encoder.encoder import Encoder
+    from m3_core.encoder.heads import dense_vectors, token_weights
+    from m3_core.encoder.options import EncoderOptions
+    from m3_core.encoder.protocol import PARTS, Role, TextEncoder
+    from m3_core.encoder.registry import adapter_encoder, shared_encoder
+    from m3_core.encoder.results import RepresentationCollector
+
+__all__ = [
+    "PARTS",
+    "CachedEncoder",
+    "Encoder",
+    "EncoderOptions",
+    "RepresentationCollector",
+    "Role",
+    "TextEncoder",
+    "adapter_encoder",
+    "dense_vectors",
+    "shared_encoder",
+    "token_weights",
+]
+
+_HOMES = {
+    "adapter_encoder": "registry",
+    "CachedEncoder": "cached",
+    "dense_vectors": "heads",
+    "Encoder": "encoder",
+    "EncoderOptions": "options",
+    "PARTS": "protocol",
+    "RepresentationCollector": "results",
+    "Role": "protocol",
+    "shared_encoder": "registry",
+    "TextEncoder": "protocol",
+    "token_weights": "heads",
+}
+
+__getattr__ = lazy_names(__name__, _HOMES)
+
+
+def __dir__() -> list[str]:
+    return __all__

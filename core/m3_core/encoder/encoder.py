@@ -12,13 +12,14 @@ from m3_core.encoder.fingerprint import options_fingerprint
 from m3_core.encoder.options import EncoderOptions, make_request
 from m3_core.encoder.pipeline import Pipeline, Request, load_pipeline
 from m3_core.encoder.results import RepresentationCollector
-from m3_core.network.batches import Work
-from m3_core.network.known_models import choose_instructions, find_known
-from m3_core.network.loaded import (
+from m3_core.network import (
     LoadedModel,
     ModelUser,
     Source,
     TruncationWarning,
+    Work,
+    choose_instructions,
+    find_known,
     level_of_caller,
     progress_bar,
 )
@@ -32,9 +33,7 @@ if TYPE_CHECKING:
     import torch
 
     from m3_core.encoder.protocol import Role
-    from m3_core.network.checkpoint import Pooling
-    from m3_core.network.engine import Ticket
-    from m3_core.network.tokens import TokenBatch
+    from m3_core.network import Pooling, Ticket, TokenBatch
     from m3_core.representations import Representations
 
 

@@ -10,21 +10,23 @@ import torch
 
 from m3_core.encoder import heads
 from m3_core.errors import UnsupportedModelError
-from m3_core.network.checkpoint import read_heads
-from m3_core.network.known_models import find_known
-from m3_core.network.transformers_network import TransformersBackbone
+from m3_core.network import TransformersBackbone, find_known, read_heads
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Sequence
 
     from numpy.typing import NDArray
 
-    from m3_core.network.backbone import Backbone
-    from m3_core.network.batches import PackedBatch
-    from m3_core.network.checkpoint import Checkpoint, Head, Pooling
-    from m3_core.network.engine import Results
-    from m3_core.network.loaded import Source
-    from m3_core.network.tokens import Tokenizer
+    from m3_core.network import (
+        Backbone,
+        Checkpoint,
+        Head,
+        PackedBatch,
+        Pooling,
+        Results,
+        Source,
+        Tokenizer,
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -11,7 +11,7 @@ from m3_core.encoder.options import EncoderOptions
 from m3_core.encoder.pipeline import load_pipeline
 from m3_core.encoder.protocol import TextEncoder
 from m3_core.forks import survive_forks
-from m3_core.network.loaded import Source, shared_model
+from m3_core.network import Source, shared_model
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

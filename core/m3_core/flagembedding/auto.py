@@ -10,7 +10,7 @@ from m3_core.errors import UnsupportedModelError
 from m3_core.flagembedding.decoders import FlagICLModel, FlagLLMModel
 from m3_core.flagembedding.dense import FlagModel
 from m3_core.flagembedding.m3 import BGEM3FlagModel
-from m3_core.network.known_models import find_known
+from m3_core.network import find_known
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

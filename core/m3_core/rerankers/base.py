@@ -7,12 +7,12 @@ import warnings
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any, cast
 
-from m3_core.network.batches import Work
-from m3_core.network.loaded import (
+from m3_core.network import (
     LoadedModel,
     ModelUser,
     Source,
     TruncationWarning,
+    Work,
     level_of_caller,
     progress_bar,
     shared_model,

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from m3_core.errors import UnsupportedModelError
-from m3_core.network.transformers_network import (
+from m3_core.network import (
     ATTENTION_NAME,
     MODEL_TYPES,
     TransformersBackbone,
@@ -25,9 +25,7 @@ if TYPE_CHECKING:
     import torch
     from numpy.typing import NDArray
 
-    from m3_core.network.batches import PackedBatch
-    from m3_core.network.checkpoint import Checkpoint
-    from m3_core.network.tokens import Tokenizer
+    from m3_core.network import Checkpoint, PackedBatch, Tokenizer
     from m3_core.rerankers.pairs import PairLayout
 
 

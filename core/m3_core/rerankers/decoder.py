@@ -14,16 +14,13 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from m3_core.network.device import default_token_budget
-from m3_core.network.transformers_network import Packing, varlen_kernel
+from m3_core.network import Packing, default_token_budget, varlen_kernel
 from m3_core.rerankers.pairs import prompt_layout
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from m3_core.network.batches import PackedBatch
-    from m3_core.network.checkpoint import Checkpoint
-    from m3_core.network.tokens import Tokenizer
+    from m3_core.network import Checkpoint, PackedBatch, Tokenizer
     from m3_core.rerankers.network import RerankerOptions
     from m3_core.rerankers.pairs import PairLayout
 

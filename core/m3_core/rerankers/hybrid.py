@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from m3_core.encoder.cached import CachedEncoder
+from m3_core.encoder import CachedEncoder
 from m3_core.rerankers.ranking import select_best
 from m3_core.scoring import hybrid_scores, normalized_weights
 from m3_core.texts import check_pairs, check_texts, distinct
@@ -15,7 +15,7 @@ from m3_core.texts import check_pairs, check_texts, distinct
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from m3_core.encoder.protocol import Role, TextEncoder
+    from m3_core.encoder import Role, TextEncoder
     from m3_core.representations import Representations
 
 # Whoever encodes a query computes what its candidates will be scored with. Of documents that is

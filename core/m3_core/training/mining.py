@@ -19,7 +19,7 @@ from m3_core.training.options import MiningOptions
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from m3_core.encoder.encoder import Encoder
+    from m3_core.encoder import Encoder
     from m3_core.representations import Representations
 
 __all__ = ["MiningOptions", "mine", "mine_files"]

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
 from typing_extensions import Doc
 
 # The command line reads these types at run time, to offer their values.
-from m3_core.network.checkpoint import Pooling  # noqa: TC001
+from m3_core.network import Pooling  # noqa: TC001
 
 Precision = Literal["float32", "bfloat16", "float16"]
 Part = Literal["network", "sparse", "colbert"]
