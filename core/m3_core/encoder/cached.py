@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 P = ParamSpec("P")
 T = TypeVar("T")
 
+# Vectors of so many texts become lists in about a millisecond.
+_TEXTS_ON_THE_LOOP = 32
+
 
 class CachedEncoder:
     """An encoder as an adapter sees it: always the same parts, through the origin's cache.
@@ -294,6 +297,21 @@ class CachedEncoder:
         if cache is not None:
             cache.announce(user)
         return user, cache
+
+
+async def aconverted(reps: Representations, convert: Callable[[Representations], T]) -> T:
+    """Convert what was encoded into what a framework takes; of many texts off the event loop.
+
+    Args:
+        reps: What was encoded.
+        convert: What to do with it.
+
+    Returns:
+        What ``convert`` returns.
+    """
+    if len(reps) <= _TEXTS_ON_THE_LOOP:
+        return convert(reps)
+    return await asyncio.to_thread(convert, reps)
 
 
 def _asked(dense: bool, sparse: bool, colbert: bool) -> tuple[str, ...]:  # noqa: FBT001
