@@ -19,7 +19,7 @@ from langchain_m3.options import EncoderFields
 from m3_core.filters import Filter
 
 if TYPE_CHECKING:
-    from m3_core.collection import DocumentCollection, Found
+    from m3_core.collection import DocumentCollection, Hit
 
 ScoredDocument = tuple[Document, float, dict[str, float]]
 
@@ -254,9 +254,7 @@ class CollectionFields(EncoderFields, BaseRetriever):
     def _search_options(self) -> dict[str, Any]:
         return {}
 
-    def _found(
-        self, query: str, k: int | None, where: Filter | None, **options: Any
-    ) -> list[Found]:
+    def _found(self, query: str, k: int | None, where: Filter | None, **options: Any) -> list[Hit]:
         return self._documents.search(
             query,
             self.k if k is None else k,
@@ -297,7 +295,7 @@ class CollectionFields(EncoderFields, BaseRetriever):
         )
 
 
-def document(found: Found) -> Document:
+def document(found: Hit) -> Document:
     """A found document, as it was put in.
 
     Args:

@@ -8,12 +8,12 @@ from m3_core.lazy import lazy_names
 
 if TYPE_CHECKING:
     from m3_core.collection.collection import DEFAULT_WEIGHTS, DocumentCollection
-    from m3_core.collection.fusion import Found, check_fusion
+    from m3_core.collection.fusion import Hit, check_fusion
 
 __all__ = [
     "DEFAULT_WEIGHTS",
     "DocumentCollection",
-    "Found",
+    "Hit",
     "check_fusion",
 ]
 
@@ -21,7 +21,7 @@ _HOMES = {
     "check_fusion": "fusion",
     "DEFAULT_WEIGHTS": "collection",
     "DocumentCollection": "collection",
-    "Found": "fusion",
+    "Hit": "fusion",
 }
 
 __getattr__ = lazy_names(__name__, _HOMES)

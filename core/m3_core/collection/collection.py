@@ -12,8 +12,8 @@ import numpy as np
 
 from m3_core.arguments import check_count, check_distinct, check_ids, check_vector
 from m3_core.collection.files import read_collection, write_collection
-from m3_core.collection.fusion import Found, Fusion, check_fusion
-from m3_core.collection.search import Wanted, search_store
+from m3_core.collection.fusion import Fusion, Hit, check_fusion
+from m3_core.collection.search import SearchRequest, search_store
 from m3_core.collection.stored import StoredDocuments, copied_metadata
 from m3_core.encoder import PARTS
 from m3_core.filters import Filter, parse_filter
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike
 
-    from m3_core.collection.locks import ManyReaders
+    from m3_core.collection.locks import ReadWriteLock
     from m3_core.collection.store import RepresentationStore
     from m3_core.collection.stored import Records
     from m3_core.encoder import CachedEncoder
@@ -72,7 +72,7 @@ class DocumentCollection:
         return self._stored.store
 
     @property
-    def _lock(self) -> ManyReaders:
+    def _lock(self) -> ReadWriteLock:
         return self._stored.lock
 
     @property
@@ -230,7 +230,7 @@ class DocumentCollection:
         exhaustive: bool | None = False,
         vector: ArrayLike | None = None,
         return_vectors: bool = False,
-    ) -> list[Found]:
+    ) -> list[Hit]:
         """Find the best documents for a query, which goes through the network once.
 
         The best ``fetch_k`` of the dense and of the lexical ranking are candidates; where
@@ -271,39 +271,39 @@ class DocumentCollection:
             check_count("fetch_k", fetch_k)
         check_fusion(fusion)
         pairs = zip(PARTS, normalized_weights(weights), strict=True)
-        shares = {name: share for name, share in pairs if name in self.encodings.parts}
-        if not any(shares.values()):
+        by_part = {name: weight for name, weight in pairs if name in self.encodings.parts}
+        if not any(by_part.values()):
             raise ValueError(
                 f"weights {tuple(weights)} leave nothing to score by: stored are "
                 f"{', '.join(self.encodings.parts)}"
             )
         if exhaustive is None:
-            is_small = len(self) <= EXHAUSTIVE_UP_TO or not shares.get("colbert")
+            is_small = len(self) <= EXHAUSTIVE_UP_TO or not by_part.get("colbert")
             exhaustive = is_small and fetch_k is None
         # Candidates come from all rankings, whatever their weights.
-        needed = [name for name, share in shares.items() if share > 0 or not exhaustive]
+        needed = [name for name, weight in by_part.items() if weight > 0 or not exhaustive]
         if vector is not None and needed == ["dense"]:
             reps = Representations(dense_vecs=check_vector(vector)[np.newaxis])
         else:
             reps = self.encodings.queries([query])
-            if vector is not None and "dense" in shares:
+            if vector is not None and "dense" in by_part:
                 reps = dataclasses.replace(reps, dense_vecs=check_vector(vector)[np.newaxis])
-        fetch = max(k, fetch_k or max(FETCH_TIMES * k, FETCH_LEAST))
+        candidates = max(k, fetch_k or max(FETCH_TIMES * k, FETCH_LEAST))
         with self._lock.reading():
-            wanted = Wanted(
+            request = SearchRequest(
                 k=k,
-                fetch=None if exhaustive else fetch,
-                shares=shares,
+                candidates=None if exhaustive else candidates,
+                weights=by_part,
                 fusion=fusion,
                 allowed=self._allowed(where, ids),
             )
-            ranked = search_store(self._store, reps, wanted)
+            ranked = search_store(self._store, reps, request)
             records = [self._records[one] for one, _, _ in ranked]
             rows = self._store.ids.find(one for one, _, _ in ranked)
             vectors = self._store.dense.take(rows) if return_vectors else [None] * len(ranked)
         # Stored metadata are never changed, so that they can be copied without the lock.
         return [
-            Found(one, text, copy.deepcopy(metadata), score, scores, vector)
+            Hit(one, text, copy.deepcopy(metadata), score, scores, vector)
             for (one, score, scores), (text, metadata), vector in zip(
                 ranked, records, vectors, strict=True
             )

@@ -1,9 +1,9 @@
 """The file of a lexical index: a safetensors file, written whole or not at all.
 
 Format 1: the layout of https://huggingface.co/docs/safetensors, any reader of which can open it.
-Segment i has the tensors ``i.tokens``, ``i.offsets``, ``i.rows``, ``i.weights`` (lists),
+Segment i has the tensors ``i.tokens``, ``i.offsets``, ``i.rows``, ``i.weights`` (posting lists),
 ``i.column_tokens``, ``i.columns`` (columns) and ``i.ids``: bytes of JSON lines, one string a
-document, ``null`` for a dead one. The metadata hold the format, its version, the fingerprint and
+document, ``null`` for a deleted one. The metadata hold the format, its version, the fingerprint and
 a CRC-32 of each tensor.
 """
 
@@ -61,13 +61,15 @@ class IndexContent:
     segments: tuple[Segment, ...]
     fingerprint: str | None
 
-    def serials(self) -> dict[str, int]:
+    def numbers(self) -> dict[str, int]:
         """Number of each living document by its id, in the order of adding."""
         found: dict[str, int] = {}
         for segment in self.segments:
-            dead = set(segment.dead.tolist())
-            pairs = zip(segment.ids, segment.serials.tolist(), strict=True)
-            found |= {name: serial for row, (name, serial) in enumerate(pairs) if row not in dead}
+            deleted = set(segment.deleted.tolist())
+            pairs = zip(segment.ids, segment.numbers.tolist(), strict=True)
+            found |= {
+                name: number for row, (name, number) in enumerate(pairs) if row not in deleted
+            }
         return found
 
 
@@ -125,8 +127,8 @@ def write_index(path: str | os.PathLike[str], content: IndexContent) -> None:
 
 
 def _tensors(segment: Segment) -> dict[str, tuple[list[int], list[NDArray[Any]]]]:
-    dead = set(segment.dead.tolist())
-    names = [None if row in dead else name for row, name in enumerate(segment.ids)]
+    deleted = set(segment.deleted.tolist())
+    names = [None if row in deleted else name for row, name in enumerate(segment.ids)]
     encode = json.JSONEncoder().encode
     lines = "".join([encode(name) + "\n" for name in names]).encode()
     columns: list[NDArray[Any]] = list(segment.columns.values())
@@ -201,8 +203,8 @@ def read_index(path: str | os.PathLike[str], fingerprint: str | None) -> IndexCo
             )
         try:
             content = IndexContent(_read_segments(file, header, metadata, start), found)
-            num_living = sum(len(segment) - len(segment.dead) for segment in content.segments)
-            if len(content.serials()) != num_living:
+            num_living = sum(len(segment) - len(segment.deleted) for segment in content.segments)
+            if len(content.numbers()) != num_living:
                 raise ValueError("an id comes twice")
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
             raise IndexFileError(
@@ -249,7 +251,7 @@ def _read_segments(
     return tuple(segments)
 
 
-def _segment(arrays: dict[str, NDArray[Any]], first_serial: int) -> Segment:
+def _segment(arrays: dict[str, NDArray[Any]], first_number: int) -> Segment:
     # JSON holds no raw line feed, so the lines are one array's elements: read at once, it is fast.
     lines = arrays["ids"].tobytes().decode().removesuffix("\n").replace("\n", ",")
     names = json.loads(f"[{lines}]")
@@ -257,21 +259,21 @@ def _segment(arrays: dict[str, NDArray[Any]], first_serial: int) -> Segment:
         raise ValueError("an id is no string")
     tokens, rows, weights = arrays["tokens"], arrays["rows"], arrays["weights"]
     if len(tokens) and (tokens[0] < 0 or (np.diff(tokens) <= 0).any()):
-        raise ValueError("the token ids of the lists do not ascend")
+        raise ValueError("the token ids of the posting lists do not ascend")
     if len(arrays["offsets"]) != len(tokens) + 1 or rows.shape != weights.shape:
-        raise ValueError("the lists do not fit their token ids")
+        raise ValueError("the posting lists do not fit their token ids")
     if len(rows) and (rows.min() < 0 or rows.max() >= len(names)):
-        raise ValueError("a list names a document that is not there")
+        raise ValueError("a posting list names a document that is not there")
     columns = arrays["columns"]
     if columns.shape != (len(arrays["column_tokens"]), len(names)):
         raise ValueError("the columns do not fit the documents")
     return Segment(
         ids=["" if name is None else name for name in names],
-        serials=np.arange(first_serial, first_serial + len(names)),
+        numbers=np.arange(first_number, first_number + len(names)),
         tokens=tokens,
         offsets=checked_offsets(arrays["offsets"], len(rows), "postings"),
         rows=rows,
         weights=weights,
         columns=dict(zip(arrays["column_tokens"].tolist(), columns, strict=True)),
-        dead=np.array([row for row, name in enumerate(names) if name is None], np.int32),
+        deleted=np.array([row for row, name in enumerate(names) if name is None], np.int32),
     )

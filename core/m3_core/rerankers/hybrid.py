@@ -39,9 +39,9 @@ def weighted_parts(weights: Sequence[float]) -> tuple[str, ...]:
         >>> weighted_parts((1.0, 0.3, 0.0))
         ('dense', 'sparse')
     """
-    shares = normalized_weights(weights)
+    normalized = normalized_weights(weights)
     parts = ("dense", "sparse", "colbert")
-    return tuple(part for part, share in zip(parts, shares, strict=True) if share > 0)
+    return tuple(part for part, weight in zip(parts, normalized, strict=True) if weight > 0)
 
 
 class HybridScorer:
