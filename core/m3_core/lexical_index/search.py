@@ -2,7 +2,8 @@
 
 All posting lists of the query's tokens are added into one float32 array. Its k largest are found
 from the maxima of blocks, without sorting; everything within rounding of the k-th is then scored
-again in float64, so that results and ties depend neither on rounding nor on how segments were merged.
+again in float64, so that results and ties depend neither on rounding nor on how segments were
+merged.
 """
 
 from __future__ import annotations
