@@ -10,7 +10,7 @@ import torch
 
 from m3_core.encoder import heads
 from m3_core.errors import UnsupportedModelError
-from m3_core.network import TransformersBackbone, find_known, read_heads
+from m3_core.network import find_known, load_backbone, read_heads
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Sequence
@@ -230,10 +230,7 @@ def load_pipeline(
         int(checkpoint.config["hidden_size"]),
         required=known is not None and known.kind == "m3",
     )
-    backbone = TransformersBackbone.load(
-        checkpoint, device, dtype, trust_remote_code=source.trust_remote_code
-    )
-    return Pipeline(backbone, tokenizer, stored)
+    return Pipeline(load_backbone(checkpoint, device, dtype, source), tokenizer, stored)
 
 
 def _finite_rows(vectors: torch.Tensor) -> torch.Tensor:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from m3_core.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from m3_core.network.backbone import Backbone
+    from m3_core.network.backbone import Backbone, load_backbone
     from m3_core.network.batches import PackedBatch, Work
     from m3_core.network.checkpoint import (
         Checkpoint,
@@ -69,6 +69,7 @@ __all__ = [
     "default_token_budget",
     "find_known",
     "level_of_caller",
+    "load_backbone",
     "load_network",
     "locate",
     "packed_attention",
@@ -92,6 +93,7 @@ _HOMES = {
     "find_known": "known_models",
     "Head": "checkpoint",
     "level_of_caller": "loaded",
+    "load_backbone": "backbone",
     "load_network": "transformers_network",
     "LoadedModel": "loaded",
     "locate": "checkpoint",

@@ -95,8 +95,6 @@ class Source:
 
 Source.OPTIONS = frozenset(field.name for field in dataclasses.fields(Source)) - {"name"}
 
-# Makes a network of a checkpoint; which one it is tells an encoder from a reranker.
-Build = "Callable[[Checkpoint, Tokenizer, torch.device, torch.dtype, Source], Network]"
 
 
 class LoadedModel:
