@@ -66,16 +66,7 @@ class ScoringCompressor(Assignable, BaseDocumentCompressor):
     async def acompress_documents(
         self, documents: Sequence[Document], query: str, callbacks: Callbacks | None = None
     ) -> list[Document]:
-        """Do ``compress_documents`` off the event loop.
-
-        Args:
-            documents: As there.
-            query: As there.
-            callbacks: As there.
-
-        Returns:
-            Copies, best first.
-        """
+        """Do ``compress_documents`` off the event loop; takes and gives the same."""
         own = self._snapshot()
         if not callbacks:
             return await asyncio.to_thread(own._ranked, documents, query)

@@ -68,11 +68,11 @@ class M3Index(SavedIndex):
 
     Args:
         nodes: Nodes to begin with; those without text are left out.
-        objects: As of ``BaseIndex``.
+        objects: ``IndexNode`` to begin with, with what they stand for.
         index_struct: Of an index that the storage context holds already.
-        storage_context: As of ``BaseIndex``.
-        callback_manager: As there.
-        transformations: As there.
+        storage_context: Where the index keeps its nodes and its structure.
+        callback_manager: Told of insertions and queries.
+        transformations: Applied to documents that are inserted.
         show_progress: Show a progress bar while nodes are encoded.
         model_name: Local folder or hub repository.
         encoder: An ``m3_core.Encoder`` that is loaded already, in place of the name.

@@ -59,7 +59,7 @@ class CacheUser:
         return {part: encoder.fingerprint((part,)) for part in PARTS if part in given}
 
     def keys(self, parts: Iterable[str]) -> dict[str, str]:
-        """As ``every_key``, of some parts."""
+        """Under which keys encodings of some parts are kept."""
         return {part: self.every_key[part] for part in parts}
 
     def prefix(self, role: Role) -> tuple[str, int]:
@@ -192,18 +192,7 @@ class EncodingCache:
         *,
         show_progress: bool,
     ) -> Representations:
-        """Do ``encode`` without holding up the event loop.
-
-        Args:
-            user: As there.
-            role: As there.
-            texts: As there.
-            parts: As there.
-            show_progress: As there.
-
-        Returns:
-            The same.
-        """
+        """Do ``encode`` without holding up the event loop; takes and gives the same."""
         rows, unique = distinct(check_texts(texts))
         if not unique:
             return encode_parts(user.encoder, role, [], parts)

@@ -163,11 +163,11 @@ class Encoder(ModelUser):
         Args:
             model: The loaded checkpoint.
             source: By which name it was asked for.
-            max_length: As of ``from_pretrained``.
-            query_instruction: As there.
-            document_instruction: As there.
-            pooling: As there.
-            task: As there.
+            max_length: Tokens a text at most.
+            query_instruction: Put before queries.
+            document_instruction: Put before documents.
+            pooling: How the dense vector is taken.
+            task: Of LLM-Embedder: chooses the instructions.
             **options: Other fields of ``EncoderOptions``.
 
         Returns:

@@ -92,7 +92,7 @@ class Pipeline:
         return 0 if self._colbert_head is None else self._colbert_head.weight.shape[0]
 
     def default_token_budget(self) -> int:
-        """As of ``device.default_token_budget``."""
+        """Tokens a batch at which the device is well used."""
         return self.backbone.default_token_budget()
 
     def markers(self, offsets: NDArray[np.int64], every: int | None) -> NDArray[np.bool_]:

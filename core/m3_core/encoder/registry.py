@@ -49,8 +49,8 @@ def shared_encoder(name: str | Path, **options: Any) -> Encoder:
     Encoders that differ in options but not in how the network is loaded share its weights.
 
     Args:
-        name: As of ``Encoder.from_pretrained``.
-        **options: As there.
+        name: A local folder or a hub repository.
+        **options: Those of ``Encoder.from_pretrained``.
 
     Returns:
         The same object wherever model and options come out the same, from any thread; loaded anew

@@ -105,7 +105,7 @@ class CrossEncoder:
             )
 
     def layout(self, tokenizer: Tokenizer, options: RerankerOptions) -> PairLayout:
-        """As of ``pairs.encoder_layout``."""
+        """How pairs are put together: with the tokenizer's own marks between the two."""
         return encoder_layout(tokenizer)
 
     def score(
@@ -134,5 +134,5 @@ class CrossEncoder:
         return scores.float()
 
     def default_token_budget(self) -> int:
-        """As of ``device.default_token_budget``."""
+        """Tokens a batch at which the device is well used."""
         return self._backbone.default_token_budget()

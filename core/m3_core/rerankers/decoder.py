@@ -177,11 +177,11 @@ class Decoder:
         self.varlen: Callable[..., Any] | None = kernel if windowed else None
 
     def layout(self, tokenizer: Tokenizer, options: RerankerOptions) -> PairLayout:
-        """As of ``pairs.prompt_layout``."""
+        """How pairs are put together: query, document, prompt."""
         return prompt_layout(tokenizer, options.prompt, self.bos)
 
     def default_token_budget(self) -> int:
-        """As of ``device.default_token_budget``."""
+        """Tokens a batch at which the device is well used."""
         config = self.network.config
         width = max(config.hidden_size, config.intermediate_size // 4)
         return default_token_budget(self.device, self.dtype, width)

@@ -94,7 +94,7 @@ class RerankerProgram:
         self.dtype = network.dtype
 
     def default_token_budget(self) -> int:
-        """As of ``device.default_token_budget``."""
+        """Tokens a batch at which the device is well used."""
         return self.network.default_token_budget()
 
     def compute(
