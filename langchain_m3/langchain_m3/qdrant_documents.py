@@ -57,7 +57,10 @@ class QdrantDocuments(QdrantSearch):
         """
         new = _checked(texts, metadatas, ids)
         if new.texts:
-            reps = self._model._source.documents(new.texts, show_progress=self._model.show_progress)
+            # Not remembered: Qdrant keeps what would only drive others' texts out.
+            reps = self._model._source.documents(
+                new.texts, show_progress=self._model.show_progress, remember=False
+            )
             for batch in requests(self._points(new, reps), batch_size):
                 self._connection.call("upsert", points=batch, **kwargs)
         return new.ids
@@ -74,7 +77,7 @@ class QdrantDocuments(QdrantSearch):
         new = _checked(texts, metadatas, ids)
         if new.texts:
             reps = await self._model._source.adocuments(
-                new.texts, show_progress=self._model.show_progress
+                new.texts, show_progress=self._model.show_progress, remember=False
             )
             made = await asyncio.to_thread(self._points, new, reps)
             for batch in requests(made, batch_size):

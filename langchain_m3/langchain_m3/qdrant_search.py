@@ -19,6 +19,8 @@ from m3_core.representations import Representations
 class StoreModel(EncoderFields):
     """The options of the store's model."""
 
+    roles = ("query",)
+
     needed: tuple[str, ...] = ("dense", "sparse")
     """What the collection keeps."""
 

@@ -132,7 +132,7 @@ def test_scores_that_are_no_numbers_are_an_error(folder, documents):
 def _parameters(reranker):
     return [
         parameter
-        for value in vars(reranker.model.network).values()
+        for value in vars(reranker.model.network.network).values()
         for module in [getattr(value, "model", value)]
         if isinstance(module, torch.nn.Module)
         for parameter in module.parameters()

@@ -82,7 +82,7 @@ def test_each_mode_is_the_weighted_mean_over_all_nodes(encoder, mode) -> None:
 
 
 def test_more_nodes_than_are_scored_at_once_by_default(encoder, monkeypatch) -> None:
-    from m3_core import collection
+    from m3_core.collection import collection
 
     monkeypatch.setattr(collection, "EXHAUSTIVE_UP_TO", 10)
     monkeypatch.setattr(collection, "FETCH_LEAST", 2)

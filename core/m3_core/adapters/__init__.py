@@ -10,12 +10,19 @@ if TYPE_CHECKING:
     from m3_core.adapters.assignment import Assignable
     from m3_core.adapters.fields import EncoderFields, ScoreFields, VectorFields
     from m3_core.adapters.keywords import loading_options, merged
-    from m3_core.adapters.reranker_fields import CascadeFields, RerankerFields
+    from m3_core.adapters.reranker_fields import (
+        CascadeFields,
+        Ranked,
+        RankingFields,
+        RerankerFields,
+    )
 
 __all__ = [
     "Assignable",
     "CascadeFields",
     "EncoderFields",
+    "Ranked",
+    "RankingFields",
     "RerankerFields",
     "ScoreFields",
     "VectorFields",
@@ -29,6 +36,8 @@ _HOMES = {
     "EncoderFields": "fields",
     "loading_options": "keywords",
     "merged": "keywords",
+    "Ranked": "reranker_fields",
+    "RankingFields": "reranker_fields",
     "RerankerFields": "reranker_fields",
     "ScoreFields": "fields",
     "VectorFields": "fields",

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING
 from m3_core.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from m3_core.collection.collection import DEFAULT_WEIGHTS, DocumentCollection
+    from m3_core.collection.collection import DocumentCollection
     from m3_core.collection.fusion import Hit, check_fusion
+    from m3_core.collection.search import DEFAULT_WEIGHTS
 
 __all__ = [
     "DEFAULT_WEIGHTS",
@@ -19,7 +20,7 @@ __all__ = [
 
 _HOMES = {
     "check_fusion": "fusion",
-    "DEFAULT_WEIGHTS": "collection",
+    "DEFAULT_WEIGHTS": "search",
     "DocumentCollection": "collection",
     "Hit": "fusion",
 }

@@ -7,22 +7,54 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from m3_core.collection.fusion import Fusion, fuse
+from m3_core.arguments import check_count
+from m3_core.collection.fusion import Fusion, check_fusion, fuse
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Collection, Mapping, Sequence
 
-    from numpy.typing import NDArray
+    from numpy.typing import ArrayLike, NDArray
 
     from m3_core.collection.store import RepresentationStore
+    from m3_core.filters import Filter
     from m3_core.representations import Representations
 
 Ranked = list[tuple[str, float, dict[str, float]]]
 
 
+# M3-Embedding (arXiv 2402.03216, section 4.2): dense 1, sparse 0.3, multi-vector 1.
+DEFAULT_WEIGHTS = (1.0, 0.3, 1.0)
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class SearchRequest:
-    """What a search shall find.
+    """The keywords of ``DocumentCollection.search``, checked.
+
+    Raises:
+        TypeError: ``k`` or ``fetch_k`` is no whole number, or there is no such keyword.
+        ValueError: One of them is below 1, or there is no such fusion.
+    """
+
+    k: int
+    where: Filter | None = None
+    ids: Collection[str] | None = None
+    weights: Sequence[float] = DEFAULT_WEIGHTS
+    fusion: Fusion = "weights"
+    fetch_k: int | None = None
+    exhaustive: bool | None = False
+    vector: ArrayLike | None = None
+    return_vectors: bool = False
+
+    def __post_init__(self) -> None:
+        check_count("k", self.k)
+        if self.fetch_k is not None:
+            check_count("fetch_k", self.fetch_k)
+        check_fusion(self.fusion)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SearchPlan:
+    """How a search is done, worked out from its request.
 
     Attributes:
         k: How many documents at most.
@@ -39,27 +71,25 @@ class SearchRequest:
     allowed: Collection[str] | None = None
 
 
-def search_store(
-    store: RepresentationStore, query: Representations, request: SearchRequest
-) -> Ranked:
+def search_store(store: RepresentationStore, query: Representations, plan: SearchPlan) -> Ranked:
     """Rank documents for a query.
 
     Args:
         store: The documents.
         query: One text, with the parts that have a weight, and those that bring candidates.
-        request: What to find.
+        plan: What to find.
 
     Returns:
         Ids, scores and the scores that they were made of, best first.
     """
-    used = [name for name, weight in request.weights.items() if weight > 0]
-    is_exhaustive = request.candidates is None and request.fusion == "weights"
-    if set(request.weights) == {"sparse"} or (is_exhaustive and used == ["sparse"]):
-        found = _lexical_best(store, query, request.k, request.allowed)
+    used = [name for name, weight in plan.weights.items() if weight > 0]
+    is_exhaustive = plan.candidates is None and plan.fusion == "weights"
+    if set(plan.weights) == {"sparse"} or (is_exhaustive and used == ["sparse"]):
+        found = _lexical_best(store, query, plan.k, plan.allowed)
         return [(one, score, {"sparse": score}) for one, score in found.items()]
     if is_exhaustive:
-        return _of_all(store, query, request, used)
-    return _of_candidates(store, query, request)
+        return _of_all(store, query, plan, used)
+    return _of_candidates(store, query, plan)
 
 
 def best_places(scores: NDArray[np.float32], k: int) -> NDArray[np.int64]:
@@ -83,15 +113,15 @@ def best_places(scores: NDArray[np.float32], k: int) -> NDArray[np.int64]:
 
 
 def _of_all(
-    store: RepresentationStore, query: Representations, request: SearchRequest, used: list[str]
+    store: RepresentationStore, query: Representations, plan: SearchPlan, used: list[str]
 ) -> Ranked:
     """Weighted means of all documents' scores, in float32."""
-    rows = store.rows(request.allowed)
+    rows = store.rows(plan.allowed)
     parts = {name: store.scores(query, name, rows) for name in used} if len(rows) else {}
     total = np.zeros(len(rows), np.float32)
     for name, scores in parts.items():
-        total += np.float32(request.weights[name] / sum(request.weights.values())) * scores
-    best = best_places(total, request.k)
+        total += np.float32(plan.weights[name] / sum(plan.weights.values())) * scores
+    best = best_places(total, plan.k)
     names = store.ids.names(rows[best].tolist())
     return [
         (one, float(total[place]), {name: float(scores[place]) for name, scores in parts.items()})
@@ -99,16 +129,14 @@ def _of_all(
     ]
 
 
-def _of_candidates(
-    store: RepresentationStore, query: Representations, request: SearchRequest
-) -> Ranked:
+def _of_candidates(store: RepresentationStore, query: Representations, plan: SearchPlan) -> Ranked:
     """Score the best of the dense and of the lexical ranking in all stored parts, and fuse."""
-    limit = request.candidates or max(len(store), 1)
+    limit = plan.candidates or max(len(store), 1)
     rankings: dict[str, dict[str, float]] = {}
-    if "sparse" in request.weights:
-        rankings["sparse"] = _lexical_best(store, query, limit, request.allowed)
-    if "dense" in request.weights:
-        rows = store.rows(request.allowed)
+    if "sparse" in plan.weights:
+        rankings["sparse"] = _lexical_best(store, query, limit, plan.allowed)
+    if "dense" in plan.weights:
+        rows = store.rows(plan.allowed)
         scores = store.scores(query, "dense", rows)
         best = best_places(scores, limit)
         names = store.ids.names(rows[best].tolist())
@@ -116,17 +144,17 @@ def _of_candidates(
     candidates = list(dict.fromkeys(one for ranking in rankings.values() for one in ranking))
     if not candidates:
         return []
-    if request.fusion == "weights":
+    if plan.fusion == "weights":
         # All scores of all candidates, not only those of the ranking that brought them.
         rankings = {name: _scores_of(store, query, name, candidates) for name in rankings}
     # The first two bring candidates whatever their weights; this one only scores.
-    if request.weights.get("colbert"):
+    if plan.weights.get("colbert"):
         late = _scores_of(store, query, "colbert", candidates)
         rankings["colbert"] = dict(sorted(late.items(), key=lambda pair: -pair[1]))
-    fused = fuse(rankings, request.weights, request.fusion)
+    fused = fuse(rankings, plan.weights, plan.fusion)
     return [
         (one, score, {name: r[one] for name, r in rankings.items() if one in r})
-        for one, score in fused[: request.k]
+        for one, score in fused[: plan.k]
     ]
 
 

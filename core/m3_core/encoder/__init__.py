@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING
 from m3_core.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from m3_core.encoder.cached import CachedEncoder
+    from m3_core.encoder.cache import TEXTS_ON_THE_LOOP
+    from m3_core.encoder.cached import CachedEncoder, aconverted
     from m3_core.encoder.encoder import Encoder
     from m3_core.encoder.heads import dense_vectors, token_weights
     from m3_core.encoder.options import EncoderOptions
@@ -20,12 +21,14 @@ if TYPE_CHECKING:
 
 __all__ = [
     "PARTS",
+    "TEXTS_ON_THE_LOOP",
     "CachedEncoder",
     "Encoder",
     "EncoderOptions",
     "RepresentationCollector",
     "Role",
     "TextEncoder",
+    "aconverted",
     "adapter_encoder",
     "dense_vectors",
     "shared_encoder",
@@ -33,6 +36,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "aconverted": "cached",
     "adapter_encoder": "registry",
     "CachedEncoder": "cached",
     "dense_vectors": "heads",
@@ -43,6 +47,7 @@ _HOMES = {
     "Role": "protocol",
     "shared_encoder": "registry",
     "TextEncoder": "protocol",
+    "TEXTS_ON_THE_LOOP": "cache",
     "token_weights": "heads",
 }
 

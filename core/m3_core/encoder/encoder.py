@@ -13,6 +13,7 @@ from m3_core.encoder.options import EncoderOptions, make_request
 from m3_core.encoder.pipeline import Pipeline, Request, load_pipeline
 from m3_core.encoder.results import RepresentationCollector
 from m3_core.network import (
+    CHARACTERS_ON_THE_LOOP,
     LoadedModel,
     ModelUser,
     Source,
@@ -35,10 +36,6 @@ if TYPE_CHECKING:
     from m3_core.encoder.protocol import Role
     from m3_core.network import Pooling, Ticket, TokenBatch
     from m3_core.representations import Representations
-
-
-# So many characters are tokenised in about a millisecond; more would hold up an event loop.
-_CHARACTERS_ON_THE_LOOP = 10_000
 
 
 class Encoder(ModelUser):
@@ -519,7 +516,7 @@ class Encoder(ModelUser):
         show_progress: bool = False,
     ) -> Representations:
         checked = check_texts(texts)
-        if sum(map(len, checked)) > _CHARACTERS_ON_THE_LOOP:
+        if sum(map(len, checked)) > CHARACTERS_ON_THE_LOOP:
             work = await asyncio.to_thread(self._work, role, checked, request, max_length)
         else:
             work = self._work(role, checked, request, max_length)

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from m3_core.network.engine import EngineStats, Results, Ticket
     from m3_core.network.known_models import choose_instructions, find_known
     from m3_core.network.loaded import (
+        CHARACTERS_ON_THE_LOOP,
         LoadedModel,
         ModelUser,
         Source,
@@ -46,6 +47,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ATTENTION_NAME",
+    "CHARACTERS_ON_THE_LOOP",
     "MODEL_TYPES",
     "Backbone",
     "Checkpoint",
@@ -85,6 +87,7 @@ __all__ = [
 _HOMES = {
     "ATTENTION_NAME": "transformers_network",
     "Backbone": "backbone",
+    "CHARACTERS_ON_THE_LOOP": "loaded",
     "Checkpoint": "checkpoint",
     "choose_instructions": "known_models",
     "cpu_multiplies": "device",

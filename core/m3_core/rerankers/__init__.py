@@ -9,7 +9,7 @@ from m3_core.lazy import lazy_names
 if TYPE_CHECKING:
     from m3_core.rerankers.adapter import adapter_reranker
     from m3_core.rerankers.base import Reranker
-    from m3_core.rerankers.cascade import Cascade
+    from m3_core.rerankers.cascade import Cascade, CascadeScore
     from m3_core.rerankers.decoder import (
         CAUSAL_ATTENTION_NAME,
         Decoder,
@@ -29,6 +29,7 @@ __all__ = [
     "DECODER_TYPES",
     "SCORED_ROLES",
     "Cascade",
+    "CascadeScore",
     "Decoder",
     "HybridScorer",
     "LayerwiseMiniCPM",
@@ -48,6 +49,7 @@ __all__ = [
 _HOMES = {
     "adapter_reranker": "adapter",
     "Cascade": "cascade",
+    "CascadeScore": "cascade",
     "CAUSAL_ATTENTION_NAME": "decoder",
     "Decoder": "decoder",
     "DECODER_TYPES": "llm",
