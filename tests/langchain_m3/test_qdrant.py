@@ -16,6 +16,7 @@ from langchain_m3 import M3Embeddings, QdrantHybridStore
 from langchain_m3.qdrant_layout import Names
 from langchain_m3.qdrant_points import fit_multi_vector, points, requests
 from m3_core import Encoder
+from m3_core.testing import FakeEncoder
 from m3_core.errors import FilterError, MissingRepresentationError, StoreError
 
 TEXTS = [make_text(i, 3 + i % 6) for i in range(24)]
@@ -298,18 +299,10 @@ def test_requests_stay_below_what_a_server_takes(encoder, monkeypatch) -> None:
     assert 1 < len(batches) < 24
 
 
-def test_a_text_goes_through_the_network_once(tmp_path, monkeypatch) -> None:
-    from m3_core.testing import tiny_checkpoint
-
-    fresh = Encoder.from_pretrained(tiny_checkpoint(tmp_path / "m3"), device="cpu")
-    sizes, compute = [], fresh.model.network.compute
-
-    def counting(batch, tasks):
-        sizes.append(len(batch.lengths))
-        return compute(batch, tasks)
-
-    monkeypatch.setattr(fresh.model.network, "compute", counting)
-    store = QdrantHybridStore.from_texts(TEXTS, encoder=fresh, rerank=True)
+def test_a_text_is_encoded_once() -> None:
+    encoder = FakeEncoder()
+    store = QdrantHybridStore.from_texts(TEXTS, encoder=encoder, rerank=True)
     store.similarity_search(QUERY)
+    store.max_marginal_relevance_search(QUERY)
     store.close()
-    assert sizes == [24, 1]
+    assert encoder.calls == [("document", 24), ("query", 1)]
