@@ -16,8 +16,8 @@ from langchain_m3 import M3Embeddings, QdrantHybridStore
 from langchain_m3.qdrant_layout import Names
 from langchain_m3.qdrant_points import fit_multi_vector, points, requests
 from m3_core import Encoder
-from m3_core.testing import FakeEncoder
 from m3_core.errors import FilterError, MissingRepresentationError, StoreError
+from m3_core.testing import FakeEncoder
 
 TEXTS = [make_text(i, 3 + i % 6) for i in range(24)]
 IDS = [f"text {i}" for i in range(24)]
