@@ -26,7 +26,7 @@ import torch
 from shapes import sample_texts
 
 from m3_core import Encoder
-from m3_core.network.batches import PackedBatch
+from m3_core.network import PackedBatch
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable

@@ -34,11 +34,10 @@ import numpy as np
 import torch
 
 from m3_core import Encoder, Reranker
-from m3_core.encoder.cached import CachedEncoder
+from m3_core.encoder import CachedEncoder
 from m3_core.errors import ClosedError, NonFiniteError, OutOfMemoryError
-from m3_core.testing import tiny_checkpoint
+from m3_core.testing import tiny_checkpoint, tiny_reranker
 from m3_core.testing.checkpoints import WORDS
-from m3_core.testing.rerankers import tiny_reranker
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -11,11 +11,11 @@ from langchain_core.callbacks import AsyncCallbackManager, CallbackManager, Call
 from langchain_core.documents import BaseDocumentCompressor, Document
 from pydantic import ConfigDict
 
-from m3_core.adapters.reranker_fields import Ranked, RankingFields
+from m3_core.adapters import Ranked, RankingFields
 
 if TYPE_CHECKING:
     from m3_core import Reranker
-    from m3_core.encoder.cached import CachedEncoder
+    from m3_core.encoder import CachedEncoder
 
 
 class ScoringCompressor(RankingFields, BaseDocumentCompressor):
@@ -58,16 +58,7 @@ class ScoringCompressor(RankingFields, BaseDocumentCompressor):
     async def acompress_documents(
         self, documents: Sequence[Document], query: str, callbacks: Callbacks | None = None
     ) -> list[Document]:
-        """Do ``compress_documents`` without holding up the event loop or occupying a thread.
-
-        Args:
-            documents: As there.
-            query: As there.
-            callbacks: As there.
-
-        Returns:
-            Copies, best first.
-        """
+        """Do ``compress_documents`` without holding up the event loop; takes and gives the same."""
         own = self._snapshot()
         if not callbacks:
             return await own._aranked(documents, query)

@@ -13,7 +13,7 @@ from langchain_core.vectorstores.utils import maximal_marginal_relevance
 from langchain_m3.documents import document
 from langchain_m3.retrievers import HybridFields
 from m3_core.arguments import check_count
-from m3_core.collection.fusion import Found
+from m3_core.collection import Hit
 from m3_core.filters import Filter
 
 # Searching by a given vector: dense scores of all documents.
@@ -177,7 +177,7 @@ class InMemorySearch(HybridFields, VectorStore):
 
 
 def _diverse(
-    found: Iterable[Found], vector: list[float], k: int, lambda_mult: float
+    found: Iterable[Hit], vector: list[float], k: int, lambda_mult: float
 ) -> list[Document]:
     kept = [one for one in found if one.vector is not None]
     vectors: list[Any] = [one.vector for one in kept]

@@ -1,1 +1,50 @@
 """What the frameworks' adapters have in common."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from m3_core.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from m3_core.adapters.assignment import Assignable
+    from m3_core.adapters.fields import EncoderFields, ScoreFields, VectorFields
+    from m3_core.adapters.keywords import loading_options, merged
+    from m3_core.adapters.reranker_fields import (
+        CascadeFields,
+        Ranked,
+        RankingFields,
+        RerankerFields,
+    )
+
+__all__ = [
+    "Assignable",
+    "CascadeFields",
+    "EncoderFields",
+    "Ranked",
+    "RankingFields",
+    "RerankerFields",
+    "ScoreFields",
+    "VectorFields",
+    "loading_options",
+    "merged",
+]
+
+_HOMES = {
+    "Assignable": "assignment",
+    "CascadeFields": "reranker_fields",
+    "EncoderFields": "fields",
+    "loading_options": "keywords",
+    "merged": "keywords",
+    "Ranked": "reranker_fields",
+    "RankingFields": "reranker_fields",
+    "RerankerFields": "reranker_fields",
+    "ScoreFields": "fields",
+    "VectorFields": "fields",
+}
+
+__getattr__ = lazy_names(__name__, _HOMES)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -64,7 +64,7 @@ class CacheUser:
         return {part: encoder.fingerprint((part,)) for part in PARTS if part in given}
 
     def keys(self, parts: Iterable[str]) -> dict[str, str]:
-        """As ``every_key``, of some parts."""
+        """Under which keys encodings of some parts are kept."""
         return {part: self.every_key[part] for part in parts}
 
     def prefix(self, role: Role) -> tuple[str, int]:
@@ -208,18 +208,7 @@ class EncodingCache:
         *,
         show_progress: bool,
     ) -> Representations:
-        """Do ``encode`` without holding up the event loop.
-
-        Args:
-            user: As there.
-            role: As there.
-            texts: As there.
-            parts: As there.
-            show_progress: As there.
-
-        Returns:
-            The same.
-        """
+        """Do ``encode`` without holding up the event loop; takes and gives the same."""
         many = isinstance(texts, Sized) and len(texts) > TEXTS_ON_THE_LOOP
         order, unique = await _aside(many, lambda: distinct(check_texts(texts)))
         if not unique:

@@ -12,7 +12,7 @@ import torch
 from torch.nn import functional
 
 if TYPE_CHECKING:
-    from m3_core.network.checkpoint import Head, Pooling
+    from m3_core.network import Head, Pooling
 
 
 def pool(hidden: torch.Tensor, offsets: torch.Tensor, pooling: Pooling) -> torch.Tensor:

@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
 
 from m3_core.encoder.cache import known_cache
-from m3_core.network.engine import EngineStats
+from m3_core.network import EngineStats
 
 if TYPE_CHECKING:
     from m3_core.encoder.protocol import TextEncoder

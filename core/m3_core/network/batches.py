@@ -18,8 +18,6 @@ if TYPE_CHECKING:
 
     from m3_core.network.tokens import TokenBatch
 
-HostArrays = dict[str, "NDArray[Any]"]
-
 
 @dataclass(frozen=True, eq=False)
 class PackedBatch:

@@ -91,7 +91,7 @@ class Source:
     """The names of all but ``name``."""
 
     def locate(self) -> Path:
-        """As of ``checkpoint.locate``."""
+        """Find the folder with the files, downloading it if need be."""
         return locate(
             self.name,
             revision=self.revision,
@@ -102,9 +102,6 @@ class Source:
 
 
 Source.OPTIONS = frozenset(field.name for field in dataclasses.fields(Source)) - {"name"}
-
-# Makes a network of a checkpoint; which one it is tells an encoder from a reranker.
-Build = "Callable[[Checkpoint, Tokenizer, torch.device, torch.dtype, Source], Network]"
 
 
 class LoadedModel:
@@ -197,7 +194,7 @@ class LoadedModel:
 
     @cached_property
     def fingerprint(self) -> str:
-        """As of ``fingerprint.checkpoint_fingerprint``."""
+        """Name the files that change what the network gives; equal in every process."""
         return checkpoint_fingerprint(self.checkpoint.folder)
 
     def check_length(self, max_length: int, least: int = 3) -> int:

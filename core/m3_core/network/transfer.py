@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from m3_core.network.batches import HostArrays
 
 Results = dict[str, "torch.Tensor | NDArray[Any]"]
 
@@ -59,7 +58,7 @@ class Arriving:
         self._sources = sources
         self._copied = copied
 
-    def arrays(self) -> list[HostArrays]:
+    def arrays(self) -> list[dict[str, NDArray[Any]]]:
         """Wait for them.
 
         Returns:

@@ -14,17 +14,13 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from m3_core.network.device import default_token_budget
-from m3_core.network.transfer import to_device
-from m3_core.network.transformers_network import Packing, varlen_kernel
+from m3_core.network import Packing, default_token_budget, to_device, varlen_kernel
 from m3_core.rerankers.pairs import prompt_layout
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from m3_core.network.batches import PackedBatch
-    from m3_core.network.checkpoint import Checkpoint
-    from m3_core.network.tokens import Tokenizer
+    from m3_core.network import Checkpoint, PackedBatch, Tokenizer
     from m3_core.rerankers.network import RerankerOptions
     from m3_core.rerankers.pairs import PairLayout
 
@@ -177,11 +173,11 @@ class Decoder:
         self.varlen: Callable[..., Any] | None = kernel if windowed else None
 
     def layout(self, tokenizer: Tokenizer, options: RerankerOptions) -> PairLayout:
-        """As of ``pairs.prompt_layout``."""
+        """How pairs are put together: query, document, prompt."""
         return prompt_layout(tokenizer, options.prompt, self.bos)
 
     def default_token_budget(self) -> int:
-        """As of ``device.default_token_budget``."""
+        """Tokens a batch at which the device is well used."""
         config = self.network.config
         width = max(config.hidden_size, config.intermediate_size // 4)
         return default_token_budget(self.device, self.dtype, width)

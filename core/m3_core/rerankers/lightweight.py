@@ -23,9 +23,7 @@ from transformers import Gemma2Config, Gemma2Model
 from transformers.models.gemma2.modeling_gemma2 import Gemma2PreTrainedModel
 
 from m3_core.errors import UnsupportedModelError
-from m3_core.network.batches import PackedBatch
-from m3_core.network.transfer import to_device
-from m3_core.network.transformers_network import Packing, load_network
+from m3_core.network import PackedBatch, Packing, load_network, to_device
 from m3_core.rerankers.decoder import (
     CAUSAL_ATTENTION_NAME,
     LIGHTWEIGHT_PROMPT,
@@ -43,8 +41,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from m3_core.network.checkpoint import Checkpoint
-    from m3_core.network.tokens import Tokenizer
+    from m3_core.network import Checkpoint, Tokenizer
 
 
 # Entries of config.json that say how its own code is loaded.
