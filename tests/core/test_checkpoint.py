@@ -98,7 +98,7 @@ def test_a_reranker_is_no_encoder(tmp_path: Path) -> None:
 
 
 def weights(encoder: Encoder) -> dict[str, torch.Tensor]:
-    pipeline = encoder.model.pipeline
+    pipeline = encoder.model.network
     heads = {"sparse": pipeline._sparse_head, "colbert": pipeline._colbert_head}
     return pipeline.backbone.network.state_dict() | {
         f"{name}.{part}": getattr(head, part)
