@@ -4,7 +4,12 @@ from __future__ import annotations
 
 import os
 import weakref
-from typing import Protocol
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+T = TypeVar("T")
 
 
 class Forked(Protocol):
@@ -36,3 +41,24 @@ def _in_child() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_in_child)
+
+
+class computed_once(Generic[T]):  # noqa: N801 (used as a decorator)
+    """A property that is computed on first use, without a lock.
+
+    That of ``functools`` holds one lock for all instances while it computes (before Python 3.12): a
+    child that was forked meanwhile would wait for it for ever. Here two threads may compute it both.
+
+    Args:
+        function: Computes it from the object, which must have a ``__dict__``.
+    """
+
+    def __init__(self, function: Callable[[Any], T]) -> None:
+        self._function = function
+        self._name = function.__name__
+        self.__doc__ = function.__doc__
+
+    def __get__(self, instance: Any, _: type | None = None) -> T:
+        value = self._function(instance)
+        instance.__dict__[self._name] = value
+        return value

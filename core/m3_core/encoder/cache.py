@@ -15,13 +15,12 @@ from collections import OrderedDict
 from collections.abc import Generator
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from m3_core.encoder.protocol import PARTS, flags_of
-from m3_core.forks import survive_forks
+from m3_core.forks import computed_once, survive_forks
 from m3_core.representations import LexicalWeights, MultiVectors, Representations
 from m3_core.texts import check_texts, distinct
 
@@ -51,7 +50,7 @@ class CacheUser:
     parts: tuple[str, ...]
     roles: tuple[Role, ...]
 
-    @cached_property
+    @computed_once
     def every_key(self) -> dict[str, str]:
         """For each part that the encoder gives, a name of all options that change it."""
         encoder = self.encoder

@@ -8,13 +8,12 @@ import sys
 import threading
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
 
 import torch
 
 from m3_core.errors import ClosedError
-from m3_core.forks import survive_forks
+from m3_core.forks import computed_once, survive_forks
 from m3_core.network.checkpoint import locate, read_checkpoint
 from m3_core.network.device import resolve_device, resolve_dtype
 from m3_core.network.engine import Engine, Program
@@ -179,7 +178,7 @@ class LoadedModel:
         """Whether the network is gone."""
         return self._network is None
 
-    @cached_property
+    @computed_once
     def fingerprint(self) -> str:
         """As of ``fingerprint.checkpoint_fingerprint``."""
         return checkpoint_fingerprint(self.checkpoint.folder)
