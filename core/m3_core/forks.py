@@ -47,7 +47,7 @@ class computed_once(Generic[T]):  # noqa: N801 (used as a decorator)
     """A property that is computed on first use, without a lock.
 
     That of ``functools`` holds one lock for all instances while it computes (before Python 3.12): a
-    child that was forked meanwhile would wait for it for ever. Here two threads may compute it both.
+    child that was forked meanwhile would wait for it for ever. Here two threads may both compute.
 
     Args:
         function: Computes it from the object, which must have a ``__dict__``.
