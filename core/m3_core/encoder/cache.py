@@ -15,12 +15,12 @@ from collections.abc import Generator, Sized
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import cached_property, partial
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from m3_core.encoder.protocol import PARTS, flags_of
 from m3_core.encoder.rows import Rows, assembled, rows_of, size_of
-from m3_core.forks import survive_forks
+from m3_core.forks import computed_once, survive_forks
 from m3_core.texts import DistinctTexts, check_texts, distinct
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ class CacheUser:
     parts: tuple[str, ...]
     roles: tuple[Role, ...]
 
-    @cached_property
+    @computed_once
     def every_key(self) -> dict[str, str]:
         """For each part that the encoder gives, a name of all options that change it."""
         encoder = self.encoder

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from m3_core.forks import computed_once
 from m3_core.representations import ragged_positions
 
 if TYPE_CHECKING:
@@ -34,12 +34,12 @@ class PackedBatch:
     offsets: NDArray[np.int64]
     documents: NDArray[np.int64] | None = None
 
-    @cached_property
+    @computed_once
     def lengths(self) -> NDArray[np.int64]:
         """Tokens a text. Shape: (texts,)."""
         return np.diff(self.offsets)
 
-    @cached_property
+    @computed_once
     def groups(self) -> list[tuple[int, int, int]]:
         """Runs of texts of equal length as (first token, number of texts, their length)."""
         lengths = self.lengths

@@ -10,13 +10,12 @@ import threading
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
 
 import torch
 
 from m3_core.errors import ClosedError
-from m3_core.forks import survive_forks
+from m3_core.forks import computed_once, survive_forks
 from m3_core.network.checkpoint import locate, read_checkpoint
 from m3_core.network.device import resolve_device, resolve_dtype
 from m3_core.network.engine import Engine, Program
@@ -192,7 +191,7 @@ class LoadedModel:
         """Whether the network is gone."""
         return self._network is None
 
-    @cached_property
+    @computed_once
     def fingerprint(self) -> str:
         """Name the files that change what the network gives; equal in every process."""
         return checkpoint_fingerprint(self.checkpoint.folder)

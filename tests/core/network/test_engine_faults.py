@@ -341,7 +341,7 @@ def test_memory_that_runs_out_for_one_text_only_beside_others(
 
 def test_mixed_requests_with_faults_at_random() -> None:
     """The short form of ``benchmarks/engine_faults.py``."""
-    command = [sys.executable, str(FAULTS), "--requests", "1500", "--watchdog", "120"]
+    command = [sys.executable, str(FAULTS), "--requests", "400", "--watchdog", "120"]
     ended = subprocess.run(command, capture_output=True, text=True, check=False)
     assert ended.returncode == 0, ended.stdout + ended.stderr
 
@@ -356,3 +356,32 @@ def test_progress_that_raises_fails_its_caller_alone(engine: Engine) -> None:
     with pytest.raises(KeyboardInterrupt):
         engine.submit(replace(work_of([1]), progress=interrupted)).wait()
     engine.submit(work_of([1])).wait()
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
+def test_a_child_forked_while_a_batch_is_described_describes_its_own() -> None:
+    """``functools.cached_property`` holds a lock of its class while it computes, before 3.12."""
+    ran("""
+from m3_core.forks import computed_once
+import os, threading
+reached, go = threading.Event(), threading.Event()
+
+class Described:
+    @computed_once
+    def lengths(self):
+        if threading.current_thread() is not threading.main_thread():
+            reached.set()
+            go.wait(60)
+        return 5
+
+thread = threading.Thread(target=lambda: Described().lengths)
+thread.start()
+assert reached.wait(60)
+child = os.fork()
+if not child:
+    os._exit(0 if Described().lengths == 5 else 1)
+status = waited(child)
+go.set()
+thread.join()
+assert status == 0
+""")
