@@ -43,7 +43,7 @@ _log = logging.getLogger("m3_core")
 SHORT_TOKENS = 512
 # Synchronous callers wait and asynchronous ones are suspended beyond so many tokens a lane.
 MAX_WAITING_TOKENS = 1 << 20
-# Long work is cut into batches of about this time, so that a query does not wait longer for one.
+# Beside short work, long work is cut into batches of about this time: a query waits for one.
 BATCH_SECONDS = 0.05
 LEAST_LONG_TOKENS = 512
 
@@ -359,7 +359,7 @@ class Engine:
 
     def _advance(self, pending: _Pending | None) -> _Pending | None:
         """Start the next batch, finish the one before it, and return what is on its way."""
-        shares = self._room.take(self.token_budget, self._long_budget())
+        shares = self._room.take(self.token_budget, self._careful_budget())
         launched = self._launch(shares) if shares else None
         if pending is not None:
             self._finish(pending)
@@ -429,8 +429,8 @@ class Engine:
             if not share.job.has_begun:
                 counts.waited += now - share.job.arrived
 
-    def _long_budget(self) -> int:
-        """Tokens a batch of long work at most."""
+    def _careful_budget(self) -> int:
+        """Tokens a batch of long work at most, where short work may come."""
         if not self._seconds_per_token:
             return self.token_budget
         aim = max(int(BATCH_SECONDS / self._seconds_per_token), LEAST_LONG_TOKENS)
@@ -446,7 +446,7 @@ class Engine:
         began, self._finished_at = max(pending.began, self._finished_at), now
         if is_first and self.device.type == "cuda":
             return
-        usual = self._long_budget() if self._seconds_per_token else LEAST_LONG_TOKENS
+        usual = self._careful_budget() if self._seconds_per_token else LEAST_LONG_TOKENS
         if pending.tokens >= usual // 2:
             each = (now - began) / pending.tokens
             known = self._seconds_per_token or each

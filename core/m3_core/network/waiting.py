@@ -20,6 +20,10 @@ if TYPE_CHECKING:
     from m3_core.network.batches import Job
 
 
+# So many batches of long work are cut for short work's sake after some has come.
+CAREFUL_BATCHES = 100
+
+
 class Lane:
     """Jobs in the order in which they get their turn.
 
@@ -98,6 +102,7 @@ class WaitingRoom:
         self.thread: threading.Thread | None = None
         self._short, self._long = Lane(takes_turns=False), Lane(takes_turns=True)
         self._long_is_next = False
+        self._careful_batches = 0
         self._arriving: SimpleQueue[Job | None] = SimpleQueue()
         self._claims = [True]
 
@@ -172,14 +177,16 @@ class WaitingRoom:
             self._sit_down(self._arriving.get())
             self._gather()
 
-    def take(self, budget: int, long_budget: int) -> list[Share]:
+    def take(self, budget: int, careful_budget: int) -> list[Share]:
         """Hand out the next batch's texts.
 
-        Short work goes first; long work has at least every other batch.
+        Short work goes first; long work has at least every other batch. For some batches after
+        short work found long work waiting, long work is cut smaller; without short work its
+        batches, and so its results to the last bit, do not depend on time.
 
         Args:
             budget: Tokens at most.
-            long_budget: Tokens of long work at most.
+            careful_budget: Tokens of long work at most, where short work may come.
 
         Returns:
             Texts of one group; none if nothing waits.
@@ -187,8 +194,13 @@ class WaitingRoom:
         self._gather()
         if self._long.jobs and (self._long_is_next or not self._short.jobs):
             self._long_is_next = False
-            return self._long.take(long_budget)
+            if not self._careful_batches:
+                return self._long.take(budget)
+            self._careful_batches -= 1
+            return self._long.take(careful_budget)
         self._long_is_next = bool(self._long.jobs)
+        if self._long_is_next:
+            self._careful_batches = CAREFUL_BATCHES
         return self._short.take(budget)
 
     def put_back(self, shares: list[Share]) -> None:
