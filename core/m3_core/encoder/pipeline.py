@@ -12,6 +12,7 @@ from m3_core.encoder import heads
 from m3_core.errors import UnsupportedModelError
 from m3_core.network.checkpoint import read_heads
 from m3_core.network.known_models import find_known
+from m3_core.network.packed import PackedBackbone, is_packable
 from m3_core.network.transformers_network import TransformersBackbone
 
 if TYPE_CHECKING:
@@ -228,9 +229,12 @@ def load_pipeline(
         int(checkpoint.config["hidden_size"]),
         required=known is not None and known.kind == "m3",
     )
-    backbone = TransformersBackbone.load(
-        checkpoint, device, dtype, trust_remote_code=source.trust_remote_code
-    )
+    own_code = source.trust_remote_code
+    backbone: Backbone
+    if is_packable(checkpoint, trust_remote_code=own_code):
+        backbone = PackedBackbone.load(checkpoint, device, dtype)
+    else:
+        backbone = TransformersBackbone.load(checkpoint, device, dtype, trust_remote_code=own_code)
     return Pipeline(backbone, tokenizer, stored)
 
 

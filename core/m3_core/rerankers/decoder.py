@@ -15,7 +15,7 @@ from torch import nn
 from torch.nn import functional
 
 from m3_core.network.device import default_token_budget
-from m3_core.network.transformers_network import Packing, varlen_kernel
+from m3_core.network.packing import Packing, varlen_kernel
 from m3_core.rerankers.pairs import prompt_layout
 
 if TYPE_CHECKING:

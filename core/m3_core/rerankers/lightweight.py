@@ -24,7 +24,8 @@ from transformers.models.gemma2.modeling_gemma2 import Gemma2PreTrainedModel
 
 from m3_core.errors import UnsupportedModelError
 from m3_core.network.batches import PackedBatch
-from m3_core.network.transformers_network import Packing, load_network
+from m3_core.network.packing import Packing
+from m3_core.network.transformers_network import load_network
 from m3_core.rerankers.decoder import (
     CAUSAL_ATTENTION_NAME,
     LIGHTWEIGHT_PROMPT,

@@ -13,8 +13,8 @@ from torch.utils.checkpoint import checkpoint as recompute
 from m3_core.encoder import heads
 from m3_core.errors import UnsupportedModelError
 from m3_core.network.checkpoint import Head, locate, read_checkpoint, read_heads
+from m3_core.network.packed import MODEL_TYPES
 from m3_core.network.tokens import Tokenizer
-from m3_core.network.transformers_network import MODEL_TYPES
 from m3_core.training.padded import Encoded
 
 if TYPE_CHECKING:
