@@ -316,6 +316,24 @@ def test_attention_that_nothing_computes_is_refused(tmp_path: Path, changes: dic
         Encoder.from_pretrained(folder, device="cpu")
 
 
+@pytest.mark.parametrize(
+    ("changes", "trusted"),
+    [
+        ({"hidden_act": "mish"}, False),
+        ({"auto_map": {"AutoModel": "own.Model"}}, True),
+        ({"quantization_config": {"quant_method": "fp8"}}, False),
+        ({"pruned_heads": {"0": [1]}}, False),
+        ({"model_type": "nomic_bert"}, False),
+    ],
+)
+def test_what_is_left_to_transformers(tmp_path: Path, changes: dict, trusted: bool) -> None:
+    folder = tiny_checkpoint(tmp_path, kind="bge")
+    assert is_packable(read_checkpoint(folder, "x"), trust_remote_code=True)
+    checkpoint = read_checkpoint(edited(folder, **changes), "x")
+    assert not is_packable(checkpoint, trust_remote_code=trusted)
+    assert is_packable(checkpoint) == trusted
+
+
 def test_adapters_are_refused(tmp_path: Path) -> None:
     folder = tiny_checkpoint(tmp_path, kind="bge")
     (folder / "adapter_config.json").write_text("{}")
