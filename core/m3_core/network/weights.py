@@ -1,7 +1,7 @@
 """The tensors of a checkpoint's network, from its files to where they shall lie.
 
-First every tensor is asked for by name and shape, then all are read, one after another: no second
-copy of the weights is ever held, in whatever type they are stored.
+First every tensor is asked for by name and shape, then all are read, a part at a time: of
+safetensors no second copy is ever held, in whatever type they are stored.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 # In the order in which transformers looks for them.
 _FILES = ("model.safetensors", "pytorch_model.bin")
+_VALUES_AT_ONCE = 1 << 22
 # What a model's tensors are called within one that has a head on top.
 _PREFIXES = ("roberta.", "bert.")
 # The names of TensorFlow's first BERT checkpoints.
@@ -82,10 +83,9 @@ class Weights:
                 "model's"
             )
         try:
-            # The largest first: while one is read, its file's pages take memory too.
-            for name in sorted(self._wanted, key=lambda name: -self._wanted[name].numel()):
+            for name, tensor in self._wanted.items():
                 file, stored = found[name]
-                self._wanted.pop(name).copy_(file.read(stored))
+                file.copy(stored, tensor)
         except Exception as error:
             raise self._unreadable(error) from error
 
@@ -98,7 +98,7 @@ class Weights:
 class _File(Protocol):
     shapes: dict[str, tuple[int, ...]]
 
-    def read(self, name: str) -> torch.Tensor: ...
+    def copy(self, name: str, target: torch.Tensor) -> None: ...
 
 
 class _SafetensorsFile:
@@ -110,11 +110,14 @@ class _SafetensorsFile:
                 name: tuple(file.get_slice(name).get_shape()) for name in names
             }
 
-    def read(self, name: str) -> torch.Tensor:
-        # Opened for each tensor anew: pages of an open file stay in the process's memory.
-        with safe_open(self._path, "pt") as file:
-            tensor: torch.Tensor = file.get_tensor(name)
-        return tensor
+    def copy(self, name: str, target: torch.Tensor) -> None:
+        rows = max(_VALUES_AT_ONCE // target[0].numel(), 1)
+        for start in range(0, len(target), rows):
+            # Opened anew each time: what was read of an open file stays in the process's memory.
+            with safe_open(self._path, "pt") as file:
+                part = file.get_slice(name)[start : start + rows]
+                target[start : start + rows].copy_(part)
+                del part
 
 
 class _TorchFile:
@@ -126,8 +129,8 @@ class _TorchFile:
         self._state = {key: value for key, value in state.items() if torch.is_tensor(value)}
         self.shapes = {name: tuple(tensor.shape) for name, tensor in self._state.items()}
 
-    def read(self, name: str) -> torch.Tensor:
-        return self._state.pop(name)
+    def copy(self, name: str, target: torch.Tensor) -> None:
+        target.copy_(self._state.pop(name))
 
 
 def _opened(path: Path) -> _File:
