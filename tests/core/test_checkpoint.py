@@ -100,11 +100,24 @@ def test_a_reranker_is_no_encoder(tmp_path: Path) -> None:
 def weights(encoder: Encoder) -> dict[str, torch.Tensor]:
     pipeline = encoder.model.network
     heads = {"sparse": pipeline._sparse_head, "colbert": pipeline._colbert_head}
-    return pipeline.backbone.network.state_dict() | {
-        f"{name}.{part}": getattr(head, part)
-        for name, head in heads.items()
+    backbone = pipeline.backbone
+    layers = {
+        f"{number}.{name}.{part}": getattr(linear, part)
+        for number, layer in enumerate(backbone.layers)
+        for name in ("qkv", "attention_output", "attention_norm", "up", "down", "output_norm")
+        for linear in [getattr(layer, name)]
         for part in ("weight", "bias")
     }
+    tables = {name: getattr(backbone, name) for name in ("words", "positions", "segments")}
+    return (
+        layers
+        | tables
+        | {
+            f"{name}.{part}": getattr(head, part)
+            for name, head in heads.items()
+            for part in ("weight", "bias")
+        }
+    )
 
 
 def test_heads_and_weights_in_the_other_formats(folder: Path) -> None:

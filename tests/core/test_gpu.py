@@ -14,7 +14,7 @@ import torch
 from m3_core import Encoder, Representations
 from m3_core.network import engine as engines
 from m3_core.network.batches import PackedBatch
-from m3_core.network.transformers_network import Packing, packed_attention, varlen_kernel
+from m3_core.network.packing import Packing, attend, varlen_kernel
 from m3_core.testing import tiny_checkpoint
 
 pytestmark = [
@@ -58,17 +58,15 @@ def test_varlen_attention_equals_grouped_attention_and_float32(dtype: torch.dtyp
     lengths = np.array(sorted([*LENGTHS, 1, 1, 8192], reverse=True))
     offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
     batch = PackedBatch(np.zeros(offsets[-1], np.int32), offsets)
-    shape = (3, 1, 4, int(offsets[-1]), 64)
+    shape = (3, int(offsets[-1]), 4, 64)
     parts = torch.randn(shape, generator=torch.Generator().manual_seed(0))
     on_gpu = [part.to(device, dtype) for part in parts]
-    layer = torch.nn.Identity()
     cpu = [part.float().cpu() for part in on_gpu]
     for scaling in (None, 64**-0.5, 0.05):
         results = []
         for inputs, used in ((on_gpu, kernel), (on_gpu, None), (cpu, None)):
             packing = Packing(batch, inputs[0].device, used)
-            output, _ = packed_attention(layer, *inputs, None, packing=packing, scaling=scaling)
-            results.append(output.float())
+            results.append(attend(*inputs, packing, scaling).float())
         varlen, grouped, reference = (result.cpu() for result in results)
         tolerance = 2e-3 if dtype == torch.float16 else 1.6e-2
         assert (varlen - reference).abs().max() < tolerance

@@ -34,17 +34,17 @@ if TYPE_CHECKING:
         progress_bar,
         shared_model,
     )
+    from m3_core.network.packed import MODEL_TYPES, Linear, PackedBackbone, is_packable
+    from m3_core.network.packing import Packing, varlen_kernel
     from m3_core.network.tokens import TokenBatch, Tokenizer
     from m3_core.network.transfer import Results, to_device
     from m3_core.network.transformers_network import (
         ATTENTION_NAME,
-        MODEL_TYPES,
-        Packing,
         TransformersBackbone,
         load_network,
         packed_attention,
-        varlen_kernel,
     )
+    from m3_core.network.weights import Weights
 
 __all__ = [
     "ATTENTION_NAME",
@@ -54,8 +54,10 @@ __all__ = [
     "Checkpoint",
     "EngineStats",
     "Head",
+    "Linear",
     "LoadedModel",
     "ModelUser",
+    "PackedBackbone",
     "PackedBatch",
     "Packing",
     "Pooling",
@@ -66,11 +68,13 @@ __all__ = [
     "Tokenizer",
     "TransformersBackbone",
     "TruncationWarning",
+    "Weights",
     "Work",
     "choose_instructions",
     "cpu_multiplies",
     "default_token_budget",
     "find_known",
+    "is_packable",
     "level_of_caller",
     "load_backbone",
     "load_network",
@@ -97,16 +101,19 @@ _HOMES = {
     "EngineStats": "engine",
     "find_known": "known_models",
     "Head": "checkpoint",
+    "is_packable": "packed",
     "level_of_caller": "loaded",
+    "Linear": "packed",
     "load_backbone": "backbone",
     "load_network": "transformers_network",
     "LoadedModel": "loaded",
     "locate": "checkpoint",
-    "MODEL_TYPES": "transformers_network",
+    "MODEL_TYPES": "packed",
     "ModelUser": "loaded",
     "packed_attention": "transformers_network",
+    "PackedBackbone": "packed",
     "PackedBatch": "batches",
-    "Packing": "transformers_network",
+    "Packing": "packing",
     "Pooling": "checkpoint",
     "progress_bar": "loaded",
     "read_checkpoint": "checkpoint",
@@ -122,7 +129,8 @@ _HOMES = {
     "Tokenizer": "tokens",
     "TransformersBackbone": "transformers_network",
     "TruncationWarning": "loaded",
-    "varlen_kernel": "transformers_network",
+    "varlen_kernel": "packing",
+    "Weights": "weights",
     "Work": "batches",
 }
 

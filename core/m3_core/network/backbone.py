@@ -57,14 +57,18 @@ def load_backbone(
         source: What the user asked for.
 
     Returns:
-        The network; today always through transformers on torch.
+        Our own packed network for XLM-R, RoBERTa and BERT, transformers' for what that does not
+        compute.
 
     Raises:
         UnsupportedModelError: The architecture is not known here.
         CheckpointError: The files are absent, unreadable or incomplete.
     """
+    from m3_core.network.packed import PackedBackbone, is_packable
+
+    own_code = source.trust_remote_code
+    if is_packable(checkpoint, trust_remote_code=own_code):
+        return PackedBackbone.load(checkpoint, device, dtype)
     from m3_core.network.transformers_network import TransformersBackbone
 
-    return TransformersBackbone.load(
-        checkpoint, device, dtype, trust_remote_code=source.trust_remote_code
-    )
+    return TransformersBackbone.load(checkpoint, device, dtype, trust_remote_code=own_code)

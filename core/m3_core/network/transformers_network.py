@@ -1,9 +1,8 @@
-"""The network, run on packed texts: transformers' own model code, no padding computed.
+"""Networks that ``packed`` does not compute, on packed texts: transformers' own model code.
 
 A batch goes in as one row of all its tokens with explicit positions; only attention needs to know
 where a text ends. It is a function registered with transformers' ``AttentionInterface`` that gets
-the batch as a keyword: FlashAttention's variable-length kernel on CUDA in half precision, else one
-``scaled_dot_product_attention`` for each run of texts of equal length.
+the batch as a keyword.
 """
 
 from __future__ import annotations
@@ -13,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
-from torch.nn import functional
 
 from m3_core.errors import CorruptCheckpointError, UnsupportedModelError
 from m3_core.network.device import default_token_budget
+from m3_core.network.packed import MODEL_TYPES
+from m3_core.network.packing import Packing, attend, position_ids, varlen_kernel
 from m3_core.network.transfer import to_device
 
 if TYPE_CHECKING:
@@ -28,29 +28,9 @@ if TYPE_CHECKING:
     from m3_core.network.checkpoint import Checkpoint
 
 ATTENTION_NAME = "m3_packed"
-MODEL_TYPES = ("xlm-roberta", "roberta", "bert")
 
 # transformers' loading switches the process's default data type and device while it runs.
 _LOADING = threading.Lock()
-
-
-class Packing:
-    """What attention needs to know of a batch: where texts begin and end.
-
-    Args:
-        batch: The texts.
-        device: Where the network runs.
-        varlen: The variable-length attention kernel, or ``None`` to attend group by group.
-    """
-
-    def __init__(
-        self, batch: PackedBatch, device: torch.device, varlen: Callable[..., Any] | None
-    ) -> None:
-        self.groups = batch.groups
-        self.varlen = varlen
-        self.longest = int(batch.lengths.max(initial=0))
-        self.offsets = to_device(batch.offsets, device)
-        self.boundaries = self.offsets.to(torch.int32) if varlen else None
 
 
 def packed_attention(
@@ -79,43 +59,7 @@ def packed_attention(
         The attended values, shape (1, tokens, heads, head_dim), and no attention weights.
     """
     query, key, value = (part.squeeze(0).transpose(0, 1) for part in (query, key, value))
-    if packing.varlen is not None:
-        # The kernel's own scale is head_dim ** -0.5; another one goes into the queries.
-        if scaling is not None and scaling != query.shape[-1] ** -0.5:
-            query = query * (scaling * query.shape[-1] ** 0.5)
-        longest, boundaries = packing.longest, packing.boundaries
-        output = packing.varlen(query, key, value, boundaries, boundaries, longest, longest)
-        return output.unsqueeze(0), None
-    output = torch.empty(query.shape, dtype=query.dtype, device=query.device)
-    for start, count, length in packing.groups:
-        texts = slice(start, start + count * length)
-        q, k, v = (
-            p[texts].unflatten(0, (count, length)).transpose(1, 2) for p in (query, key, value)
-        )
-        attended = functional.scaled_dot_product_attention(q, k, v, scale=scaling)
-        output[texts].unflatten(0, (count, length)).copy_(attended.transpose(1, 2))
-    return output.unsqueeze(0), None
-
-
-def varlen_kernel(device: torch.device, dtype: torch.dtype) -> Callable[..., Any] | None:
-    """The variable-length attention kernel, where torch has one for the device and type.
-
-    Args:
-        device: Where the network runs.
-        dtype: Its data type.
-
-    Returns:
-        ``torch.nn.attention.varlen.varlen_attn``, or ``None``.
-    """
-    if device.type != "cuda" or dtype == torch.float32:
-        return None
-    if torch.version.hip is None and torch.cuda.get_device_capability(device) < (8, 0):
-        return None
-    try:
-        from torch.nn.attention.varlen import varlen_attn
-    except ImportError:
-        return None
-    return varlen_attn
+    return attend(query, key, value, packing, scaling).unsqueeze(0), None
 
 
 class TransformersBackbone:
@@ -195,7 +139,7 @@ class TransformersBackbone:
         """
         packing = Packing(batch, self.device, self._varlen)
         ids = to_device(batch.ids.astype(np.int64), self.device)
-        positions = to_device(self._positions(batch), self.device)
+        positions = to_device(position_ids(batch, self._padding_id), self.device)
         types = torch.zeros_like(ids)
         if token_types is not None:
             types = to_device(token_types, self.device)
@@ -215,16 +159,6 @@ class TransformersBackbone:
             As of ``device.default_token_budget``.
         """
         return default_token_budget(self.device, self.dtype, self.hidden_size)
-
-    def _positions(self, batch: PackedBatch) -> NDArray[np.int64]:
-        starts = np.repeat(batch.offsets[:-1], batch.lengths)
-        if self._padding_id is None:
-            return np.arange(len(batch.ids)) - starts
-        # As transformers does for RoBERTa: a padding id in the text takes no position.
-        counted = (batch.ids != self._padding_id).astype(np.int64)
-        running = np.concatenate([np.zeros(1, np.int64), np.cumsum(counted)])
-        result: NDArray[np.int64] = (running[1:] - running[starts]) * counted
-        return result + self._padding_id
 
 
 def load_network(
