@@ -30,6 +30,8 @@ class FlagLLMModel(DenseCalls):
     tensors on the model's device, not arrays.
     """
 
+    DEFAULT_POOLING_METHOD = "last_token"
+
     def __init__(
         self,
         model_name_or_path: str,
