@@ -3,11 +3,19 @@
 from __future__ import annotations
 
 import threading
-from typing import Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import InitErrorDetails, PydanticCustomError
-from typing_extensions import Self
+from typing_extensions import LiteralString, Self
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+_FROZEN: LiteralString = (
+    "{name} is frozen, since it says which model is loaded and where it runs: make a new object, "
+    "{own}({name}=...); models that are loaded are shared"
+)
 
 # One assignment at a time in the whole process: the second shall see what the first has changed.
 _assigning = threading.RLock()
@@ -39,11 +47,55 @@ class Assignable(BaseModel):
             return
         if field.frozen:
             self._refuse(name, value)
+        self._change(lambda draft: draft._set({name: value}))
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """Copy the object, over the same models; what is updated counts as if it were assigned.
+
+        Args:
+            update: Values of fields of the copy.
+            deep: Copy what the fields hold too.
+
+        Returns:
+            The copy.
+
+        Raises:
+            ValidationError: A value is not allowed, a new object is needed for it, or there is no
+                such field.
+        """
+        made = super().model_copy(deep=deep)
+        if not update:
+            return made
+        for name, value in update.items():
+            field = type(self).model_fields.get(name)
+            if field is None:
+                self._refuse(name, value, "{name} is no field of {own}")
+            elif field.frozen and value != getattr(self, name):
+                self._refuse(name, value)
+        made._change(
+            lambda draft: draft._set(
+                {n: v for n, v in update.items() if not type(self).model_fields[n].frozen}
+            )
+        )
+        return made
+
+    def _set(self, values: Mapping[str, Any]) -> None:
+        """Assign fields of a copy that nobody else has; what depends on them sees them all."""
+        for name, value in values.items():
+            type(self).__pydantic_validator__.validate_assignment(self, name, value)
+        for name in values:
+            self._follow(name)
+
+    def _change(self, change: Callable[[Self], None]) -> None:
+        """Change the object at once, or not at all if anything fails.
+
+        Args:
+            change: Changes a copy of the object, which takes the object's place then.
+        """
         with _assigning:
             draft = self._snapshot()
             private = dict(draft.__pydantic_private__ or {})
-            type(self).__pydantic_validator__.validate_assignment(draft, name, value)
-            draft._follow(name)
+            change(draft)
             changed = {
                 key: new
                 for key, new in (draft.__pydantic_private__ or {}).items()
@@ -66,7 +118,7 @@ class Assignable(BaseModel):
         with _showing:
             return BaseModel.__copy__(self)
 
-    def _refuse(self, name: str, value: Any) -> None:
+    def _refuse(self, name: str, value: Any, why: LiteralString = _FROZEN) -> NoReturn:
         own = type(self).__name__
         raise ValidationError.from_exception_data(
             own,
@@ -74,8 +126,7 @@ class Assignable(BaseModel):
                 InitErrorDetails(
                     type=PydanticCustomError(
                         "frozen_field",
-                        "{name} is frozen, since it says which model is loaded and where it runs: "
-                        "make a new object, {own}({name}=...); models that are loaded are shared",
+                        why,
                         {"name": name, "own": own},
                     ),
                     loc=(name,),
