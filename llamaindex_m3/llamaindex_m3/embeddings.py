@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Collection
 from typing import Any
 
 from llama_index.core.base.embeddings.base import BaseEmbedding
@@ -10,6 +11,8 @@ from pydantic import ConfigDict, Field, model_validator
 
 from llamaindex_m3.huggingface import accept_names
 from llamaindex_m3.options import EmbeddingFields, VectorFields
+from m3_core.encoder.cached import aconverted
+from m3_core.representations import Representations
 
 
 class M3Embedding(EmbeddingFields, VectorFields, BaseEmbedding):
@@ -64,13 +67,13 @@ class M3Embedding(EmbeddingFields, VectorFields, BaseEmbedding):
                 stacklevel=level_of_caller(),
             )
 
-    def _follow(self, name: str) -> None:
+    def _follow(self, names: Collection[str]) -> None:
         before = self._source
-        super()._follow(name)
+        super()._follow(names)
         if self.embeddings_cache is not None and self._source.encoder is not before.encoder:
             raise ValueError(
-                f"embeddings_cache finds vectors by the text alone, and {name} changes them: make "
-                "a new object with another cache, or assign embeddings_cache = None before"
+                f"embeddings_cache finds vectors by the text alone, and {', '.join(names)} changes "
+                "them: make a new object with another cache, or assign embeddings_cache = None before"
             )
 
     def _get_query_embedding(self, query: str) -> list[float]:
@@ -89,4 +92,5 @@ class M3Embedding(EmbeddingFields, VectorFields, BaseEmbedding):
         return self._source.documents(texts, show_progress=self.show_progress).dense_lists()
 
     async def _aget_text_embeddings(self, texts: list[str]) -> list[list[float]]:
-        return await self._source.run_async(self._get_text_embeddings, texts)
+        reps = await self._source.adocuments(texts, show_progress=self.show_progress)
+        return await aconverted(reps, Representations.dense_lists)

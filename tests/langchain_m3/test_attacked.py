@@ -27,9 +27,7 @@ METADATAS = [
 
 
 def documents() -> list[Document]:
-    return [
-        Document(text, id=str(i), metadata=dict(METADATAS[i])) for i, text in enumerate(TEXTS)
-    ]
+    return [Document(text, id=str(i), metadata=dict(METADATAS[i])) for i, text in enumerate(TEXTS)]
 
 
 def hybrid(**options) -> M3HybridRetriever:
@@ -67,9 +65,7 @@ def test_copies_of_rerankers_score_with_their_options(encoder, tmp_path) -> None
     long = " ".join(TEXTS * 8)
     plain = BGEReranker(model_name=folder, device="cpu", dtype="float32")
     copied = plain.model_copy(update={"query_instruction": "salt "})
-    made = BGEReranker(
-        model_name=folder, device="cpu", dtype="float32", query_instruction="salt "
-    )
+    made = BGEReranker(model_name=folder, device="cpu", dtype="float32", query_instruction="salt ")
     assert copied.score([(QUERY, long)]) == pytest.approx(made.score([(QUERY, long)]), abs=1e-6)
     assert copied.score([(QUERY, long)]) != pytest.approx(plain.score([(QUERY, long)]), abs=1e-6)
     own = M3Reranker(encoder=encoder, weights=(1, 0, 0))

@@ -9,18 +9,31 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import InitErrorDetails, PydanticCustomError
 from typing_extensions import LiteralString, Self
 
+from m3_core.forks import survive_forks, whole_in_forks
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Collection, Mapping
 
 _FROZEN: LiteralString = (
     "{name} is frozen, since it says which model is loaded and where it runs: make a new object, "
     "{own}({name}=...); models that are loaded are shared"
 )
 
-# One assignment at a time in the whole process: the second shall see what the first has changed.
-_assigning = threading.RLock()
-# Held while an assignment becomes visible, and while an object is copied for a call.
-_showing = threading.Lock()
+
+class _Locks:
+    def __init__(self) -> None:
+        self.after_fork()
+        survive_forks(self)
+
+    def after_fork(self) -> None:
+        # One assignment at a time in the whole process: the second shall see what the first has
+        # changed.
+        self.assigning = threading.RLock()
+        # Held while an assignment becomes visible, and while an object is copied for a call.
+        self.showing = threading.Lock()
+
+
+_locks = _Locks()
 
 
 class Assignable(BaseModel):
@@ -83,8 +96,7 @@ class Assignable(BaseModel):
         """Assign fields of a copy that nobody else has; what depends on them sees them all."""
         for name, value in values.items():
             type(self).__pydantic_validator__.validate_assignment(self, name, value)
-        for name in values:
-            self._follow(name)
+        self._follow(values.keys())
 
     def _change(self, change: Callable[[Self], None]) -> None:
         """Change the object at once, or not at all if anything fails.
@@ -92,7 +104,7 @@ class Assignable(BaseModel):
         Args:
             change: Changes a copy of the object, which takes the object's place then.
         """
-        with _assigning:
+        with _locks.assigning:
             draft = self._snapshot()
             private = dict(draft.__pydantic_private__ or {})
             change(draft)
@@ -101,21 +113,21 @@ class Assignable(BaseModel):
                 for key, new in (draft.__pydantic_private__ or {}).items()
                 if new is not private.get(key)
             }
-            with _showing:
+            with _locks.showing, whole_in_forks():
                 self.__dict__.update(draft.__dict__)
                 object.__setattr__(self, "__pydantic_fields_set__", draft.model_fields_set)
                 if self.__pydantic_private__ is not None:
                     self.__pydantic_private__.update(changed)
 
-    def _follow(self, name: str) -> None:
-        """Bring what depends on a field that was just assigned up to date.
+    def _follow(self, names: Collection[str]) -> None:
+        """Bring what depends on fields that were just assigned up to date.
 
         Called on a copy of the object, which takes the object's place if nothing is raised.
         """
 
     def _snapshot(self) -> Self:
         """A copy that no assignment changes, over the same models."""
-        with _showing:
+        with _locks.showing:
             return BaseModel.__copy__(self)
 
     def _refuse(self, name: str, value: Any, why: LiteralString = _FROZEN) -> NoReturn:

@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator,
 
 from m3_core.adapters.assignment import Assignable
 from m3_core.adapters.keywords import refuse_elsewhere
+from m3_core.adapters.reranker_fields import Ranked, RankingFields
 from m3_core.encoder.cached import CachedEncoder
 from m3_core.encoder.encoder import Encoder
 from m3_core.encoder.options import EncoderOptions
@@ -20,6 +21,8 @@ from m3_core.encoder.registry import adapter_encoder
 from m3_core.rerankers.hybrid import SCORED_ROLES, HybridScorer, weighted_parts
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from m3_core.encoder.protocol import Role, TextEncoder
 
 # Options of loading that an encoder remembers, as far as they are fields.
@@ -196,10 +199,11 @@ class EncoderFields(Assignable):
     def _needed_parts(self) -> tuple[str, ...]:
         return self.parts
 
-    def _follow(self, name: str) -> None:
-        super()._follow(name)
+    def _follow(self, names: Collection[str]) -> None:
+        super()._follow(names)
         source = self._source
-        encoder = self._with_option(name) if name in _OPTIONS else None
+        assigned = [name for name in names if name in _OPTIONS]
+        encoder = self._with_options(assigned) if assigned else None
         parts, reuse = self._needed_parts(), self.reuse_encodings
         if encoder is None and set(parts) == set(source.parts) and reuse == source.reuse:
             return
@@ -208,22 +212,22 @@ class EncoderFields(Assignable):
         )
         self._show_what_is_in_effect()
 
-    def _with_option(self, name: str) -> Encoder:
-        """The encoder with the value that was assigned to one of its options."""
+    def _with_options(self, names: list[str]) -> Encoder:
+        """The encoder with the values that were assigned to some of its options."""
         encoder = self._model
         if not isinstance(encoder, Encoder):
             raise ValueError(
-                f"{name} cannot be assigned with encoder= of type {type(encoder).__name__}, whose "
-                "options are its own: set it there"
+                f"{', '.join(names)} cannot be assigned with encoder= of type "
+                f"{type(encoder).__name__}, whose options are its own: set it there"
             )
-        value = getattr(self, name)
-        if value is None:
+        values = {name: getattr(self, name) for name in names}
+        for name in [name for name in names if values[name] is None]:
             own = self.encoder
             if own is None:
                 own = type(encoder).over(encoder.model, encoder.source)
-            value = getattr(own.options, name)
+            values[name] = getattr(own.options, name)
             self.model_fields_set.discard(name)
-        return encoder.with_options(**{name: value})
+        return encoder.with_options(**values)
 
     def _forget_what_was_filled_in(self) -> None:
         """Of an object made of another one's fields: what the other's user had left alone."""
@@ -276,7 +280,7 @@ class VectorFields(EncoderFields):
     )
 
 
-class ScoreFields(EncoderFields):
+class ScoreFields(EncoderFields, RankingFields):
     """The options of M3's own scores besides, and what gives them."""
 
     roles = SCORED_ROLES
@@ -294,6 +298,19 @@ class ScoreFields(EncoderFields):
 
     def _needed_parts(self) -> tuple[str, ...]:
         return weighted_parts(self.weights)
+
+    def _rank(self, query: str, texts: list[str]) -> Ranked:
+        return [(*one, {}) for one in self._hybrid.rank(query, texts, **self._kept())]
+
+    async def _arank(self, query: str, texts: list[str]) -> Ranked:
+        return [(*one, {}) for one in await self._hybrid.arank(query, texts, **self._kept())]
+
+    def _kept(self) -> dict[str, Any]:
+        return {
+            "top_n": self.top_n,
+            "threshold": self.score_threshold,
+            "show_progress": self.show_progress,
+        }
 
     @property
     def _hybrid(self) -> HybridScorer:
