@@ -293,6 +293,13 @@ class CollectionFields(EncoderFields, BaseRetriever):
     ) -> list[Document]:
         return self._returned(await self._afound(query, k, filter))
 
+    def _sync_keywords(self, keywords: dict[str, Any]) -> dict[str, Any]:
+        # For subclasses that replace _get_relevant_documents alone.
+        run_manager = keywords.get("run_manager")
+        if isinstance(run_manager, AsyncCallbackManagerForRetrieverRun):
+            return {**keywords, "run_manager": run_manager.get_sync()}
+        return keywords
+
     def _get_ls_params(self, **_kwargs: Any) -> LangSmithRetrieverParams:
         return LangSmithRetrieverParams(
             ls_retriever_name=type(self).__name__.removesuffix("Retriever").lower(),

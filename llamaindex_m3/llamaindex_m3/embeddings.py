@@ -73,7 +73,8 @@ class M3Embedding(EmbeddingFields, VectorFields, BaseEmbedding):
         if self.embeddings_cache is not None and self._source.encoder is not before.encoder:
             raise ValueError(
                 f"embeddings_cache finds vectors by the text alone, and {', '.join(names)} changes "
-                "them: make a new object with another cache, or assign embeddings_cache = None before"
+                "them: make a new object with another cache, or assign embeddings_cache = None "
+                "before"
             )
 
     def _get_query_embedding(self, query: str) -> list[float]:

@@ -11,6 +11,7 @@ from langchain_m3 import (
     M3CascadeReranker,
     M3Embeddings,
     M3HybridRetriever,
+    M3InMemoryVectorStore,
     M3Reranker,
 )
 from m3_core.testing import FakeEncoder
@@ -76,3 +77,88 @@ def test_copies_of_rerankers_score_with_their_options(encoder, tmp_path) -> None
     both = M3CascadeReranker(encoder=encoder, reranker_name=folder, device=None, dtype="float32")
     assert len(both.model_copy(update={"first": 2}).compress_documents(documents(), QUERY)) == 2
     assert len(both.compress_documents(documents(), QUERY)) == 4
+
+
+def _subclasses(kind: type) -> set[type]:
+    return {kind}.union(*(_subclasses(one) for one in kind.__subclasses__()))
+
+
+def test_no_class_of_ours_needs_a_thread_for_its_async_methods() -> None:
+    from m3_core.adapters.twins import AsyncTwins, _left_behind
+
+    ours = {one for one in _subclasses(AsyncTwins) if "_m3." in one.__module__}
+    assert M3Embeddings in ours
+    assert [one for one in ours if list(_left_behind(one))] == []
+
+
+async def test_async_follows_a_replaced_sync_method() -> None:
+    class Salted(M3Embeddings):
+        def embed_query(self, text: str) -> list[float]:
+            return super().embed_query("salt " + text)
+
+        def embed_documents(self, texts: list[str]) -> list[list[float]]:
+            return super().embed_documents(["salt " + text for text in texts])
+
+    class Mixed(Salted):
+        async def aembed_query(self, text: str) -> list[float]:
+            return [*await super().aembed_query(text), 0.0]
+
+    salted, plain = Salted(encoder=FakeEncoder()), M3Embeddings(encoder=FakeEncoder())
+    expected = plain.embed_query("salt " + QUERY)
+    assert await salted.aembed_query(QUERY) == pytest.approx(expected)
+    assert await salted.aembed_documents([QUERY]) == [pytest.approx(expected)]
+    assert await Mixed(encoder=FakeEncoder()).aembed_query(QUERY) == pytest.approx([*expected, 0])
+    assert await plain.aembed_query(QUERY) != pytest.approx(expected)
+
+
+async def test_async_search_of_a_store_follows_a_replaced_sync_one() -> None:
+    class First(M3InMemoryVectorStore):
+        def similarity_search(self, query, k=None, **kwargs):
+            return super().similarity_search(query, 1, **kwargs)
+
+        def add_texts(self, texts, metadatas=None, *, ids=None, **kwargs):
+            return super().add_texts(["salt " + one for one in texts], metadatas, ids=ids)
+
+    store = First(encoder=FakeEncoder())
+    await store.aadd_documents(documents())
+    found = await store.as_retriever(search_kwargs={"k": 4}).ainvoke(QUERY)
+    assert [one.page_content for one in found] == ["salt Pandas eat bamboo."]
+
+
+async def test_a_retriever_after_langchains_template_works_from_async_code() -> None:
+    seen = []
+
+    class Template(M3HybridRetriever):
+        def _get_relevant_documents(self, query, *, run_manager):
+            seen.append(type(run_manager).__name__)
+            return super()._get_relevant_documents(query, run_manager=run_manager)[:1]
+
+    class Shorter(M3HybridRetriever):
+        def _get_relevant_documents(self, query):
+            return super()._get_relevant_documents(query, k=2)
+
+    retriever = Template.from_documents(documents(), encoder=FakeEncoder())
+    assert await retriever.ainvoke(QUERY) == retriever.invoke(QUERY) == [documents()[0]]
+    assert seen == ["CallbackManagerForRetrieverRun"] * 2
+    shorter = Shorter.from_documents(documents(), encoder=FakeEncoder())
+    assert await shorter.ainvoke(QUERY) == shorter.invoke(QUERY)
+    assert len(shorter.invoke(QUERY)) == 2
+
+
+async def test_compressors_use_a_replaced_score_and_a_replaced_compression() -> None:
+    class Shortest(M3Reranker):
+        def score(self, text_pairs):
+            return [-len(text) for _, text in text_pairs]
+
+    class Renamed(M3Reranker):
+        def compress_documents(self, documents, query, callbacks=None):
+            return super().compress_documents(documents, query, callbacks)[:1]
+
+    shortest = Shortest(encoder=FakeEncoder(), top_n=2)
+    for found in (
+        shortest.compress_documents(documents(), QUERY),
+        await shortest.acompress_documents(documents(), QUERY),
+    ):
+        assert [one.id for one in found] == ["2", "3"]
+        assert [one.metadata["relevance_score"] for one in found] == [-14, -15]
+    assert len(await Renamed(encoder=FakeEncoder()).acompress_documents(documents(), QUERY)) == 1

@@ -3,11 +3,18 @@
 from __future__ import annotations
 
 import pytest
+from llama_index.core.schema import TextNode
 from pydantic import ValidationError
 
-from llamaindex_m3 import M3Embedding
+from llamaindex_m3 import M3Embedding, M3HybridRetriever, M3SparseEmbedding
+from m3_core.testing import FakeEncoder
 
 QUERY = "What do pandas eat?"
+TEXTS = ["Pandas eat bamboo.", "Rivers flow into the sea.", "Salt is white.", "Bears eat fish."]
+
+
+def nodes() -> list[TextNode]:
+    return [TextNode(id_=str(i), text=text, metadata={"n": i}) for i, text in enumerate(TEXTS)]
 
 
 def test_a_copy_with_another_option_computes_with_it(encoder) -> None:
@@ -19,3 +26,32 @@ def test_a_copy_with_another_option_computes_with_it(encoder) -> None:
     )
     with pytest.raises(ValidationError, match="make a new object, M3Embedding"):
         plain.model_copy(update={"dtype": "float64"})
+
+
+def _subclasses(kind: type) -> set[type]:
+    return {kind}.union(*(_subclasses(one) for one in kind.__subclasses__()))
+
+
+def test_no_class_of_ours_needs_a_thread_for_its_async_methods() -> None:
+    from m3_core.adapters.twins import AsyncTwins, _left_behind
+
+    ours = {one for one in _subclasses(AsyncTwins) if "_m3." in one.__module__}
+    assert M3SparseEmbedding in ours
+    assert [one for one in ours if list(_left_behind(one))] == []
+
+
+async def test_async_follows_a_replaced_sync_method() -> None:
+    class Salted(M3Embedding):
+        def _get_query_embedding(self, query: str) -> list[float]:
+            return super()._get_query_embedding("salt " + query)
+
+    class First(M3HybridRetriever):
+        def _retrieve(self, query_bundle):
+            return super()._retrieve(query_bundle)[:1]
+
+    salted, plain = Salted(encoder=FakeEncoder()), M3Embedding(encoder=FakeEncoder())
+    assert await salted.aget_query_embedding(QUERY) == pytest.approx(
+        plain.get_query_embedding("salt " + QUERY)
+    )
+    retriever = First.from_nodes(nodes(), encoder=FakeEncoder())
+    assert len(await retriever.aretrieve(QUERY)) == len(retriever.retrieve(QUERY)) == 1

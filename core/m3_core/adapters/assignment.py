@@ -9,6 +9,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import InitErrorDetails, PydanticCustomError
 from typing_extensions import LiteralString, Self
 
+from m3_core.adapters.twins import AsyncTwins
 from m3_core.forks import survive_forks, whole_in_forks
 
 if TYPE_CHECKING:
@@ -36,7 +37,7 @@ class _Locks:
 _locks = _Locks()
 
 
-class Assignable(BaseModel):
+class Assignable(AsyncTwins, BaseModel):
     """Fields that users assign after construction.
 
     A value is checked as the constructor checks it, and counts from the next call on; what is
