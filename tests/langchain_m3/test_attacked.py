@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import threading
+from datetime import date
+from decimal import Decimal
+from enum import Enum
+
+import numpy as np
 import pytest
 from langchain_core.documents import Document
 from pydantic import ValidationError
@@ -162,3 +168,120 @@ async def test_compressors_use_a_replaced_score_and_a_replaced_compression() -> 
         assert [one.id for one in found] == ["2", "3"]
         assert [one.metadata["relevance_score"] for one in found] == [-14, -15]
     assert len(await Renamed(encoder=FakeEncoder()).acompress_documents(documents(), QUERY)) == 1
+
+
+def test_filter_functions_get_copies_of_metadata() -> None:
+    retriever = hybrid()
+
+    def careless(metadata):
+        metadata["tags"].append("seen")
+        return metadata.pop("n") < 3
+
+    assert {one.id for one in retriever.invoke(QUERY, filter=careless)} == {"0", "1"}
+    assert retriever.collection.ids(careless) == ["0", "1"]
+    assert retriever.get_by_ids(["0", "1", "2", "3"]) == documents()
+
+
+def test_filter_functions_may_use_the_collection() -> None:
+    retriever = hybrid()
+
+    def busy(metadata):
+        retriever.invoke("salt", k=1)
+        retriever.add_texts(["Salt is salty."], [{"n": 5}], ids=["4"])
+        return metadata["n"] > 2
+
+    found: list[list[str]] = []
+
+    def search() -> None:
+        found.append([one.id for one in retriever.invoke(QUERY, filter=busy)])
+        found.append(retriever.collection.ids(busy))
+
+    thread = threading.Thread(target=search, daemon=True)
+    thread.start()
+    thread.join(60)
+    assert not thread.is_alive()
+    assert [sorted(one) for one in found] == [["2", "3"], ["2", "3", "4"]]
+
+    def restless(metadata):
+        retriever.add_texts(["Salt."], [{"n": metadata["n"] + 1}], ids=["0"])
+        return True
+
+    with pytest.raises(RuntimeError, match="must not change what it looks at"):
+        retriever.invoke(QUERY, filter=restless)
+
+
+def test_a_document_that_is_replaced_during_the_filter_is_looked_at_again() -> None:
+    retriever = hybrid()
+    asked = []
+
+    def replacing(metadata):
+        asked.append(metadata["n"])
+        if len(asked) == 1:
+            retriever.add_texts(["Pandas sleep."], [{"n": 9}], ids=["0"])
+        return metadata["n"] == 1
+
+    assert retriever.invoke(QUERY, filter=replacing) == []
+    assert asked == [1, 2, 3, 4, 9]
+
+
+def test_functions_that_are_no_filter_are_errors() -> None:
+    retriever = hybrid()
+
+    async def late(metadata):
+        return False
+
+    with pytest.raises(TypeError, match="is asynchronous"):
+        retriever.invoke(QUERY, filter=late)
+    with pytest.raises(ValueError, match="returned an awaitable"):
+        retriever.invoke(QUERY, filter=lambda metadata: late(metadata))
+    with pytest.raises(ValueError, match=r"looks for \.metadata.* it gets the metadata themselves"):
+        retriever.invoke(QUERY, filter=lambda doc: doc.metadata["n"] == 1)
+    with pytest.raises(AttributeError, match="missing"):
+        retriever.invoke(QUERY, filter=lambda metadata: threading.missing)
+
+
+class Kind(Enum):
+    BOOK = "book"
+
+
+def test_filters_find_what_numpy_and_enumerations_hold() -> None:
+    metadatas = [
+        {"n": np.int64(1), "tags": np.array(["a", "b"]), "kind": Kind.BOOK, "x": np.float32(0.5)},
+        {"n": np.int64(2), "tags": np.array([], str), "kind": "page", "x": np.float32(1.5)},
+    ]
+    retriever = M3HybridRetriever.from_texts(
+        TEXTS[:2], metadatas, ids=["0", "1"], encoder=FakeEncoder()
+    )
+    wheres = [{"n": 1}, {"tags": "b"}, {"kind": "book"}, {"kind": Kind.BOOK}, {"x": {"$lt": 1}}]
+    for where in wheres:
+        assert [one.id for one in retriever.invoke(QUERY, filter=where)] == ["0"]
+
+
+@pytest.mark.parametrize("value", [Decimal("1.5"), date(2024, 1, 1), b"x", [date(2024, 1, 1)]])
+def test_filters_of_values_that_none_compares_are_errors(value) -> None:
+    retriever = M3HybridRetriever.from_texts(TEXTS[:1], [{"when": value}], encoder=FakeEncoder())
+    assert len(retriever.invoke(QUERY, filter={"other": {"$ne": 1}})) == 1
+    with pytest.raises(ValueError, match=f"'when'.* of type {type(value).__name__}|of type date"):
+        retriever.invoke(QUERY, filter={"when": {"$gte": "2024"}})
+
+
+@pytest.mark.parametrize("ids", ["12", [1], [["1"]], b"1"])
+def test_ids_are_lists_of_strings_everywhere(ids) -> None:
+    retriever = hybrid()
+    for call in (
+        lambda: retriever.get_by_ids(ids),
+        lambda: retriever.delete(ids),
+        lambda: retriever.add_texts(["a", "b"][: len(ids)], ids=ids),
+    ):
+        with pytest.raises(TypeError, match="ids must be"):
+            call()
+
+
+def test_metadata_are_mappings(tmp_path) -> None:
+    retriever = hybrid()
+    for metadatas in ([["ab", "cd"]], ["ab"], [3], {"n": 1}):
+        with pytest.raises(TypeError, match=r"metadata of document 'x' must be a mapping"):
+            retriever.add_texts(["Salt."], metadatas, ids=["x"])
+    retriever.add_texts(["Salt."], [{"by": {1: "year"}}], ids=["x"])
+    with pytest.raises(TypeError, match=r"document 'x' cannot be saved: the key 1 of type int"):
+        retriever.save(tmp_path / "saved")

@@ -55,3 +55,21 @@ async def test_async_follows_a_replaced_sync_method() -> None:
     )
     retriever = First.from_nodes(nodes(), encoder=FakeEncoder())
     assert len(await retriever.aretrieve(QUERY)) == len(retriever.retrieve(QUERY)) == 1
+
+
+def test_filter_functions_get_copies_of_metadata_and_may_search() -> None:
+    retriever = M3HybridRetriever.from_nodes(
+        nodes(), encoder=FakeEncoder(), filters=lambda metadata: metadata.pop("n") < 2
+    )
+    assert {one.node_id for one in retriever.retrieve(QUERY)} <= {"0", "1"}
+    retriever.filters = {"n": {"$lt": 2}}
+    assert {one.node_id for one in retriever.retrieve(QUERY)} == {"0", "1"}
+    inner = M3HybridRetriever.from_nodes(nodes(), encoder=FakeEncoder())
+    retriever.filters = lambda metadata: inner.retrieve("salt") and metadata["n"] == 2
+    assert [one.node_id for one in retriever.retrieve(QUERY)] == ["2"]
+
+    async def late(metadata):
+        return False
+
+    with pytest.raises(TypeError, match="is asynchronous"):
+        retriever.filters = late
