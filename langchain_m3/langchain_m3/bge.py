@@ -156,7 +156,7 @@ class HuggingFaceBgeEmbeddings(Assignable, Embeddings):
         ]
 
     async def aembed_documents(self, texts: list[str]) -> list[list[float]]:
-        """Do ``embed_documents`` off the event loop.
+        """Do ``embed_documents`` without holding up the event loop.
 
         Args:
             texts: The documents.
@@ -170,7 +170,7 @@ class HuggingFaceBgeEmbeddings(Assignable, Embeddings):
         return await aconverted(reps, use.vectors)
 
     async def aembed_query(self, text: str) -> list[float]:
-        """Do ``embed_query`` off the event loop.
+        """Do ``embed_query`` without holding up the event loop.
 
         Args:
             text: The query.

@@ -103,7 +103,7 @@ class CollectionFields(EncoderFields, BaseRetriever):
         ids: Iterable[str | None] | None = None,
         **kwargs: Any,
     ) -> list[str]:
-        """Do ``add_texts`` off the event loop."""
+        """Do ``add_texts`` without holding up the event loop."""
         _refuse_unknown(kwargs)
         return await self._documents.aadd(texts, metadatas, ids, show_progress=self.show_progress)
 
@@ -130,7 +130,7 @@ class CollectionFields(EncoderFields, BaseRetriever):
     async def aadd_documents(
         self, documents: Iterable[Document], *, ids: Sequence[str] | None = None, **kwargs: Any
     ) -> list[str]:
-        """Do ``add_documents`` off the event loop."""
+        """Do ``add_documents`` without holding up the event loop."""
         texts, metadatas, own = _columns(documents)
         return await self.aadd_texts(texts, metadatas, ids=own if ids is None else ids, **kwargs)
 
@@ -149,7 +149,7 @@ class CollectionFields(EncoderFields, BaseRetriever):
         ]
 
     async def aget_by_ids(self, ids: Sequence[str], /) -> list[Document]:
-        """Do ``get_by_ids`` off the event loop."""
+        """Do ``get_by_ids`` without holding up the event loop."""
         return await asyncio.to_thread(self.get_by_ids, ids)
 
     def search_with_scores(
@@ -172,7 +172,7 @@ class CollectionFields(EncoderFields, BaseRetriever):
     async def asearch_with_scores(
         self, query: str, k: int | None = None, *, filter: Filter | None = None
     ) -> list[ScoredDocument]:
-        """Do ``search_with_scores`` off the event loop."""
+        """Do ``search_with_scores`` without holding up the event loop."""
         return _scored(await self._afound(query, k, filter))
 
     def save(self, path: str | PathLike[str]) -> None:

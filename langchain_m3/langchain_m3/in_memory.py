@@ -187,7 +187,7 @@ class M3InMemoryVectorStore(InMemorySearch, DocumentIndex):
         return UpsertResponse(succeeded=self.add_documents(items, **kwargs), failed=[])
 
     async def aupsert(self, items: Sequence[Document], /, **kwargs: Any) -> UpsertResponse:
-        """Do ``upsert`` off the event loop."""
+        """Do ``upsert`` without holding up the event loop."""
         return UpsertResponse(succeeded=await self.aadd_documents(items, **kwargs), failed=[])
 
     def get(self, ids: Sequence[str], /, **kwargs: Any) -> list[Document]:
@@ -195,7 +195,7 @@ class M3InMemoryVectorStore(InMemorySearch, DocumentIndex):
         return self.get_by_ids(ids, **kwargs)
 
     async def aget(self, ids: Sequence[str], /, **kwargs: Any) -> list[Document]:
-        """Do ``get`` off the event loop."""
+        """Do ``get`` without holding up the event loop."""
         return await self.aget_by_ids(ids, **kwargs)
 
     # A DocumentIndex says what was deleted; of a VectorStore only False has a meaning.
@@ -225,5 +225,5 @@ class M3InMemoryVectorStore(InMemorySearch, DocumentIndex):
     async def adelete(  # type: ignore[override]  # likewise
         self, ids: Sequence[str] | None = None, **kwargs: Any
     ) -> DeleteResponse:
-        """Do ``delete`` off the event loop."""
+        """Do ``delete`` without holding up the event loop."""
         return await asyncio.to_thread(self.delete, ids, **kwargs)

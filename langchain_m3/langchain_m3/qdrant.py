@@ -9,13 +9,10 @@ from qdrant_client import AsyncQdrantClient, QdrantClient, models
 from typing_extensions import Self
 
 from langchain_m3.embeddings import M3Embeddings
-from langchain_m3.qdrant_connection import Connection
 from langchain_m3.qdrant_documents import QdrantDocuments
-from langchain_m3.qdrant_layout import Distance, Layout, Names
-from langchain_m3.qdrant_points import LongMultiVectors
-from langchain_m3.qdrant_queries import Fusion
-from langchain_m3.qdrant_search import StoreModel
+from langchain_m3.qdrant_vectors import StoreModel
 from m3_core.arguments import check_count
+from m3_core.stores.qdrant import Connection, Distance, Fusion, Layout, LongMultiVectors, Names
 
 # What langchain-qdrant's store takes and this one has another way for.
 _REPLACED = {
@@ -154,7 +151,6 @@ class QdrantHybridStore(QdrantDocuments):
         self._connection = Connection(
             collection_name,
             layout,
-            encoder,
             where,
             client,
             async_client,

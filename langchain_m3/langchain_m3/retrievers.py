@@ -91,7 +91,7 @@ class _CollectionRetriever(CollectionFields):
         return self._documents.delete(ids)
 
     async def adelete(self, ids: Iterable[str]) -> int:
-        """Do ``delete`` off the event loop."""
+        """Do ``delete`` without holding up the event loop."""
         return await asyncio.to_thread(self.delete, ids)
 
 

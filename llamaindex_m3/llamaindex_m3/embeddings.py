@@ -19,7 +19,7 @@ class M3Embedding(EmbeddingFields, VectorFields, BaseEmbedding):
     """Embed queries and nodes with a BGE encoder.
 
     The model is loaded once a process for all objects with the same options. Safe under threads;
-    the asynchronous methods compute off the event loop. Fields that change vectors are
+    the asynchronous methods occupy no thread while they wait. Fields that change vectors are
     serialised, so an ingestion cache notices them; device, batch size and progress are not.
 
     Takes the keywords of ``HuggingFaceEmbedding`` too, or says what stands in their place.
