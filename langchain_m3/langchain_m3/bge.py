@@ -13,6 +13,7 @@ from pydantic import ConfigDict, Field, PrivateAttr
 
 from langchain_m3.huggingface import encoding_options, refuse_other_values, refuse_unknown
 from m3_core.adapters.assignment import Assignable
+from m3_core.adapters.spellings import Text
 from m3_core.encoder.cached import CachedEncoder, aconverted
 
 if TYPE_CHECKING:
@@ -89,9 +90,9 @@ class HuggingFaceBgeEmbeddings(Assignable, Embeddings):
 
     client: Any = None
     """The encoder with the options that are in effect; set by the constructor."""
-    model_name: str = Field(default=DEFAULT_BGE_MODEL, frozen=True)
+    model_name: Text = Field(default=DEFAULT_BGE_MODEL, frozen=True)
     """Local folder or hub repository."""
-    cache_folder: str | None = Field(default=None, frozen=True)
+    cache_folder: Text | None = Field(default=None, frozen=True)
     """Where downloads are kept; also set by ``SENTENCE_TRANSFORMERS_HOME``."""
     model_kwargs: dict[str, Any] = Field(default_factory=dict, frozen=True)
     """Options of loading: ``device``, ``trust_remote_code``, ``revision``, ``token``,

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import copy
 from abc import abstractmethod
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -139,12 +138,14 @@ def _texts(documents: Sequence[Document]) -> list[str]:
 
 
 def _copies(documents: Sequence[Document], kept: Ranked) -> list[Document]:
+    from m3_core.collection.stored import copied_metadata
+
     # Wholly copied, so that who changes a result does not change what was given.
     return [
         documents[i].model_copy(
             update={
                 "metadata": {
-                    **copy.deepcopy(documents[i].metadata),
+                    **copied_metadata(documents[i].id or f"number {i}", documents[i].metadata),
                     "relevance_score": score,
                     **others,
                 }

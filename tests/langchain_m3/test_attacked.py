@@ -6,14 +6,17 @@ import threading
 from datetime import date
 from decimal import Decimal
 from enum import Enum
+from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from langchain_core.documents import Document
 from pydantic import ValidationError
 
 from langchain_m3 import (
     BGEReranker,
+    HuggingFaceBgeEmbeddings,
     M3CascadeReranker,
     M3Embeddings,
     M3HybridRetriever,
@@ -285,3 +288,152 @@ def test_metadata_are_mappings(tmp_path) -> None:
     retriever.add_texts(["Salt."], [{"by": {1: "year"}}], ids=["x"])
     with pytest.raises(TypeError, match=r"document 'x' cannot be saved: the key 1 of type int"):
         retriever.save(tmp_path / "saved")
+
+
+def stored(**options) -> M3InMemoryVectorStore:
+    return M3InMemoryVectorStore.from_documents(documents(), encoder=FakeEncoder(), **options)
+
+
+async def test_relevance_is_that_of_the_fusion_of_the_call() -> None:
+    store = stored()
+    by_rank = stored(fusion="rrf").similarity_search_with_relevance_scores(QUERY)
+    assert by_rank[0][1] == pytest.approx(1.0)
+    found = store.similarity_search_with_relevance_scores(QUERY, fusion="rrf")
+    assert [score for _, score in found] == pytest.approx([score for _, score in by_rank])
+    assert await store.asimilarity_search_with_relevance_scores(QUERY, fusion="rrf") == found
+    kwargs = {"search_type": "similarity_score_threshold"}
+    retriever = store.as_retriever(
+        **kwargs, search_kwargs={"fusion": "rrf", "score_threshold": 0.99}
+    )
+    assert [one.id for one in retriever.invoke(QUERY)] == ["0"]
+    assert [one.id for one in await retriever.ainvoke(QUERY)] == ["0"]
+
+
+async def test_a_store_returns_as_many_as_its_own_k_says() -> None:
+    store = stored(k=2)
+    vector = store.embeddings.embed_query(QUERY)
+    calls = [
+        store.similarity_search(QUERY),
+        await store.asimilarity_search(QUERY),
+        store.similarity_search_with_score(QUERY),
+        store.similarity_search_with_relevance_scores(QUERY),
+        store.similarity_search_by_vector(vector),
+        store.max_marginal_relevance_search(QUERY),
+        await store.amax_marginal_relevance_search_by_vector(vector),
+        store.as_retriever().invoke(QUERY),
+        store.as_retriever(search_type="mmr").invoke(QUERY),
+    ]
+    assert [len(one) for one in calls] == [2] * len(calls)
+    assert len(store.similarity_search(QUERY, 3)) == 3
+
+
+async def test_searches_take_a_threshold_and_say_what_they_take() -> None:
+    store = stored()
+    scores = [score for _, score in store.similarity_search_with_score(QUERY)]
+    assert len(store.similarity_search(QUERY, score_threshold=scores[1])) == 2
+    assert len(await store.asimilarity_search(QUERY, score_threshold=scores[1])) == 2
+    for call in (
+        lambda: store.similarity_search(QUERY, nprobe=3),
+        lambda: store.similarity_search_by_vector([1.0] * 32, weights=(1, 0, 0)),
+        lambda: store.max_marginal_relevance_search(QUERY, return_vectors=True),
+        lambda: store.invoke(QUERY, fusion="rrf"),
+        lambda: store.similarity_search(QUERY, score_threshold="0.5"),
+    ):
+        with pytest.raises(TypeError, match=r"takes k=, filter=|must be a number") as caught:
+            call()
+        assert "_found" not in str(caught.value)
+
+
+def test_a_store_and_its_embeddings_have_the_same_options(encoder) -> None:
+    given = M3Embeddings(encoder=encoder)
+    store = M3InMemoryVectorStore.from_documents(documents(), given)
+    assert store.embeddings is given
+    before = store.similarity_search_with_score("salt")
+    given.query_instruction = "pandas "
+    salted = store.similarity_search_with_score("salt")
+    assert [score for _, score in salted] != [score for _, score in before]
+    assert store.query_instruction == "pandas "
+    assert store.hybrid_retriever().query_instruction == "pandas "
+    with pytest.raises(ValueError, match=r"assign store\.embeddings\.query_instruction"):
+        store.query_instruction = "more "
+    given.document_instruction = "d: "
+    with pytest.raises(ValueError, match="encode the documents anew"):
+        store.similarity_search("salt")
+    own = M3InMemoryVectorStore.from_documents(documents(), encoder=encoder)
+    assert own.embeddings.query_instruction == ""
+    own.query_instruction = "pandas "
+    assert own.embeddings.query_instruction == "pandas "
+    own.embeddings.query_instruction = ""
+    assert own.similarity_search_with_score("salt") == before
+    assert own.query_instruction == ""
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"weights": (0, 0, 0)}, "not all 0"),
+        ({"weights": (-1, 0, 0)}, "none negative"),
+        ({"weights": (0, 0, 1)}, "rerank=True"),
+        ({"filter": {"n": {"$foo": 1}}}, "no operator"),
+    ],
+)
+def test_weights_and_filters_are_checked_when_they_are_set(options, message) -> None:
+    with pytest.raises(ValueError, match=message):
+        hybrid(**options)
+    retriever = hybrid()
+    for name, value in options.items():
+        with pytest.raises(ValueError, match=message):
+            setattr(retriever, name, value)
+    assert len(retriever.invoke(QUERY)) == 4
+    assert len(hybrid(rerank=True, weights=(0, 0, 1)).invoke(QUERY)) == 4
+
+
+def test_a_collection_is_assigned_as_it_is_given() -> None:
+    retriever, other = hybrid(), hybrid(k=1)
+    shared = other.collection
+    retriever.collection = None
+    assert len(retriever) == 0
+    retriever.add_texts(["Salt."])
+    assert (len(retriever), len(other)) == (1, 4)
+    with pytest.raises(TypeError, match="collection must be the collection of another"):
+        retriever.collection = [1]
+    assert len(retriever) == 1
+    assert shared is other.collection
+
+
+def test_attributes_that_nothing_reads_are_refused(tiny_bge, encoder, tmp_path) -> None:
+    embeddings = HuggingFaceBgeEmbeddings(
+        model_name=tiny_bge, model_kwargs={"device": torch.device("cpu")}
+    )
+    with pytest.raises(AttributeError, match=r"max_length here.* with_options\(max_length="):
+        embeddings.client.max_seq_length = 512
+    embeddings.client = embeddings.client.with_options(max_length=9)
+    assert embeddings.client.max_length == 9
+    with pytest.raises(AttributeError, match="use encode_queries or encode_documents"):
+        embeddings.client.encode(["a"])
+    with pytest.raises(AttributeError, match="use dimension"):
+        embeddings.client.get_sentence_embedding_dimension()
+    with pytest.raises(AttributeError, match="max_length of Encoder cannot be assigned"):
+        encoder.max_length = 9
+    reranker = BGEReranker(model_name=str(tiny_reranker(tmp_path / "m")), device="cpu")
+    with pytest.raises(AttributeError, match="batch_size of Reranker cannot be assigned"):
+        reranker._scorer.batch_size = 9
+
+
+def test_compressors_name_what_cannot_be_copied() -> None:
+    locked = Document("Salt.", id="x", metadata={"lock": threading.Lock()})
+    with pytest.raises(TypeError, match="metadata of document 'x' cannot be copied"):
+        M3Reranker(encoder=FakeEncoder()).compress_documents([locked], QUERY)
+
+
+def test_paths_devices_and_data_types_are_taken_as_they_are(tiny_m3, tmp_path) -> None:
+    options = {"device": torch.device("cpu"), "dtype": torch.float32, "cache_folder": tmp_path}
+    made = M3Embeddings(model_name=Path(tiny_m3), **options)
+    same = M3Embeddings(model_name=str(tiny_m3), device="cpu", dtype="float32")
+    assert made._model.model is same._model.model
+    assert (made.model_name, made.dtype, made.device) == (str(tiny_m3), "float32", "cpu")
+    folder = tiny_reranker(tmp_path / "m")
+    assert BGEReranker(model_name=folder, **options).dtype == "float32"
+    assert BGEReranker(model=folder, **options).model_name == str(folder)
+    both = M3CascadeReranker(model_name=tiny_m3, reranker_name=folder, **options)
+    assert (both.reranker_name, both.device) == (str(folder), "cpu")

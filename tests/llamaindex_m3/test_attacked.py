@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+import torch
 from llama_index.core.schema import TextNode
 from pydantic import ValidationError
 
@@ -73,3 +74,11 @@ def test_filter_functions_get_copies_of_metadata_and_may_search() -> None:
 
     with pytest.raises(TypeError, match="is asynchronous"):
         retriever.filters = late
+
+
+def test_paths_devices_and_data_types_are_taken_as_they_are(tiny_m3) -> None:
+    options = {"device": torch.device("cpu"), "dtype": torch.float32}
+    made = M3Embedding(model_name=tiny_m3, **options)
+    assert (made.model_name, made.dtype, made.device) == (str(tiny_m3), "float32", "cpu")
+    sparse = M3SparseEmbedding(model_name=tiny_m3, **options)
+    assert sparse._model.model is made._model.model

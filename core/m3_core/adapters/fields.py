@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator,
 from m3_core.adapters.assignment import Assignable
 from m3_core.adapters.keywords import refuse_elsewhere
 from m3_core.adapters.reranker_fields import Ranked, RankingFields
+from m3_core.adapters.spellings import Text  # noqa: TC001 (pydantic reads it)
 from m3_core.encoder.cached import CachedEncoder
 from m3_core.encoder.encoder import Encoder
 from m3_core.encoder.options import EncoderOptions
@@ -78,13 +79,13 @@ class EncoderFields(Assignable):
     roles: ClassVar[tuple[Role, ...]] = ("query", "document")
     """When other adapters shall compute that for it too."""
 
-    model_name: str = Field(
+    model_name: Text = Field(
         default="BAAI/bge-m3", frozen=True, description="Local folder or hub repository."
     )
     revision: str | None = Field(
         default=None, frozen=True, description="Branch, tag or commit of the repository."
     )
-    dtype: str = Field(
+    dtype: Text = Field(
         default="auto",
         frozen=True,
         description="Data type of the network; 'float32' gives reference numbers.",
@@ -103,13 +104,13 @@ class EncoderFields(Assignable):
     trust_remote_code: bool = Field(
         default=False, frozen=True, description="Run model code that the checkpoint brings."
     )
-    device: str | None = Field(
+    device: Text | None = Field(
         default=None,
         frozen=True,
         exclude=True,
         description="'cpu', 'cuda', 'mps'; by default the best there is.",
     )
-    cache_folder: str | None = Field(
+    cache_folder: Text | None = Field(
         default=None, frozen=True, exclude=True, description="Where downloads are kept."
     )
     token: str | None = Field(
