@@ -292,7 +292,7 @@ class CollectionFields(EncoderFields, BaseRetriever):
         filter: Filter | None = None,
         **unknown: Any,
     ) -> list[Document]:
-        refuse_unknown("invoke", unknown, ("k", "filter"))
+        refuse_keywords("invoke", unknown, ("k", "filter"))
         return self._returned(self._found(query, k, filter))
 
     async def _aget_relevant_documents(
@@ -304,7 +304,7 @@ class CollectionFields(EncoderFields, BaseRetriever):
         filter: Filter | None = None,
         **unknown: Any,
     ) -> list[Document]:
-        refuse_unknown("ainvoke", unknown, ("k", "filter"))
+        refuse_keywords("ainvoke", unknown, ("k", "filter"))
         return self._returned(await self._afound(query, k, filter))
 
     def _sync_keywords(self, keywords: dict[str, Any]) -> dict[str, Any]:
@@ -322,7 +322,7 @@ class CollectionFields(EncoderFields, BaseRetriever):
         )
 
 
-def refuse_unknown(call: str, unknown: Mapping[str, Any], known: Sequence[str]) -> None:
+def refuse_keywords(call: str, unknown: Mapping[str, Any], known: Sequence[str]) -> None:
     """Refuse keywords of a call.
 
     Args:
@@ -336,7 +336,7 @@ def refuse_unknown(call: str, unknown: Mapping[str, Any], known: Sequence[str]) 
     if unknown:
         raise TypeError(
             f"{call} takes {', '.join(f'{name}=' for name in known)}; got "
-            f"{', '.join(f'{name}=' for name in sorted(unknown))}: others are fields of the object"
+            f"{', '.join(f'{name}=' for name in sorted(unknown))}"
         )
 
 

@@ -10,7 +10,7 @@ from langchain_core.documents import Document
 from langchain_core.vectorstores import VectorStore
 from langchain_core.vectorstores.utils import maximal_marginal_relevance
 
-from langchain_m3.documents import document, refuse_unknown
+from langchain_m3.documents import document, refuse_keywords
 from langchain_m3.retrievers import HybridFields
 from m3_core.arguments import check_count
 from m3_core.collection.fusion import Found
@@ -268,7 +268,7 @@ def _refuse_others(
         known: Those that it takes.
     """
     unknown = {name: value for name, value in options.items() if name not in known}
-    refuse_unknown(call, unknown, ("k", "filter", *known))
+    refuse_keywords(call, unknown, ("k", "filter", *known))
     threshold = options.get("score_threshold")
     if threshold is not None and not isinstance(threshold, (int, float, np.number)):
         raise TypeError(f"score_threshold must be a number; got {threshold!r}")
