@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from langchain_core._api import LangChainDeprecationWarning
 from langchain_core.embeddings import Embeddings
-from pydantic import ConfigDict, Field, PrivateAttr
+from pydantic import ConfigDict, Field, PrivateAttr, field_serializer
 
 from langchain_m3.huggingface import encoding_options, refuse_other_values, refuse_unknown
 from m3_core.adapters.assignment import Assignable
@@ -109,6 +109,11 @@ class HuggingFaceBgeEmbeddings(Assignable, Embeddings):
     _loaded: Any = PrivateAttr(default=None)
     _truncate_dim: int | None = PrivateAttr(default=None)
     _use: _Use | None = PrivateAttr(default=None)
+
+    @field_serializer("client", when_used="json")
+    def _name_client(self, client: Any) -> str | None:
+        # A loaded model is no JSON; the other fields say how it is loaded.
+        return None if client is None else str(client.name)
 
     def __init__(self, **kwargs: Any) -> None:
         """Load the model, or take it if it is loaded already.

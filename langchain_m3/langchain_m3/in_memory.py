@@ -70,6 +70,12 @@ class M3InMemoryVectorStore(InMemorySearch, DocumentIndex):
         if _OWN.isdisjoint(options):
             self._embeddings = self._given = embedding
 
+    def __eq__(self, other: object) -> bool:
+        """A store is equal to itself alone, as LangChain's are, and so it can be a key."""
+        return self is other
+
+    __hash__ = object.__hash__
+
     @classmethod
     def from_texts(
         cls,

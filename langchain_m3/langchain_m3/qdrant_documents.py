@@ -145,7 +145,7 @@ class QdrantDocuments(QdrantSearch):
             check_ids(ids)
         given = [None] * len(listed) if ids is None else list(ids)
         known = [str(uuid.uuid4()) if one is None else one for one in given]
-        others = [{}] * len(listed)
+        others: list[dict[str, Any]] = [{} for _ in listed]
         if metadatas is not None:
             others = [{} if m is None else m for m in metadatas]
         if not len(known) == len(others) == len(listed):

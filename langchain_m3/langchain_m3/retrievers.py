@@ -102,6 +102,29 @@ class _CollectionRetriever(CollectionFields):
         retriever.add_documents(documents, ids=ids)
         return retriever
 
+    @classmethod
+    async def afrom_texts(
+        cls,
+        texts: Iterable[str],
+        metadatas: Iterable[Mapping[str, Any] | None] | None = None,
+        *,
+        ids: Iterable[str | None] | None = None,
+        **options: Any,
+    ) -> Self:
+        """Make a retriever of texts, as ``from_texts``; the model is loaded on the event loop."""
+        retriever = cls(**options)
+        await retriever.aadd_texts(texts, metadatas, ids=ids)
+        return retriever
+
+    @classmethod
+    async def afrom_documents(
+        cls, documents: Iterable[Document], *, ids: Sequence[str] | None = None, **options: Any
+    ) -> Self:
+        """Make a retriever of documents, as ``from_documents``, which blocks only while loading."""
+        retriever = cls(**options)
+        await retriever.aadd_documents(documents, ids=ids)
+        return retriever
+
     def delete(self, ids: Iterable[str]) -> int:
         """Delete documents.
 

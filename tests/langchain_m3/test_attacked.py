@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from datetime import date
 from decimal import Decimal
@@ -437,3 +438,22 @@ def test_paths_devices_and_data_types_are_taken_as_they_are(tiny_m3, tmp_path) -
     assert BGEReranker(model=folder, **options).model_name == str(folder)
     both = M3CascadeReranker(model_name=tiny_m3, reranker_name=folder, **options)
     assert (both.reranker_name, both.device) == (str(folder), "cpu")
+
+
+async def test_stores_are_keys_and_retrievers_are_made_from_async_code() -> None:
+    store = stored()
+    assert {store: 1}[store] == 1
+    assert store != stored()
+    options = {"encoder": FakeEncoder()}
+    retriever = await M3HybridRetriever.afrom_documents(documents(), **options)
+    assert await retriever.ainvoke(QUERY) == hybrid().invoke(QUERY)
+    ids = [one.id for one in documents()]
+    texts = await M3HybridRetriever.afrom_texts(TEXTS, METADATAS, ids=ids, **options)
+    assert texts.invoke(QUERY) == retriever.invoke(QUERY)
+
+
+def test_the_fields_of_huggingfaces_class_are_json(tiny_bge) -> None:
+    embeddings = HuggingFaceBgeEmbeddings(model_name=tiny_bge)
+    found = json.loads(embeddings.model_dump_json())
+    assert found["client"] == found["model_name"] == str(tiny_bge)
+    assert embeddings.model_dump()["client"] is embeddings.client
