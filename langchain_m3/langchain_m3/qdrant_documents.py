@@ -72,6 +72,22 @@ class QdrantDocuments(QdrantSearch):
         await self._storing.aadd(new, batch_size=batch_size, show_progress=show_progress, **kwargs)
         return list(new.ids)
 
+    def add_documents(self, documents: Iterable[Document], **kwargs: Any) -> list[str]:
+        """Encode documents and add them; those with an ``id`` keep it.
+
+        Args:
+            documents: The documents.
+            **kwargs: As of ``add_texts``; ``ids`` stands in place of the documents' own.
+
+        Returns:
+            The ids.
+        """
+        return super().add_documents(list(documents), **kwargs)
+
+    async def aadd_documents(self, documents: Iterable[Document], **kwargs: Any) -> list[str]:
+        """Do ``add_documents`` without blocking the event loop."""
+        return await super().aadd_documents(list(documents), **kwargs)
+
     def delete(self, ids: list[str] | None = None, **kwargs: Any) -> bool:
         """Delete documents.
 
@@ -82,11 +98,15 @@ class QdrantDocuments(QdrantSearch):
         Returns:
             True.
         """
+        if ids is not None and not len(ids):
+            return True
         self._connection.call("delete", points_selector=select(ids))
         return True
 
     async def adelete(self, ids: list[str] | None = None, **kwargs: Any) -> bool:
         """Do ``delete`` without blocking the event loop."""
+        if ids is not None and not len(ids):
+            return True
         await self._connection.acall("delete", points_selector=select(ids))
         return True
 
@@ -110,7 +130,7 @@ class QdrantDocuments(QdrantSearch):
     @property
     def _storing(self) -> QdrantCollection:
         # Not remembered: Qdrant keeps what would only drive others' texts out of the cache.
-        source = self._model._source
+        source = self._source
         unremembered = CachedEncoder(source.encoder, source.parts, reuse=False)
         return replace(self._collection, encoder=unremembered)
 
@@ -121,13 +141,19 @@ class QdrantDocuments(QdrantSearch):
         ids: Sequence[str | None] | None,
     ) -> NewPoints:
         listed = check_texts(texts)
-        known = [str(uuid.uuid4()) if one is None else one for one in ids or [None] * len(listed)]
-        others = [{}] * len(listed) if metadatas is None else [m or {} for m in metadatas]
+        if isinstance(ids, (str, bytes)):
+            check_ids(ids)
+        given = [None] * len(listed) if ids is None else list(ids)
+        known = [str(uuid.uuid4()) if one is None else one for one in given]
+        others: list[dict[str, Any]] = [{} for _ in listed]
+        if metadatas is not None:
+            others = [{} if m is None else m for m in metadatas]
         if not len(known) == len(others) == len(listed):
             raise ValueError(
                 f"got {len(listed)} texts, {len(others)} metadatas and {len(known)} ids"
             )
-        check_distinct(check_ids(known))
+        known = check_ids(known)
+        check_distinct(known)
         rows = zip(known, listed, others, strict=True)
         return NewPoints(known, listed, [write_document(*row, self.names) for row in rows])
 

@@ -6,8 +6,9 @@ from collections.abc import Callable
 from typing import Any
 
 from langchain_core.documents import Document
+from qdrant_client import models
 
-from langchain_m3.qdrant_vectors import QdrantVectorSearch, document
+from langchain_m3.qdrant_vectors import QdrantVectorSearch, document, search_options
 from m3_core.arguments import check_count
 from m3_core.stores.qdrant import Search, Where, read_point
 
@@ -52,14 +53,14 @@ class QdrantSearch(QdrantVectorSearch):
             TypeError: The filter is none, or there is no such keyword.
             FilterError: It is not of the language, or Qdrant cannot express it.
         """
-        search = Search(filter, **kwargs)
+        search = search_options(filter, kwargs)
         return self._documents(self._collection.search(query, k, search, self._rankings))
 
     async def asimilarity_search_with_score(
         self, query: str, k: int = 4, filter: Where | None = None, **kwargs: Any
     ) -> list[tuple[Document, float]]:
         """Do ``similarity_search_with_score`` without blocking the event loop."""
-        search = Search(filter, **kwargs)
+        search = search_options(filter, kwargs)
         return self._documents(await self._collection.asearch(query, k, search, self._rankings))
 
     def search_with_scores(
@@ -77,7 +78,7 @@ class QdrantSearch(QdrantVectorSearch):
             Documents, their scores as of ``similarity_search_with_score``, and those by
             ``"dense"``, ``"sparse"`` and, with ``rerank``, ``"colbert"``; best first.
         """
-        search = Search(filter, **kwargs)
+        search = search_options(filter, kwargs)
         found = self._collection.search_with_scores(query, k, search, self._rankings)
         return [
             (document(read_point(one, self.names)), score, scores) for one, score, scores in found
@@ -87,7 +88,7 @@ class QdrantSearch(QdrantVectorSearch):
         self, query: str, k: int = 4, filter: Where | None = None, **kwargs: Any
     ) -> list[tuple[Document, float, dict[str, float]]]:
         """Do ``search_with_scores`` without blocking the event loop."""
-        search = Search(filter, **kwargs)
+        search = search_options(filter, kwargs)
         found = await self._collection.asearch_with_scores(query, k, search, self._rankings)
         return [
             (document(read_point(one, self.names)), score, scores) for one, score, scores in found
@@ -119,7 +120,7 @@ class QdrantSearch(QdrantVectorSearch):
         Raises:
             ValueError: ``k`` or ``fetch_k`` is below 1, or the store has no dense vectors.
         """
-        search = Search(filter, **kwargs)
+        search = search_options(filter, kwargs)
         fetch_k = self._checked_fetch(k, fetch_k, search)
         collection, rankings = self._collection, self._rankings
         reps = collection.encode(query, rankings)
@@ -139,7 +140,7 @@ class QdrantSearch(QdrantVectorSearch):
         **kwargs: Any,
     ) -> list[Document]:
         """Do ``max_marginal_relevance_search`` without blocking the event loop."""
-        search = Search(filter, **kwargs)
+        search = search_options(filter, kwargs)
         fetch_k = self._checked_fetch(k, fetch_k, search)
         collection, rankings = self._collection, self._rankings
         reps = await collection.aencode(query, rankings)
@@ -149,14 +150,41 @@ class QdrantSearch(QdrantVectorSearch):
         )
         return self._diverse(found, reps.dense_lists()[0], k, lambda_mult)
 
+    def _similarity_search_with_relevance_scores(
+        self, query: str, k: int = 4, **kwargs: Any
+    ) -> list[tuple[Document, float]]:
+        found = self.similarity_search_with_score(query, k, **kwargs)
+        relevance = self._relevance(kwargs.get("hybrid_fusion"))
+        return [(one, relevance(score)) for one, score in found]
+
+    async def _asimilarity_search_with_relevance_scores(
+        self, query: str, k: int = 4, **kwargs: Any
+    ) -> list[tuple[Document, float]]:
+        found = await self.asimilarity_search_with_score(query, k, **kwargs)
+        relevance = self._relevance(kwargs.get("hybrid_fusion"))
+        return [(one, relevance(score)) for one, score in found]
+
+    def _relevance(
+        self, fusion: models.FusionQuery | models.RrfQuery | None
+    ) -> Callable[[float], float]:
+        # The scores are those of the fusion that this search used.
+        if fusion is None or not self._is_fused:
+            return self._select_relevance_score_fn()
+        if isinstance(fusion, models.FusionQuery):
+            return _relevance_to(2.0 if fusion.fusion == models.Fusion.DBSF else 1.0)
+        # First in both rankings.
+        return _relevance_to(2.0 / (fusion.rrf.k or 2))
+
+    @property
+    def _is_fused(self) -> bool:
+        return None not in (self.names.dense, self.names.sparse) and not self.rerank
+
     def _select_relevance_score_fn(self) -> Callable[[float], float]:
         if self.names.dense is None and not self.rerank:
             # A lexical score is not bounded.
             return lambda score: max(score, 0.0) / (1.0 + max(score, 0.0))
         # The fused scores reach 1 by rank and about 2 by distribution; cosines may be negative.
-        is_fused = self.names.sparse is not None and not self.rerank
-        top = 2.0 if self.fusion == "dbsf" and is_fused else 1.0
-        return lambda score: min(max(score / top, 0.0), 1.0)
+        return _relevance_to(2.0 if self.fusion == "dbsf" and self._is_fused else 1.0)
 
     def _checked_fetch(self, k: int, fetch_k: int, search: Search) -> int:
         if self.names.dense is None:
@@ -164,3 +192,7 @@ class QdrantSearch(QdrantVectorSearch):
         fetch_k = max(check_count("fetch_k", fetch_k), check_count("k", k))
         self._collection.check(fetch_k, search, self._rankings)
         return fetch_k
+
+
+def _relevance_to(top: float) -> Callable[[float], float]:
+    return lambda score: min(max(score / top, 0.0), 1.0)

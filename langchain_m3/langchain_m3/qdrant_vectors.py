@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
 from langchain_core.documents import Document
 from langchain_core.vectorstores import VectorStore
 from langchain_core.vectorstores.utils import maximal_marginal_relevance
+from pydantic import ConfigDict
 from qdrant_client import models
 
+from langchain_m3.documents import refuse_keywords
+from langchain_m3.embeddings import M3Embeddings
 from langchain_m3.options import EncoderFields
+from m3_core.adapters import AsyncTwins
 from m3_core.arguments import check_count, check_vector
+from m3_core.encoder import CachedEncoder
+from m3_core.errors import StoreError
 from m3_core.stores.qdrant import (
     Connection,
     Fusion,
@@ -30,6 +37,8 @@ from m3_core.stores.qdrant import (
 class StoreModel(EncoderFields):
     """The options of the store's model."""
 
+    model_config = ConfigDict(title="QdrantHybridStore")
+
     roles = ("query",)
 
     needed: tuple[str, ...] = ("dense", "sparse")
@@ -39,7 +48,7 @@ class StoreModel(EncoderFields):
         return self.needed
 
 
-class QdrantVectorSearch(VectorStore):
+class QdrantVectorSearch(AsyncTwins, VectorStore):
     """Searches by dense vectors alone; their score is the similarity of the two vectors."""
 
     names: Names
@@ -49,12 +58,35 @@ class QdrantVectorSearch(VectorStore):
     long_multi_vectors: LongMultiVectors
     _connection: Connection
     _model: StoreModel
+    _embeddings: M3Embeddings
+    _is_following: bool
+
+    @property
+    def _source(self) -> CachedEncoder:
+        """The model; its options are those of the embeddings, also when they are assigned later."""
+        own, model = self._model, self._embeddings._model
+        if not self._is_following or model is own._model:
+            return own._source
+        new = StoreModel(
+            encoder=model,
+            needed=own.needed,
+            show_progress=own.show_progress,
+            reuse_encodings=own.reuse_encodings,
+        )
+        if new._source.fingerprint(new.needed) != own._source.fingerprint(own.needed):
+            raise StoreError(
+                "an option that was assigned to the store's embeddings encodes documents "
+                "otherwise than those that it has stored: assign the former value, or make a new "
+                "store"
+            )
+        self._model = new
+        return new._source
 
     @property
     def _collection(self) -> QdrantCollection:
         # Made for each call, since what it is made of can be assigned.
         return QdrantCollection(
-            self._model._source,
+            self._source,
             self._connection,
             self.fusion,
             self.fetch_k,
@@ -96,7 +128,7 @@ class QdrantVectorSearch(VectorStore):
         Raises:
             ValueError: ``k`` is below 1, the vector is none, or the store has no dense vectors.
         """
-        search = Search(filter, **kwargs)
+        search = search_options(filter, kwargs)
         rankings = self._by_vector(embedding, k, search)
         return self._documents(self._collection.search_encoded(None, k, search, rankings))
 
@@ -104,7 +136,7 @@ class QdrantVectorSearch(VectorStore):
         self, embedding: list[float], k: int = 4, filter: Where | None = None, **kwargs: Any
     ) -> list[tuple[Document, float]]:
         """Do ``similarity_search_with_score_by_vector`` without blocking the event loop."""
-        search = Search(filter, **kwargs)
+        search = search_options(filter, kwargs)
         rankings = self._by_vector(embedding, k, search)
         return self._documents(await self._collection.asearch_encoded(None, k, search, rankings))
 
@@ -130,7 +162,7 @@ class QdrantVectorSearch(VectorStore):
         Returns:
             The documents, in the order in which they were chosen.
         """
-        search = Search(filter, **kwargs)
+        search = search_options(filter, kwargs)
         fetch_k = max(check_count("fetch_k", fetch_k), check_count("k", k))
         rankings, collection = self._by_vector(embedding, fetch_k, search), self._collection
         vectors = collection.with_dense()
@@ -147,7 +179,7 @@ class QdrantVectorSearch(VectorStore):
         **kwargs: Any,
     ) -> list[Document]:
         """Do ``max_marginal_relevance_search_by_vector`` without blocking the event loop."""
-        search = Search(filter, **kwargs)
+        search = search_options(filter, kwargs)
         fetch_k = max(check_count("fetch_k", fetch_k), check_count("k", k))
         rankings, collection = self._by_vector(embedding, fetch_k, search), self._collection
         vectors = collection.with_dense()
@@ -178,6 +210,22 @@ class QdrantVectorSearch(VectorStore):
         vectors = [one for _, one in comparable]
         chosen = maximal_marginal_relevance(np.array(vector), vectors, lambda_mult, k)
         return [document(read_point(comparable[i][0], self.names)) for i in chosen]
+
+
+def search_options(where: Where | None, options: dict[str, Any]) -> Search:
+    """Read keywords of a search.
+
+    Args:
+        where: Its filter.
+        options: The others.
+
+    Returns:
+        What is asked for.
+    """
+    known = [field.name for field in fields(Search) if field.name != "filter"]
+    unknown = {name: value for name, value in options.items() if name not in known}
+    refuse_keywords("a search of QdrantHybridStore", unknown, ("k", "filter", *known))
+    return Search(where, **options)
 
 
 def document(stored: Stored) -> Document:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Collection
 from typing import Any
 
 from llama_index.core.base.embeddings.base import BaseEmbedding
@@ -66,13 +67,14 @@ class M3Embedding(EmbeddingFields, VectorFields, BaseEmbedding):
                 stacklevel=level_of_caller(),
             )
 
-    def _follow(self, name: str) -> None:
+    def _follow(self, names: Collection[str]) -> None:
         before = self._source
-        super()._follow(name)
+        super()._follow(names)
         if self.embeddings_cache is not None and self._source.encoder is not before.encoder:
             raise ValueError(
-                f"embeddings_cache finds vectors by the text alone, and {name} changes them: make "
-                "a new object with another cache, or assign embeddings_cache = None before"
+                f"embeddings_cache finds vectors by the text alone, and {', '.join(names)} changes "
+                "them: make a new object with another cache, or assign embeddings_cache = None "
+                "before"
             )
 
     def _get_query_embedding(self, query: str) -> list[float]:

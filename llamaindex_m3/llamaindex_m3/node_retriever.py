@@ -12,12 +12,13 @@ from llama_index.core.schema import IndexNode, NodeWithScore, QueryBundle, Query
 
 from llamaindex_m3.filters import NodeFilter, to_expression
 from llamaindex_m3.nodes import NodeCollection, ScoredNode
+from m3_core.adapters import AsyncTwins
 from m3_core.arguments import check_count
 from m3_core.collection import check_fusion
 from m3_core.scoring import normalized_weights
 
 
-class NodeRetriever(BaseRetriever):
+class NodeRetriever(AsyncTwins, BaseRetriever):
     """Retrieve nodes of a collection; the base of this package's retrievers.
 
     Args:

@@ -16,15 +16,19 @@ if TYPE_CHECKING:
         RankingFields,
         RerankerFields,
     )
+    from m3_core.adapters.spellings import Text
+    from m3_core.adapters.twins import AsyncTwins
 
 __all__ = [
     "Assignable",
+    "AsyncTwins",
     "CascadeFields",
     "EncoderFields",
     "Ranked",
     "RankingFields",
     "RerankerFields",
     "ScoreFields",
+    "Text",
     "VectorFields",
     "loading_options",
     "merged",
@@ -32,6 +36,7 @@ __all__ = [
 
 _HOMES = {
     "Assignable": "assignment",
+    "AsyncTwins": "twins",
     "CascadeFields": "reranker_fields",
     "EncoderFields": "fields",
     "loading_options": "keywords",
@@ -40,6 +45,7 @@ _HOMES = {
     "RankingFields": "reranker_fields",
     "RerankerFields": "reranker_fields",
     "ScoreFields": "fields",
+    "Text": "spellings",
     "VectorFields": "fields",
 }
 

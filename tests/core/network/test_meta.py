@@ -16,6 +16,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from m3_core.encoder.pipeline import Pipeline, Request, load_pipeline
 from m3_core.flagembedding.decoder_model import DecoderProgram, load_decoder
+from m3_core.network import packed as packed_network
 from m3_core.network import transformers_network
 from m3_core.network.batches import PackedBatch
 from m3_core.network.checkpoint import read_checkpoint
@@ -82,7 +83,7 @@ def on_meta(
     if dtype == torch.float16:
         varlen = pytest.importorskip("torch.nn.attention.varlen", exc_type=ImportError)
         kernel = varlen.varlen_attn
-    for module in (transformers_network, decoder):
+    for module in (packed_network, transformers_network, decoder):
         monkeypatch.setattr(module, "varlen_kernel", lambda *_: kernel)
     checkpoint = read_checkpoint(folder, str(folder))
     tokenizer = Tokenizer.from_folder(folder)
@@ -151,7 +152,8 @@ def test_an_encoder_on_a_device(
         2 + 2 * t.sparse + t.colbert + 2 * (t.marker_every is not None) for t, _ in tasks[1:]
     )
     assert max(size for _, size in watch.copied) == tokens
-    check(watch, batch, pipeline, vocabulary, 2 * pipeline.hidden_size)
+    # Queries, keys and values come from one product.
+    check(watch, batch, pipeline, vocabulary, 3 * pipeline.hidden_size)
 
 
 OPTIONS = {
@@ -184,7 +186,7 @@ def test_a_reranker_on_a_device(
         # Of each of two mergings: lengths, offsets, positions.
         merged = 6 if options.compress_ratio > 1 else 0
         assert len(watch.copied) <= (4 if kind == "bert" else 3) + merged
-        check(watch, batch, program, vocabulary, 2 * 32)
+        check(watch, batch, program, vocabulary, 3 * 32)
 
 
 @pytest.mark.parametrize("dtype", TYPES)

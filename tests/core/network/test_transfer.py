@@ -215,12 +215,12 @@ def test_errors_of_a_closed_model_keep_no_weights(tmp_path: Path, kind: str) -> 
     options = {"device": "cpu", "dtype": "float32"}
     if kind == "encoder":
         model: Any = Encoder.from_pretrained(tiny_checkpoint(tmp_path), **options)
-        network, call = model.model.network.backbone.network, model.encode_queries
+        network, call = model.model.network.backbone, model.encode_queries
     else:
         model = Reranker.from_pretrained(tiny_reranker(tmp_path), **options)
-        network, call = model.model.network.network._network, model.compute_score
+        network, call = model.model.network.network.backbone, model.compute_score
     with torch.no_grad():
-        network.get_input_embeddings().weight.fill_(float("nan"))
+        network.words.fill_(float("nan"))
     gone = weakref.ref(network)
     with pytest.raises(NonFiniteError) as caught:
         call(["panda"] if kind == "encoder" else [("panda", "bear")])

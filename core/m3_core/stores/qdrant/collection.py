@@ -41,7 +41,7 @@ class NewPoints:
         dense: One dense vector a document in place of its own, None where there is none.
 
     Raises:
-        ValueError: The lengths differ.
+        ValueError: The lengths differ, or two ids are one point.
     """
 
     ids: Sequence[str]
@@ -58,6 +58,14 @@ class NewPoints:
                 f"got {len(self.ids)} ids, {len(self.texts)} texts and "
                 f"{len(self.payloads)} payloads"
             )
+        seen: dict[str | int, str] = {}
+        for one in self.ids:
+            other = seen.setdefault(point_id(one), one)
+            if other != one:
+                raise ValueError(
+                    f"ids {other!r} and {one!r} are the same point of Qdrant, which takes UUIDs "
+                    "and whole numbers for what they stand for: one of the documents would be lost"
+                )
 
 
 @dataclass(frozen=True, slots=True)
@@ -263,7 +271,8 @@ class QdrantCollection:
             As of ``search``.
         """
         asked, scale = self.request(reps, k, search, rankings)
-        return _scored(self.connection.call("query_points", **asked, **options), scale)
+        found = self.connection.call("query_points", **asked, **options)
+        return _scored(found, scale, search.score_threshold)
 
     async def asearch_encoded(
         self,
@@ -275,7 +284,8 @@ class QdrantCollection:
     ) -> list[ScoredPoint]:
         """Do ``search_encoded`` without holding up the event loop."""
         asked, scale = self.request(reps, k, search, rankings)
-        return _scored(await self.connection.acall("query_points", **asked, **options), scale)
+        found = await self.connection.acall("query_points", **asked, **options)
+        return _scored(found, scale, search.score_threshold)
 
     def request(
         self,
@@ -411,8 +421,11 @@ def select(ids: Iterable[str] | None) -> models.PointsSelector:
     return models.PointIdsList(points=[point_id(one) for one in check_ids(ids)])
 
 
-def _scored(found: models.QueryResponse, scale: float) -> list[ScoredPoint]:
-    return [(one, one.score * scale) for one in found.points]
+def _scored(
+    found: models.QueryResponse, scale: float, threshold: float | None
+) -> list[ScoredPoint]:
+    scored = [(one, one.score * scale) for one in found.points]
+    return [one for one in scored if threshold is None or one[1] >= threshold]
 
 
 def _flags(parts: Collection[str]) -> dict[str, bool]:

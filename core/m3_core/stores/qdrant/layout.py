@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import re
 import uuid
 from collections.abc import Mapping
@@ -11,6 +12,7 @@ from typing import Any, Literal
 from qdrant_client import models
 
 from m3_core.errors import StoreError
+from m3_core.expressions import is_list, plain
 
 ID = "id"
 """The key of a document's id in the payload."""
@@ -189,9 +191,39 @@ def write_document(
 
     Returns:
         The payload.
+
+    Raises:
+        TypeError: The metadata are no mapping, or hold what JSON does not have.
     """
-    own = metadata if names.metadata is None else {names.metadata: dict(metadata)}
+    if not isinstance(metadata, Mapping):
+        raise TypeError(f"the metadata of document {document_id!r} must be a mapping")
+    kept = {key: _in_json(document_id, key, value) for key, value in dict(metadata).items()}
+    own = kept if names.metadata is None else {names.metadata: kept}
     return {**own, names.content: text, ID: document_id}
+
+
+def _in_json(document_id: str, key: Any, value: Any) -> Any:
+    """A value of metadata as Qdrant keeps it, or an error before anything is encoded."""
+    if not isinstance(key, str):
+        raise TypeError(
+            f"the metadata of document {document_id!r} have the key {key!r} of type "
+            f"{type(key).__name__}: Qdrant keeps strings as keys"
+        )
+    value = plain(value)
+    if value is None or isinstance(value, (str, int, float)):
+        return value
+    if isinstance(value, (datetime.date, datetime.time)):
+        return value.isoformat()
+    if isinstance(value, uuid.UUID):
+        return str(value)
+    if isinstance(value, Mapping):
+        return {inner: _in_json(document_id, inner, one) for inner, one in value.items()}
+    if is_list(value):
+        return [_in_json(document_id, key, one) for one in value]
+    raise TypeError(
+        f"the metadata of document {document_id!r} have {value!r} of type {type(value).__name__} "
+        f"under {key!r}, which Qdrant cannot keep: store what JSON has"
+    )
 
 
 def read_point(point: models.Record | models.ScoredPoint, names: Names) -> Stored:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Literal
 
+import numpy as np
 from qdrant_client import models
 
 from m3_core.arguments import check_count
@@ -15,7 +16,6 @@ from m3_core.stores.qdrant.points import sparse_vector
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    import numpy as np
     from numpy.typing import NDArray
 
     from m3_core.representations import Representations
@@ -53,6 +53,11 @@ class Search:
     def __post_init__(self) -> None:
         if isinstance(self.offset, bool) or not isinstance(self.offset, int) or self.offset < 0:
             raise ValueError(f"offset must be a whole number of at least 0; got {self.offset!r}")
+        threshold = self.score_threshold
+        if threshold is not None and (
+            isinstance(threshold, bool) or not isinstance(threshold, (int, float, np.number))
+        ):
+            raise TypeError(f"score_threshold must be a number; got {threshold!r}")
 
     def sent(self, k: int, names: Names, scale: float = 1.0) -> dict[str, Any]:
         """Give what every search sends.
@@ -65,10 +70,15 @@ class Search:
         Returns:
             Keywords of ``query_points``.
         """
-        threshold = self.score_threshold
+        threshold = None
+        if self.score_threshold is not None:
+            # A little less: Qdrant wants more than the threshold, in single precision. What is
+            # below it is sorted out here.
+            threshold = float(self.score_threshold) / scale
+            threshold -= 1e-5 * max(abs(threshold), 1e-3)
         passed = {
             "offset": self.offset or None,
-            "score_threshold": None if threshold is None else threshold / scale,
+            "score_threshold": threshold,
             "consistency": self.consistency,
             "timeout": self.timeout,
             "shard_key_selector": self.shard_key_selector,
