@@ -3,8 +3,15 @@
 from __future__ import annotations
 
 import os
+import threading
 import weakref
-from typing import Protocol
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Protocol, TypeVar
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+T = TypeVar("T")
 
 
 class Forked(Protocol):
@@ -29,10 +36,86 @@ def survive_forks(thing: Forked) -> None:
     _living.add(thing)
 
 
+class _Changes:
+    """Changes of data in memory that are under way, by thread."""
+
+    def __init__(self) -> None:
+        self.began = threading.Condition()
+        self.threads: dict[int, int] = {}
+
+
+_changes = _Changes()
+# The thread of a forked child that came through the fork.
+_survivor: int | None = None
+
+
+@contextmanager
+def whole_in_forks() -> Iterator[None]:
+    """Let forks of other threads wait for the end of a block, which changes data in steps.
+
+    A child would have the data as they are in between, and nobody there to end the change. Nothing
+    in the block may wait for another thread.
+    """
+    own, changes = threading.get_ident(), _changes
+    with changes.began:
+        changes.threads[own] = changes.threads.get(own, 0) + 1
+    try:
+        yield
+    finally:
+        with changes.began:
+            changes.threads[own] -= 1
+            if not changes.threads[own]:
+                del changes.threads[own]
+            changes.began.notify_all()
+
+
+def away_from_fork(function: Callable[[], T]) -> T:
+    """Call a function that computes with several threads, as torch's on a CPU do.
+
+    A thread that had used OpenMP before it forked waits in the child for helpers that are not
+    there. Threads that are made after the fork get their own.
+
+    Args:
+        function: The function.
+
+    Returns:
+        What it returns.
+    """
+    if threading.get_ident() != _survivor:
+        return function()
+    done: list[T] = []
+    failed: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            done.append(function())
+        except BaseException as error:  # noqa: BLE001 (raised in the thread that asked)
+            failed.append(error)
+
+    thread = threading.Thread(target=run, name="m3-away-from-fork", daemon=True)
+    thread.start()
+    thread.join()
+    if failed:
+        raise failed[0]
+    return done[0]
+
+
+def _before() -> None:
+    own = threading.get_ident()
+    _changes.began.acquire()
+    _changes.began.wait_for(lambda: not _changes.threads.keys() - {own})
+
+
+def _in_parent() -> None:
+    _changes.began.release()
+
+
 def _in_child() -> None:
+    global _changes, _survivor
+    _changes, _survivor = _Changes(), threading.get_ident()
     for thing in list(_living):
         thing.after_fork()
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_in_child)
+    os.register_at_fork(before=_before, after_in_parent=_in_parent, after_in_child=_in_child)

@@ -11,7 +11,19 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 
-def check_texts(texts: Iterable[str], first: int = 0) -> list[str]:
+class CheckedTexts(list[str]):
+    """Texts that ``check_texts`` has let pass, so that whoever gets them need not look again.
+
+    A list that is made of it, as a part or with something put before, is a plain one. Not to be
+    changed, nor handed to users.
+    """
+
+
+class DistinctTexts(CheckedTexts):
+    """Checked texts of which none comes twice."""
+
+
+def check_texts(texts: Iterable[str], first: int = 0) -> CheckedTexts:
     """Return the texts as a list, or say which of them cannot be encoded.
 
     Args:
@@ -19,18 +31,20 @@ def check_texts(texts: Iterable[str], first: int = 0) -> list[str]:
         first: Position of the first of them in the whole, for the error text.
 
     Returns:
-        The texts.
+        The texts; the very same list if they were checked before.
 
     Raises:
         TypeError: An element, or the whole, is not what it should be.
         ValueError: A text holds a lone surrogate, which no UTF-8 text can.
     """
+    if isinstance(texts, CheckedTexts):
+        return texts
     if isinstance(texts, (str, bytes)) or not isinstance(texts, Iterable):
         raise TypeError(
             f"texts must be a list or another iterable of str; got {type(texts).__name__}: "
             "wrap a single text in a list"
         )
-    checked = list(texts)
+    checked = CheckedTexts(texts)
     for position, text in enumerate(checked, start=first):
         if not isinstance(text, str):
             raise TypeError(f"text {position} is of type {type(text).__name__}; it must be a str")
@@ -44,7 +58,29 @@ def check_texts(texts: Iterable[str], first: int = 0) -> list[str]:
     return checked
 
 
-def check_pairs(pairs: Iterable[tuple[str, str]]) -> tuple[list[str], list[str]]:
+class CheckedPairs(list[tuple[str, str]]):
+    """Pairs whose texts were checked, so that ``check_pairs`` does not look again."""
+
+
+def pairs_of(query: str, documents: Iterable[str]) -> CheckedPairs:
+    """Pair a query with documents.
+
+    Args:
+        query: The query.
+        documents: The documents.
+
+    Returns:
+        One pair a document.
+
+    Raises:
+        TypeError: A text is no string.
+        ValueError: A text holds a lone surrogate.
+    """
+    (checked,) = check_texts([query])
+    return CheckedPairs((checked, document) for document in check_texts(documents))
+
+
+def check_pairs(pairs: Iterable[tuple[str, str]]) -> tuple[CheckedTexts, CheckedTexts]:
     """Return the queries and the documents of pairs, or say which pair is none.
 
     Args:
@@ -57,6 +93,8 @@ def check_pairs(pairs: Iterable[tuple[str, str]]) -> tuple[list[str], list[str]]
         TypeError: An element is no pair of strings.
         ValueError: A text holds a lone surrogate.
     """
+    if isinstance(pairs, CheckedPairs):
+        return CheckedTexts(one for one, _ in pairs), CheckedTexts(one for _, one in pairs)
     if isinstance(pairs, (str, bytes)) or not isinstance(pairs, Iterable):
         raise TypeError(f"pairs must be a list of (query, document); got {type(pairs).__name__}")
     checked: list[Any] = list(pairs)
@@ -70,21 +108,23 @@ def check_pairs(pairs: Iterable[tuple[str, str]]) -> tuple[list[str], list[str]]
     return check_texts(queries), check_texts(documents)
 
 
-def distinct(texts: Sequence[str]) -> tuple[NDArray[np.int64], list[str]]:
+def distinct(texts: CheckedTexts) -> tuple[NDArray[np.int64], DistinctTexts]:
     """Number equal texts alike, so that each need be computed only once.
 
     Args:
-        texts: Any texts.
+        texts: Of ``check_texts``.
 
     Returns:
         For each text the row of its equal among the distinct ones, shape (texts,), and the
-        distinct texts in order of first appearance.
+        distinct texts in order of first appearance; the very same list if all are.
 
     Example:
-        >>> rows, kept = distinct(["b", "a", "b"])
+        >>> rows, kept = distinct(check_texts(["b", "a", "b"]))
         >>> rows.tolist(), kept
         ([0, 1, 0], ['b', 'a'])
     """
+    if isinstance(texts, DistinctTexts):
+        return np.arange(len(texts)), texts
     numbers: dict[str, int] = {}
     rows = [numbers.setdefault(text, len(numbers)) for text in texts]
-    return np.array(rows, np.int64), list(numbers)
+    return np.array(rows, np.int64), DistinctTexts(numbers)

@@ -13,10 +13,11 @@ from pydantic import ConfigDict, Field, PrivateAttr
 
 from langchain_m3.huggingface import encoding_options, refuse_other_values, refuse_unknown
 from m3_core.adapters.assignment import Assignable
+from m3_core.encoder.cached import CachedEncoder, aconverted
 
 if TYPE_CHECKING:
     from m3_core import Encoder
-    from m3_core.encoder.cached import CachedEncoder
+    from m3_core.representations import Representations
 
 DEFAULT_BGE_MODEL = "BAAI/bge-large-en"
 DEFAULT_QUERY_BGE_INSTRUCTION_EN = "Represent this question for searching relevant passages: "
@@ -42,6 +43,9 @@ class _Use(NamedTuple):
     source: CachedEncoder
     kept: int | None
     asked: tuple[str, str, dict[str, Any], Encoder]
+
+    def vectors(self, reps: Representations) -> list[list[float]]:
+        return [vector[: self.kept] for vector in reps.dense_lists()]
 
 
 class HuggingFaceBgeEmbeddings(Assignable, Embeddings):
@@ -133,7 +137,9 @@ class HuggingFaceBgeEmbeddings(Assignable, Embeddings):
         Returns:
             One vector a document, as Python floats.
         """
-        return self._documents(self._in_use(), texts)
+        use = self._in_use()
+        reps = use.source.documents(_one_line_each(texts), show_progress=self.show_progress)
+        return use.vectors(reps)
 
     def embed_query(self, text: str) -> list[float]:
         """Embed a query, newlines replaced by spaces, with the query instruction before it.
@@ -144,7 +150,10 @@ class HuggingFaceBgeEmbeddings(Assignable, Embeddings):
         Returns:
             Its vector, as Python floats.
         """
-        return self._query(self._in_use(), text)
+        use = self._in_use()
+        return use.vectors(use.source.queries([_one_line(text)], show_progress=self.show_progress))[
+            0
+        ]
 
     async def aembed_documents(self, texts: list[str]) -> list[list[float]]:
         """Do ``embed_documents`` off the event loop.
@@ -156,7 +165,9 @@ class HuggingFaceBgeEmbeddings(Assignable, Embeddings):
             One vector a document, as Python floats.
         """
         use = self._in_use()
-        return await use.source.run_async(self._documents, use, texts)
+        one_line = _one_line_each(texts)
+        reps = await use.source.adocuments(one_line, show_progress=self.show_progress)
+        return await aconverted(reps, use.vectors)
 
     async def aembed_query(self, text: str) -> list[float]:
         """Do ``embed_query`` off the event loop.
@@ -168,16 +179,8 @@ class HuggingFaceBgeEmbeddings(Assignable, Embeddings):
             Its vector, as Python floats.
         """
         use = self._in_use()
-        return await use.source.run_async(self._query, use, text)
-
-    def _documents(self, use: _Use, texts: list[str]) -> list[list[float]]:
-        documents = [_one_line(text) for text in texts]
-        reps = use.source.documents(documents, show_progress=self.show_progress)
-        return [vector[: use.kept] for vector in reps.dense_lists()]
-
-    def _query(self, use: _Use, text: str) -> list[float]:
-        reps = use.source.queries([_one_line(text)], show_progress=self.show_progress)
-        return reps.dense_lists()[0][: use.kept]
+        reps = await use.source.aqueries([_one_line(text)], show_progress=self.show_progress)
+        return use.vectors(reps)[0]
 
     def _load(self) -> None:
         from m3_core.encoder.registry import shared_encoder
@@ -217,8 +220,6 @@ class HuggingFaceBgeEmbeddings(Assignable, Embeddings):
         asked = (own.query_instruction, own.embed_instruction, keywords, own._loaded)
         if own._use is not None and own._use.asked == asked:
             return own._use
-        from m3_core.encoder.cached import CachedEncoder
-
         loaded: Encoder = own._loaded
         options = encoding_options("encode_kwargs", keywords, loaded)
         kept, truncate_dim = None, own._truncate_dim
@@ -281,6 +282,10 @@ def _deprecated(message: str) -> None:
 def _one_line(text: str) -> str:
     # What is no string is left to the encoder, whose error names the text.
     return text.replace("\n", " ") if isinstance(text, str) else text
+
+
+def _one_line_each(texts: list[str]) -> list[str]:
+    return [_one_line(text) for text in texts]
 
 
 def _loading_options(found: dict[str, Any]) -> tuple[int | None, dict[str, Any]]:

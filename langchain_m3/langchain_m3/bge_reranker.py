@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from langchain_core.cross_encoders import BaseCrossEncoder
 
-from langchain_m3.compressors import CrossEncoderCompressor
+from langchain_m3.compressors import ScoringCompressor
 from m3_core.adapters.reranker_fields import RerankerFields
-from m3_core.rerankers.ranking import select_best
 
 
-class BGEReranker(RerankerFields, CrossEncoderCompressor, BaseCrossEncoder):
+class BGEReranker(RerankerFields, ScoringCompressor, BaseCrossEncoder):
     """Sort documents by the score of a BGE reranker, any of the six.
 
     The model is loaded once a process for all objects with the same options. Safe under threads;
@@ -40,8 +39,3 @@ class BGEReranker(RerankerFields, CrossEncoderCompressor, BaseCrossEncoder):
         """
         own = self._snapshot()
         return own._scorer.compute_score(text_pairs, own.normalize, show_progress=own.show_progress)
-
-    def _scored(self, query: str, texts: list[str]) -> list[tuple[int, dict[str, float]]]:
-        scores = self.score([(query, text) for text in texts])
-        best = select_best(scores, self.top_n, self.score_threshold)
-        return [(i, {"relevance_score": score}) for i, score in best]

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from langchain_m3.compressors import CrossEncoderCompressor
+from langchain_m3.compressors import ScoringCompressor
 from m3_core.adapters.reranker_fields import CascadeFields
 
 
-class M3CascadeReranker(CascadeFields, CrossEncoderCompressor):
+class M3CascadeReranker(CascadeFields, ScoringCompressor):
     """Thin out documents by M3's hybrid score, then sort the best with a cross-encoder.
 
     Of the returned copies ``metadata["relevance_score"]`` is the cross-encoder's score and
@@ -20,17 +20,3 @@ class M3CascadeReranker(CascadeFields, CrossEncoderCompressor):
                 base_retriever=store.as_retriever(search_kwargs={"k": 100}),
             )
     """
-
-    def _scored(self, query: str, texts: list[str]) -> list[tuple[int, dict[str, float]]]:
-        found = self._steps.compute(
-            query,
-            texts,
-            self.top_n,
-            threshold=self.score_threshold,
-            normalize=self.normalize,
-            show_progress=self.show_progress,
-        )
-        return [
-            (one.index, {"relevance_score": one.score, "first_score": one.first_score})
-            for one in found
-        ]

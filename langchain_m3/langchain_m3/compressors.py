@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import copy
 from abc import abstractmethod
 from collections.abc import Sequence
@@ -10,29 +9,22 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from langchain_core.callbacks import AsyncCallbackManager, CallbackManager, Callbacks
 from langchain_core.documents import BaseDocumentCompressor, Document
-from pydantic import ConfigDict, Field
+from pydantic import ConfigDict
 
-from m3_core.adapters.assignment import Assignable
+from m3_core.adapters.reranker_fields import Ranked, RankingFields
 
 if TYPE_CHECKING:
     from m3_core import Reranker
     from m3_core.encoder.cached import CachedEncoder
 
 
-class ScoringCompressor(Assignable, BaseDocumentCompressor):
+class ScoringCompressor(RankingFields, BaseDocumentCompressor):
     """A compressor that sorts documents by a score and keeps the best."""
 
     model_config = ConfigDict(extra="forbid", protected_namespaces=())
 
     event: ClassVar[str] = "bge_rerank"
     """Name of the custom event that callbacks get."""
-
-    top_n: int | None = Field(default=None, ge=1)
-    """Documents to keep; all, if ``None``."""
-    score_threshold: float | None = None
-    """The lowest score that is kept; a score equal to it stays."""
-    show_progress: bool = Field(default=False, exclude=True)
-    """Show a progress bar while texts are read."""
 
     def compress_documents(
         self, documents: Sequence[Document], query: str, callbacks: Callbacks | None = None
@@ -66,7 +58,7 @@ class ScoringCompressor(Assignable, BaseDocumentCompressor):
     async def acompress_documents(
         self, documents: Sequence[Document], query: str, callbacks: Callbacks | None = None
     ) -> list[Document]:
-        """Do ``compress_documents`` off the event loop.
+        """Do ``compress_documents`` without holding up the event loop or occupying a thread.
 
         Args:
             documents: As there.
@@ -78,13 +70,13 @@ class ScoringCompressor(Assignable, BaseDocumentCompressor):
         """
         own = self._snapshot()
         if not callbacks:
-            return await asyncio.to_thread(own._ranked, documents, query)
+            return await own._aranked(documents, query)
         manager = AsyncCallbackManager.configure(inheritable_callbacks=callbacks)
         run = await manager.on_chain_start(
             None, own._asked(query, documents), name=type(own).__name__
         )
         try:
-            kept = await asyncio.to_thread(own._ranked, documents, query)
+            kept = await own._aranked(documents, query)
         except BaseException as error:
             await run.on_chain_error(error)
             raise
@@ -98,23 +90,11 @@ class ScoringCompressor(Assignable, BaseDocumentCompressor):
     def _scorer(self) -> Reranker | CachedEncoder:
         """What gives the final score."""
 
-    @abstractmethod
-    def _scored(self, query: str, texts: list[str]) -> list[tuple[int, dict[str, float]]]:
-        """Positions of the texts to keep, best first, each with its entries in the metadata."""
-
     def _ranked(self, documents: Sequence[Document], query: str) -> list[Document]:
-        if not isinstance(documents, Sequence) or not all(
-            isinstance(document, Document) for document in documents
-        ):
-            raise TypeError(f"documents must be a list of Document; got {documents!r:.80}")
-        scored = self._scored(query, [document.page_content for document in documents])
-        # Wholly copied, so that who changes a result does not change what was given.
-        return [
-            documents[i].model_copy(
-                update={"metadata": {**copy.deepcopy(documents[i].metadata), **scores}}
-            )
-            for i, scores in scored
-        ]
+        return _copies(documents, self._rank(query, _texts(documents)))
+
+    async def _aranked(self, documents: Sequence[Document], query: str) -> list[Document]:
+        return _copies(documents, await self._arank(query, _texts(documents)))
 
     def _asked(self, query: str, documents: Sequence[Document]) -> dict[str, Any]:
         return {"query": query, "documents": documents}
@@ -131,9 +111,25 @@ class ScoringCompressor(Assignable, BaseDocumentCompressor):
         }
 
 
-class CrossEncoderCompressor(ScoringCompressor):
-    """A compressor whose score is a cross-encoder's."""
+def _texts(documents: Sequence[Document]) -> list[str]:
+    if not isinstance(documents, Sequence) or not all(
+        isinstance(document, Document) for document in documents
+    ):
+        raise TypeError(f"documents must be a list of Document; got {documents!r:.80}")
+    return [document.page_content for document in documents]
 
-    normalize: bool = False
-    """Put scores through the sigmoid, into 0 to 1; else they are raw logits. The threshold is
-    compared with what this gives."""
+
+def _copies(documents: Sequence[Document], kept: Ranked) -> list[Document]:
+    # Wholly copied, so that who changes a result does not change what was given.
+    return [
+        documents[i].model_copy(
+            update={
+                "metadata": {
+                    **copy.deepcopy(documents[i].metadata),
+                    "relevance_score": score,
+                    **others,
+                }
+            }
+        )
+        for i, score, others in kept
+    ]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from os import PathLike
 from typing import TYPE_CHECKING, Any
@@ -27,6 +28,8 @@ ScoredDocument = tuple[Document, float, dict[str, float]]
 
 class CollectionFields(EncoderFields, BaseRetriever):
     """Documents, their encodings, and a search over them."""
+
+    roles = ("query",)
 
     model_config = ConfigDict(extra="forbid", protected_namespaces=(), arbitrary_types_allowed=True)
 
@@ -89,9 +92,7 @@ class CollectionFields(EncoderFields, BaseRetriever):
             TypeError: There is no such argument, or a text or an id is no string.
             ValueError: The lengths differ, or an id comes twice.
         """
-        unknown = sorted(kwargs.keys() - {"batch_size"})
-        if unknown:
-            raise TypeError(f"there is no argument {', '.join(unknown)} for adding documents")
+        _refuse_unknown(kwargs)
         return self._documents.add(texts, metadatas, ids, show_progress=self.show_progress)
 
     async def aadd_texts(
@@ -103,7 +104,8 @@ class CollectionFields(EncoderFields, BaseRetriever):
         **kwargs: Any,
     ) -> list[str]:
         """Do ``add_texts`` off the event loop."""
-        return await self._source.run_async(self.add_texts, texts, metadatas, ids=ids, **kwargs)
+        _refuse_unknown(kwargs)
+        return await self._documents.aadd(texts, metadatas, ids, show_progress=self.show_progress)
 
     def add_documents(
         self, documents: Iterable[Document], *, ids: Sequence[str] | None = None, **kwargs: Any
@@ -122,25 +124,15 @@ class CollectionFields(EncoderFields, BaseRetriever):
             TypeError: An element is no document.
             ValueError: An id comes twice.
         """
-        listed = list(documents)
-        for one in listed:
-            if not isinstance(one, Document):
-                raise TypeError(
-                    f"documents must be LangChain documents; got {type(one).__name__}: for texts "
-                    "there are from_texts and add_texts"
-                )
-        return self.add_texts(
-            [document.page_content for document in listed],
-            [document.metadata for document in listed],
-            ids=[document.id for document in listed] if ids is None else ids,
-            **kwargs,
-        )
+        texts, metadatas, own = _columns(documents)
+        return self.add_texts(texts, metadatas, ids=own if ids is None else ids, **kwargs)
 
     async def aadd_documents(
         self, documents: Iterable[Document], *, ids: Sequence[str] | None = None, **kwargs: Any
     ) -> list[str]:
         """Do ``add_documents`` off the event loop."""
-        return await self._source.run_async(self.add_documents, documents, ids=ids, **kwargs)
+        texts, metadatas, own = _columns(documents)
+        return await self.aadd_texts(texts, metadatas, ids=own if ids is None else ids, **kwargs)
 
     def get_by_ids(self, ids: Sequence[str], /) -> list[Document]:
         """Get documents.
@@ -158,7 +150,7 @@ class CollectionFields(EncoderFields, BaseRetriever):
 
     async def aget_by_ids(self, ids: Sequence[str], /) -> list[Document]:
         """Do ``get_by_ids`` off the event loop."""
-        return await self._source.run_async(self.get_by_ids, ids)
+        return await asyncio.to_thread(self.get_by_ids, ids)
 
     def search_with_scores(
         self, query: str, k: int | None = None, *, filter: Filter | None = None
@@ -175,13 +167,13 @@ class CollectionFields(EncoderFields, BaseRetriever):
             by ``"dense"``, ``"sparse"`` and ``"colbert"``, best first. What has no weight may be
             absent, and with ``fusion="rrf"`` what is outside of a ranking's candidates.
         """
-        return [(document(one), one.score, one.scores) for one in self._found(query, k, filter)]
+        return _scored(self._found(query, k, filter))
 
     async def asearch_with_scores(
         self, query: str, k: int | None = None, *, filter: Filter | None = None
     ) -> list[ScoredDocument]:
         """Do ``search_with_scores`` off the event loop."""
-        return await self._source.run_async(self.search_with_scores, query, k, filter=filter)
+        return _scored(await self._afound(query, k, filter))
 
     def save(self, path: str | PathLike[str]) -> None:
         """Write documents and encodings into a folder, which stays whole if this fails.
@@ -258,12 +250,28 @@ class CollectionFields(EncoderFields, BaseRetriever):
     def _found(
         self, query: str, k: int | None, where: Filter | None, **options: Any
     ) -> list[Found]:
-        return self._documents.search(
-            query,
-            self.k if k is None else k,
+        return self._documents.search(query, **self._asked(k, where, options))
+
+    async def _afound(
+        self, query: str, k: int | None, where: Filter | None, **options: Any
+    ) -> list[Found]:
+        return await self._documents.asearch(query, **self._asked(k, where, options))
+
+    def _asked(
+        self, k: int | None, where: Filter | None, options: dict[str, Any]
+    ) -> dict[str, Any]:
+        return dict(
+            k=self.k if k is None else k,
             where=self.filter if where is None else where,
             **{**self._search_options(), **options},
         )
+
+    def _returned(self, found: list[Found]) -> list[Document]:
+        documents = [document(one) for one in found]
+        if self.score_key is not None:
+            for made, one in zip(documents, found, strict=True):
+                made.metadata[self.score_key] = one.score
+        return documents
 
     def _get_relevant_documents(
         self,
@@ -273,12 +281,7 @@ class CollectionFields(EncoderFields, BaseRetriever):
         k: int | None = None,
         filter: Filter | None = None,
     ) -> list[Document]:
-        found = self._found(query, k, filter)
-        documents = [document(one) for one in found]
-        if self.score_key is not None:
-            for made, one in zip(documents, found, strict=True):
-                made.metadata[self.score_key] = one.score
-        return documents
+        return self._returned(self._found(query, k, filter))
 
     async def _aget_relevant_documents(
         self,
@@ -288,7 +291,7 @@ class CollectionFields(EncoderFields, BaseRetriever):
         k: int | None = None,
         filter: Filter | None = None,
     ) -> list[Document]:
-        return await self._source.run_async(self._get_relevant_documents, query, k=k, filter=filter)
+        return self._returned(await self._afound(query, k, filter))
 
     def _get_ls_params(self, **_kwargs: Any) -> LangSmithRetrieverParams:
         return LangSmithRetrieverParams(
@@ -308,6 +311,34 @@ def document(found: Found) -> Document:
         The document.
     """
     return Document(id=found.id, page_content=found.text, metadata=found.metadata)
+
+
+def _scored(found: Iterable[Found]) -> list[ScoredDocument]:
+    return [(document(one), one.score, one.scores) for one in found]
+
+
+def _columns(
+    documents: Iterable[Document],
+) -> tuple[list[str], list[dict[str, Any]], list[str | None]]:
+    """Texts, metadata and ids."""
+    listed = list(documents)
+    for one in listed:
+        if not isinstance(one, Document):
+            raise TypeError(
+                f"documents must be LangChain documents; got {type(one).__name__}: for texts "
+                "there are from_texts and add_texts"
+            )
+    return (
+        [document.page_content for document in listed],
+        [document.metadata for document in listed],
+        [document.id for document in listed],
+    )
+
+
+def _refuse_unknown(arguments: Mapping[str, Any]) -> None:
+    unknown = sorted(arguments.keys() - {"batch_size"})
+    if unknown:
+        raise TypeError(f"there is no argument {', '.join(unknown)} for adding documents")
 
 
 def _checked_collection(given: Any) -> DocumentCollection:

@@ -10,6 +10,8 @@ from pydantic import model_validator
 from langchain_m3.huggingface import accept_names
 from langchain_m3.options import EncoderFields
 from m3_core.adapters.fields import VectorFields
+from m3_core.encoder.cached import aconverted
+from m3_core.representations import Representations
 
 
 class M3Embeddings(VectorFields, EncoderFields, Embeddings):
@@ -53,7 +55,7 @@ class M3Embeddings(VectorFields, EncoderFields, Embeddings):
         Returns:
             One vector a document, as Python floats.
         """
-        return self._encode_documents(texts)
+        return self._source.documents(texts, show_progress=self.show_progress).dense_lists()
 
     def embed_query(self, text: str) -> list[float]:
         """Embed a query, with the query instruction before it.
@@ -75,7 +77,8 @@ class M3Embeddings(VectorFields, EncoderFields, Embeddings):
         Returns:
             One vector a document, as Python floats.
         """
-        return await self._source.run_async(self._encode_documents, texts)
+        reps = await self._source.adocuments(texts, show_progress=self.show_progress)
+        return await aconverted(reps, Representations.dense_lists)
 
     async def aembed_query(self, text: str) -> list[float]:
         """Embed a query off the event loop.
@@ -87,6 +90,3 @@ class M3Embeddings(VectorFields, EncoderFields, Embeddings):
             Its vector, as Python floats.
         """
         return (await self._source.aqueries([text])).dense_lists()[0]
-
-    def _encode_documents(self, texts: list[str]) -> list[list[float]]:
-        return self._source.documents(texts, show_progress=self.show_progress).dense_lists()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Sequence
 from os import PathLike
 from typing import Any
@@ -187,7 +188,7 @@ class M3InMemoryVectorStore(InMemorySearch, DocumentIndex):
 
     async def aupsert(self, items: Sequence[Document], /, **kwargs: Any) -> UpsertResponse:
         """Do ``upsert`` off the event loop."""
-        return await self._source.run_async(self.upsert, items, **kwargs)
+        return UpsertResponse(succeeded=await self.aadd_documents(items, **kwargs), failed=[])
 
     def get(self, ids: Sequence[str], /, **kwargs: Any) -> list[Document]:
         """Do ``get_by_ids``, as document indexes call it."""
@@ -195,7 +196,7 @@ class M3InMemoryVectorStore(InMemorySearch, DocumentIndex):
 
     async def aget(self, ids: Sequence[str], /, **kwargs: Any) -> list[Document]:
         """Do ``get`` off the event loop."""
-        return await self._source.run_async(self.get, ids, **kwargs)
+        return await self.aget_by_ids(ids, **kwargs)
 
     # A DocumentIndex says what was deleted; of a VectorStore only False has a meaning.
     def delete(  # type: ignore[override]  # the two base classes differ in what it returns
@@ -225,4 +226,4 @@ class M3InMemoryVectorStore(InMemorySearch, DocumentIndex):
         self, ids: Sequence[str] | None = None, **kwargs: Any
     ) -> DeleteResponse:
         """Do ``delete`` off the event loop."""
-        return await self._source.run_async(self.delete, ids, **kwargs)
+        return await asyncio.to_thread(self.delete, ids, **kwargs)

@@ -39,9 +39,11 @@ class InMemorySearch(HybridFields, VectorStore):
         """
         return [document(one) for one in self._found(query, k, filter, **kwargs)]
 
-    async def asimilarity_search(self, query: str, k: int = 4, **kwargs: Any) -> list[Document]:
-        """Do ``similarity_search`` off the event loop."""
-        return await self._source.run_async(self.similarity_search, query, k, **kwargs)
+    async def asimilarity_search(
+        self, query: str, k: int = 4, *, filter: Filter | None = None, **kwargs: Any
+    ) -> list[Document]:
+        """Do ``similarity_search`` without holding up the event loop."""
+        return [document(one) for one in await self._afound(query, k, filter, **kwargs)]
 
     def similarity_search_with_score(
         self, query: str, k: int = 4, *, filter: Filter | None = None, **kwargs: Any
@@ -50,10 +52,11 @@ class InMemorySearch(HybridFields, VectorStore):
         return [(document(one), one.score) for one in self._found(query, k, filter, **kwargs)]
 
     async def asimilarity_search_with_score(
-        self, query: str, k: int = 4, **kwargs: Any
+        self, query: str, k: int = 4, *, filter: Filter | None = None, **kwargs: Any
     ) -> list[tuple[Document, float]]:
-        """Do ``similarity_search_with_score`` off the event loop."""
-        return await self._source.run_async(self.similarity_search_with_score, query, k, **kwargs)
+        """Do ``similarity_search_with_score`` without holding up the event loop."""
+        found = await self._afound(query, k, filter, **kwargs)
+        return [(document(one), one.score) for one in found]
 
     def similarity_search_by_vector(
         self,
@@ -78,12 +81,16 @@ class InMemorySearch(HybridFields, VectorStore):
         return [document(one) for one in found]
 
     async def asimilarity_search_by_vector(
-        self, embedding: list[float], k: int = 4, **kwargs: Any
+        self,
+        embedding: list[float],
+        k: int = 4,
+        *,
+        filter: Filter | None = None,
+        **kwargs: Any,
     ) -> list[Document]:
-        """Do ``similarity_search_by_vector`` off the event loop."""
-        return await self._source.run_async(
-            self.similarity_search_by_vector, embedding, k, **kwargs
-        )
+        """Do ``similarity_search_by_vector`` without holding up the event loop."""
+        found = await self._afound("", k, filter, vector=embedding, **_BY_VECTOR, **kwargs)
+        return [document(one) for one in found]
 
     def max_marginal_relevance_search(
         self,
@@ -116,12 +123,20 @@ class InMemorySearch(HybridFields, VectorStore):
         return _diverse(found, vector, k, lambda_mult)
 
     async def amax_marginal_relevance_search(
-        self, query: str, k: int = 4, fetch_k: int = 20, lambda_mult: float = 0.5, **kwargs: Any
+        self,
+        query: str,
+        k: int = 4,
+        fetch_k: int = 20,
+        lambda_mult: float = 0.5,
+        *,
+        filter: Filter | None = None,
+        **kwargs: Any,
     ) -> list[Document]:
-        """Do ``max_marginal_relevance_search`` off the event loop."""
-        return await self._source.run_async(
-            self.max_marginal_relevance_search, query, k, fetch_k, lambda_mult, **kwargs
-        )
+        """Do ``max_marginal_relevance_search`` without holding up the event loop."""
+        fetch_k = max(check_count("fetch_k", fetch_k), check_count("k", k))
+        vector = (await self._source.aqueries([query])).dense_lists()[0]
+        found = await self._afound(query, fetch_k, filter, return_vectors=True, **kwargs)
+        return _diverse(found, vector, k, lambda_mult)
 
     def max_marginal_relevance_search_by_vector(
         self,
@@ -145,17 +160,15 @@ class InMemorySearch(HybridFields, VectorStore):
         k: int = 4,
         fetch_k: int = 20,
         lambda_mult: float = 0.5,
+        *,
+        filter: Filter | None = None,
         **kwargs: Any,
     ) -> list[Document]:
-        """Do ``max_marginal_relevance_search_by_vector`` off the event loop."""
-        return await self._source.run_async(
-            self.max_marginal_relevance_search_by_vector,
-            embedding,
-            k,
-            fetch_k,
-            lambda_mult,
-            **kwargs,
-        )
+        """Do ``max_marginal_relevance_search_by_vector`` without holding up the event loop."""
+        fetch_k = max(check_count("fetch_k", fetch_k), check_count("k", k))
+        options = {**_BY_VECTOR, **kwargs, "return_vectors": True}
+        found = await self._afound("", fetch_k, filter, vector=embedding, **options)
+        return _diverse(found, embedding, k, lambda_mult)
 
     def _select_relevance_score_fn(self) -> Callable[[float], float]:
         # First in all rankings; the weights have the sum 1.

@@ -6,6 +6,8 @@ from langchain_milvus.utils.sparse import BaseSparseEmbedding
 
 from langchain_m3.options import EncoderFields
 from m3_core.converters import convert_texts, to_milvus
+from m3_core.encoder.cached import aconverted
+from m3_core.representations import Representations
 
 
 class M3MilvusSparseEmbeddings(EncoderFields, BaseSparseEmbedding):
@@ -43,9 +45,7 @@ class M3MilvusSparseEmbeddings(EncoderFields, BaseSparseEmbedding):
         Returns:
             One ``{token id: weight}`` a document.
         """
-        return convert_texts(
-            self._source.documents(texts, show_progress=self.show_progress), to_milvus
-        )
+        return _rows(self._source.documents(texts, show_progress=self.show_progress))
 
     def embed_query(self, query: str) -> dict[int, float]:
         """Weigh a query.
@@ -56,7 +56,7 @@ class M3MilvusSparseEmbeddings(EncoderFields, BaseSparseEmbedding):
         Returns:
             Its ``{token id: weight}``.
         """
-        return convert_texts(self._source.queries([query]), to_milvus)[0]
+        return _rows(self._source.queries([query]))[0]
 
     async def aembed_documents(self, texts: list[str]) -> list[dict[int, float]]:
         """Do ``embed_documents`` off the event loop.
@@ -67,7 +67,8 @@ class M3MilvusSparseEmbeddings(EncoderFields, BaseSparseEmbedding):
         Returns:
             One ``{token id: weight}`` a document.
         """
-        return await self._source.run_async(self.embed_documents, texts)
+        reps = await self._source.adocuments(texts, show_progress=self.show_progress)
+        return await aconverted(reps, _rows)
 
     async def aembed_query(self, query: str) -> dict[int, float]:
         """Do ``embed_query`` off the event loop.
@@ -78,4 +79,8 @@ class M3MilvusSparseEmbeddings(EncoderFields, BaseSparseEmbedding):
         Returns:
             Its ``{token id: weight}``.
         """
-        return await self._source.run_async(self.embed_query, query)
+        return _rows(await self._source.aqueries([query]))[0]
+
+
+def _rows(reps: Representations) -> list[dict[int, float]]:
+    return convert_texts(reps, to_milvus)

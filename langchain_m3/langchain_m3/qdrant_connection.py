@@ -13,6 +13,7 @@ from qdrant_client.http.exceptions import ApiException
 
 from langchain_m3.qdrant_layout import Layout
 from m3_core.errors import StoreError
+from m3_core.forks import survive_forks
 
 if TYPE_CHECKING:
     from m3_core.encoder.protocol import TextEncoder
@@ -67,8 +68,9 @@ class Connection:
         self.owned = client is None and (async_client is None or bool(where))
         self.client = _connect(where) if self.owned else client
         # Embedded Qdrant is not made for several threads.
-        is_embedded = self.owned and not where.keys() & {"url", "host"}
-        self._lock: Any = threading.RLock() if is_embedded else contextlib.nullcontext()
+        self._is_embedded = self.owned and not where.keys() & {"url", "host"}
+        self.after_fork()
+        survive_forks(self)
         self._ready = False
         if self.client is not None:
             try:
@@ -76,6 +78,10 @@ class Connection:
             except BaseException:
                 self.close()
                 raise
+
+    def after_fork(self) -> None:
+        """Replace the lock, which another thread may have held."""
+        self._lock: Any = threading.RLock() if self._is_embedded else contextlib.nullcontext()
 
     def call(self, method: str, **arguments: Any) -> Any:
         """Call the synchronous client.

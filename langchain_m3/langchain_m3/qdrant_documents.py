@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import uuid
 from collections.abc import Iterable, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from langchain_core.documents import Document
 from qdrant_client import models
@@ -15,7 +15,16 @@ from langchain_m3.qdrant_points import points, requests
 from langchain_m3.qdrant_search import QdrantSearch
 from langchain_m3.qdrant_vectors import document
 from m3_core.arguments import check_distinct, check_ids
+from m3_core.representations import Representations
 from m3_core.texts import check_texts
+
+
+class _New(NamedTuple):
+    """Documents to be added."""
+
+    ids: list[str]
+    texts: list[str]
+    metadatas: list[dict[str, Any]]
 
 
 class QdrantDocuments(QdrantSearch):
@@ -46,10 +55,15 @@ class QdrantDocuments(QdrantSearch):
             TypeError: A text or an id is no string.
             ValueError: The lengths differ, an id comes twice, or a text is too long for Qdrant.
         """
-        known, made = self._points(texts, metadatas, ids)
-        for batch in requests(made, batch_size):
-            self._connection.call("upsert", points=batch, **kwargs)
-        return known
+        new = _checked(texts, metadatas, ids)
+        if new.texts:
+            # Not remembered: Qdrant keeps what would only drive others' texts out.
+            reps = self._model._source.documents(
+                new.texts, show_progress=self._model.show_progress, remember=False
+            )
+            for batch in requests(self._points(new, reps), batch_size):
+                self._connection.call("upsert", points=batch, **kwargs)
+        return new.ids
 
     async def aadd_texts(
         self,
@@ -60,10 +74,15 @@ class QdrantDocuments(QdrantSearch):
         **kwargs: Any,
     ) -> list[str]:
         """Do ``add_texts`` without blocking the event loop."""
-        known, made = await asyncio.to_thread(self._points, texts, metadatas, ids)
-        for batch in requests(made, batch_size):
-            await self._connection.acall("upsert", points=batch, **kwargs)
-        return known
+        new = _checked(texts, metadatas, ids)
+        if new.texts:
+            reps = await self._model._source.adocuments(
+                new.texts, show_progress=self._model.show_progress, remember=False
+            )
+            made = await asyncio.to_thread(self._points, new, reps)
+            for batch in requests(made, batch_size):
+                await self._connection.acall("upsert", points=batch, **kwargs)
+        return new.ids
 
     def delete(self, ids: list[str] | None = None, **kwargs: Any) -> bool:
         """Delete documents.
@@ -100,24 +119,8 @@ class QdrantDocuments(QdrantSearch):
         asked = [point_id(one) for one in check_ids(ids)]
         return self._sorted(asked, await self._connection.acall("retrieve", ids=asked))
 
-    def _points(
-        self,
-        texts: Iterable[str],
-        metadatas: Sequence[dict[str, Any]] | None,
-        ids: Sequence[str | None] | None,
-    ) -> tuple[list[str], list[models.PointStruct]]:
-        listed = check_texts(texts)
-        known = [str(uuid.uuid4()) if one is None else one for one in ids or [None] * len(listed)]
-        others = [{}] * len(listed) if metadatas is None else [m or {} for m in metadatas]
-        if not len(known) == len(others) == len(listed):
-            raise ValueError(
-                f"got {len(listed)} texts, {len(others)} metadatas and {len(known)} ids"
-            )
-        check_distinct(check_ids(known))
-        if not listed:
-            return [], []
-        reps = self._model._source.documents(listed, show_progress=self._model.show_progress)
-        return known, points(known, listed, others, reps, self.long_multi_vectors, self.names)
+    def _points(self, new: _New, reps: Representations) -> list[models.PointStruct]:
+        return points(new.ids, new.texts, new.metadatas, reps, self.long_multi_vectors, self.names)
 
     def _sorted(
         self, asked: Sequence[str | int], records: Iterable[models.Record]
@@ -126,6 +129,20 @@ class QdrantDocuments(QdrantSearch):
         return [
             document(read_point(found[str(one)], self.names)) for one in asked if str(one) in found
         ]
+
+
+def _checked(
+    texts: Iterable[str],
+    metadatas: Sequence[dict[str, Any]] | None,
+    ids: Sequence[str | None] | None,
+) -> _New:
+    listed = check_texts(texts)
+    known = [str(uuid.uuid4()) if one is None else one for one in ids or [None] * len(listed)]
+    others = [{}] * len(listed) if metadatas is None else [m or {} for m in metadatas]
+    if not len(known) == len(others) == len(listed):
+        raise ValueError(f"got {len(listed)} texts, {len(others)} metadatas and {len(known)} ids")
+    check_distinct(check_ids(known))
+    return _New(known, listed, others)
 
 
 def _selector(ids: Sequence[str] | None) -> models.PointsSelector:

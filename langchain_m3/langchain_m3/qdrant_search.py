@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Callable
 from typing import Any
 
@@ -14,10 +13,13 @@ from langchain_m3.qdrant_points import LongMultiVectors, fit_multi_vector
 from langchain_m3.qdrant_queries import Fusion, Search, hybrid_query
 from langchain_m3.qdrant_vectors import QdrantVectorSearch
 from m3_core.arguments import check_count
+from m3_core.representations import Representations
 
 
 class StoreModel(EncoderFields):
     """The options of the store's model."""
+
+    roles = ("query",)
 
     needed: tuple[str, ...] = ("dense", "sparse")
     """What the collection keeps."""
@@ -72,15 +74,17 @@ class QdrantSearch(QdrantVectorSearch):
             TypeError: The filter is none, or there is no such keyword.
             FilterError: It is not of the language, or Qdrant cannot express it.
         """
-        asked, scale = self._query(query, k, Search(filter, **kwargs))
+        search = self._checked_search(k, Search(filter, **kwargs))
+        asked, scale = self._request(self._model._source.queries([query]), k, search)
         return self._scored(self._connection.call("query_points", **asked), scale)
 
     async def asimilarity_search_with_score(
         self, query: str, k: int = 4, filter: Where | None = None, **kwargs: Any
     ) -> list[tuple[Document, float]]:
         """Do ``similarity_search_with_score`` without blocking the event loop."""
-        search = Search(filter, **kwargs)
-        asked, scale = await asyncio.to_thread(self._query, query, k, search)
+        search = self._checked_search(k, Search(filter, **kwargs))
+        reps = await self._model._source.aqueries([query])
+        asked, scale = self._request(reps, k, search)
         return self._scored(await self._connection.acall("query_points", **asked), scale)
 
     def max_marginal_relevance_search(
@@ -109,8 +113,12 @@ class QdrantSearch(QdrantVectorSearch):
         Raises:
             ValueError: ``k`` or ``fetch_k`` is below 1, or the store has no dense vectors.
         """
-        asked, vector = self._diverse_query(query, k, fetch_k, Search(filter, **kwargs))
-        return self._diverse(self._connection.call("query_points", **asked), vector, k, lambda_mult)
+        search = Search(filter, **kwargs)
+        fetch_k = self._checked_fetch(k, fetch_k, search)
+        reps = self._model._source.queries([query])
+        asked, _ = self._request(reps, fetch_k, search)
+        found = self._connection.call("query_points", **asked | self._with_vectors())
+        return self._diverse(found, reps.dense_lists()[0], k, lambda_mult)
 
     async def amax_marginal_relevance_search(
         self,
@@ -122,11 +130,12 @@ class QdrantSearch(QdrantVectorSearch):
         **kwargs: Any,
     ) -> list[Document]:
         """Do ``max_marginal_relevance_search`` without blocking the event loop."""
-        asked, vector = await asyncio.to_thread(
-            self._diverse_query, query, k, fetch_k, Search(filter, **kwargs)
-        )
-        found = await self._connection.acall("query_points", **asked)
-        return self._diverse(found, vector, k, lambda_mult)
+        search = Search(filter, **kwargs)
+        fetch_k = self._checked_fetch(k, fetch_k, search)
+        reps = await self._model._source.aqueries([query])
+        asked, _ = self._request(reps, fetch_k, search)
+        found = await self._connection.acall("query_points", **asked | self._with_vectors())
+        return self._diverse(found, reps.dense_lists()[0], k, lambda_mult)
 
     def _select_relevance_score_fn(self) -> Callable[[float], float]:
         if self.names.dense is None and not self.rerank:
@@ -137,10 +146,23 @@ class QdrantSearch(QdrantVectorSearch):
         top = 2.0 if self.fusion == "dbsf" and is_fused else 1.0
         return lambda score: min(max(score / top, 0.0), 1.0)
 
-    def _query(self, query: str, k: int, search: Search) -> tuple[dict[str, Any], float]:
+    def _checked_search(self, k: int, search: Search) -> Search:
+        """Refuse what cannot be before the network runs."""
         check_count("k", k)
-        search.condition(self.names)  # refused before the network runs
-        reps = self._model._source.queries([query])
+        search.condition(self.names)
+        return search
+
+    def _checked_fetch(self, k: int, fetch_k: int, search: Search) -> int:
+        if self.names.dense is None:
+            raise ValueError("this store has no dense vectors, since its vector_name is None")
+        fetch_k = max(check_count("fetch_k", fetch_k), check_count("k", k))
+        self._checked_search(fetch_k, search)
+        return fetch_k
+
+    def _request(
+        self, reps: Representations, k: int, search: Search
+    ) -> tuple[dict[str, Any], float]:
+        """What Qdrant is asked for, and what its scores are multiplied with to be ours."""
         multi, scale = None, 1.0
         if self.rerank and reps.colbert_vecs is not None:
             multi = fit_multi_vector(reps.colbert_vecs[0], self.long_multi_vectors, "the query")
@@ -148,14 +170,3 @@ class QdrantSearch(QdrantVectorSearch):
         wanted = k + search.offset
         fetch_k = max(4 * wanted, 100) if self.fetch_k is None else max(self.fetch_k, wanted)
         return hybrid_query(reps, k, fetch_k, self.names, search, self.fusion, multi), scale
-
-    def _diverse_query(
-        self, query: str, k: int, fetch_k: int, search: Search
-    ) -> tuple[dict[str, Any], list[float]]:
-        if self.names.dense is None:
-            raise ValueError("this store has no dense vectors, since its vector_name is None")
-        fetch_k = max(check_count("fetch_k", fetch_k), check_count("k", k))
-        asked, _ = self._query(query, fetch_k, search)
-        # The query's encoding comes out of the cache, unless that is off.
-        vector = self._model._source.queries([query]).dense_lists()[0]
-        return asked | self._with_vectors(), vector

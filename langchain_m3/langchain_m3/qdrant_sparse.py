@@ -6,6 +6,7 @@ from langchain_qdrant.sparse_embeddings import SparseEmbeddings, SparseVector
 
 from langchain_m3.options import EncoderFields
 from m3_core.converters import convert_texts, to_qdrant
+from m3_core.encoder.cached import aconverted
 from m3_core.representations import Representations
 
 
@@ -60,7 +61,8 @@ class M3SparseEmbeddings(EncoderFields, SparseEmbeddings):
         Returns:
             One sparse vector a document, over token ids.
         """
-        return await self._source.run_async(self.embed_documents, texts)
+        reps = await self._source.adocuments(texts, show_progress=self.show_progress)
+        return await aconverted(reps, _vectors)
 
     async def aembed_query(self, text: str) -> SparseVector:
         """Do ``embed_query`` off the event loop.
@@ -71,7 +73,7 @@ class M3SparseEmbeddings(EncoderFields, SparseEmbeddings):
         Returns:
             Its sparse vector, over token ids.
         """
-        return await self._source.run_async(self.embed_query, text)
+        return _vectors(await self._source.aqueries([text]))[0]
 
 
 def _vectors(reps: Representations) -> list[SparseVector]:

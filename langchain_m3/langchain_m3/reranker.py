@@ -45,13 +45,3 @@ class M3Reranker(ScoreFields, EncoderFields, ScoringCompressor, BaseCrossEncoder
     @property
     def _scorer(self) -> CachedEncoder:
         return self._source
-
-    def _scored(self, query: str, texts: list[str]) -> list[tuple[int, dict[str, float]]]:
-        ranked = self._hybrid.rank(
-            query,
-            texts,
-            self.top_n,
-            threshold=self.score_threshold,
-            show_progress=self.show_progress,
-        )
-        return [(i, {"relevance_score": score}) for i, score in ranked]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Literal
 
@@ -91,7 +92,7 @@ class _CollectionRetriever(CollectionFields):
 
     async def adelete(self, ids: Iterable[str]) -> int:
         """Do ``delete`` off the event loop."""
-        return await self._source.run_async(self.delete, ids)
+        return await asyncio.to_thread(self.delete, ids)
 
 
 class M3SparseRetriever(_CollectionRetriever):

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from pydantic import ConfigDict
 
-from llamaindex_m3.postprocessors import CrossEncoderPostprocessor
+from llamaindex_m3.postprocessors import ScoringPostprocessor
 from m3_core.adapters.reranker_fields import RerankerFields
-from m3_core.rerankers.ranking import select_best
 
 
-class BGEReranker(RerankerFields, CrossEncoderPostprocessor):
+class BGEReranker(RerankerFields, ScoringPostprocessor):
     """Sort nodes by the score of a BGE reranker, any of the six.
 
     The model is loaded once a process for all objects with the same options. Safe under threads;
@@ -35,8 +34,3 @@ class BGEReranker(RerankerFields, CrossEncoderPostprocessor):
     def class_name(cls) -> str:
         """The name that LlamaIndex stores."""
         return "BGEReranker"
-
-    def _scored(self, query: str, texts: list[str]) -> list[tuple[int, float]]:
-        pairs = [(query, text) for text in texts]
-        scores = self._scorer.compute_score(pairs, self.normalize, show_progress=self.show_progress)
-        return select_best(scores, self.top_n, self.score_threshold)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from pydantic import ConfigDict
 
-from llamaindex_m3.postprocessors import CrossEncoderPostprocessor
+from llamaindex_m3.postprocessors import ScoringPostprocessor
 from m3_core.adapters.reranker_fields import CascadeFields
 
 
-class M3CascadeReranker(CascadeFields, CrossEncoderPostprocessor):
+class M3CascadeReranker(CascadeFields, ScoringPostprocessor):
     """Thin out nodes by M3's hybrid score, then sort the best with a cross-encoder.
 
     BAAI's recipe is to retrieve 100 and to rerank to 3.
@@ -28,13 +28,3 @@ class M3CascadeReranker(CascadeFields, CrossEncoderPostprocessor):
     def class_name(cls) -> str:
         """The name that LlamaIndex stores."""
         return "M3CascadeReranker"
-
-    def _scored(self, query: str, texts: list[str]) -> list[tuple[int, float]]:
-        return self._steps.rank(
-            query,
-            texts,
-            self.top_n,
-            threshold=self.score_threshold,
-            normalize=self.normalize,
-            show_progress=self.show_progress,
-        )

@@ -10,6 +10,8 @@ from pydantic import ConfigDict, Field, model_validator
 
 from llamaindex_m3.huggingface import accept_names
 from llamaindex_m3.options import EmbeddingFields, VectorFields
+from m3_core.encoder.cached import aconverted
+from m3_core.representations import Representations
 
 
 class M3Embedding(EmbeddingFields, VectorFields, BaseEmbedding):
@@ -89,4 +91,5 @@ class M3Embedding(EmbeddingFields, VectorFields, BaseEmbedding):
         return self._source.documents(texts, show_progress=self.show_progress).dense_lists()
 
     async def _aget_text_embeddings(self, texts: list[str]) -> list[list[float]]:
-        return await self._source.run_async(self._get_text_embeddings, texts)
+        reps = await self._source.adocuments(texts, show_progress=self.show_progress)
+        return await aconverted(reps, Representations.dense_lists)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import inspect
 from collections.abc import Sequence
 from typing import Any
@@ -36,7 +37,8 @@ from llamaindex_m3.node_store import M3NodeStore
 from llamaindex_m3.nodes import checked_node
 from llamaindex_m3.options import refuse_replaced
 from m3_core.arguments import check_distinct
-from m3_core.collection.collection import DEFAULT_WEIGHTS
+from m3_core.collection.search import DEFAULT_WEIGHTS
+from m3_core.representations import Representations
 from m3_core.scoring import normalized_weights
 
 
@@ -289,8 +291,10 @@ class M3Index(SavedIndex):
         super().insert_nodes(_checked(nodes), **insert_kwargs)
 
     async def ainsert_nodes(self, nodes: Sequence[BaseNode], **insert_kwargs: Any) -> None:
-        """Do ``insert_nodes`` off the event loop."""
-        await self._nodes.run_async(self.insert_nodes, nodes, **insert_kwargs)
+        """Do ``insert_nodes`` without holding up the event loop; encoding occupies no thread."""
+        checked = _checked(nodes)
+        encoded = await self._nodes.aencode(checked)
+        await asyncio.to_thread(self.insert_nodes, checked, encoded=encoded, **insert_kwargs)
 
     def delete_nodes(
         self, node_ids: Sequence[str], delete_from_docstore: bool = False, **delete_kwargs: Any
@@ -317,8 +321,10 @@ class M3Index(SavedIndex):
             struct.nodes_dict[node_id] = node_id
         return struct
 
-    def _insert(self, nodes: Sequence[BaseNode], **_: Any) -> None:
-        for node_id in self._nodes.insert(nodes):
+    def _insert(
+        self, nodes: Sequence[BaseNode], encoded: Representations | None = None, **_: Any
+    ) -> None:
+        for node_id in self._nodes.insert(nodes, encoded):
             self._index_struct.nodes_dict[node_id] = node_id
 
     def _delete_node(self, node_id: str, **_: Any) -> None:

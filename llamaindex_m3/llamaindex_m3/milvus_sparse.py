@@ -9,6 +9,8 @@ from llama_index.vector_stores.milvus.utils import BaseSparseEmbeddingFunction
 
 from llamaindex_m3.options import EncoderFields
 from m3_core.converters import convert_texts, to_milvus
+from m3_core.encoder.cached import aconverted
+from m3_core.representations import Representations
 
 # Weights of the nodes that M3MilvusVectorStore adds right now, in the order in which it asks.
 weighed_beforehand: ContextVar[Iterator[dict[int, float]] | None] = ContextVar(
@@ -49,7 +51,7 @@ class M3MilvusSparseEmbeddingFunction(EncoderFields, BaseSparseEmbeddingFunction
         Returns:
             One ``{token id: weight}`` a query.
         """
-        return convert_texts(self._source.queries(queries), to_milvus)
+        return _rows(self._source.queries(queries))
 
     def encode_documents(self, documents: list[str]) -> list[dict[int, float]]:
         """Weigh documents.
@@ -63,9 +65,7 @@ class M3MilvusSparseEmbeddingFunction(EncoderFields, BaseSparseEmbeddingFunction
         ready = weighed_beforehand.get()
         if ready is not None:
             return [next(ready) for _ in documents]
-        return convert_texts(
-            self._source.documents(documents, show_progress=self.show_progress), to_milvus
-        )
+        return _rows(self._source.documents(documents, show_progress=self.show_progress))
 
     async def async_encode_queries(self, queries: list[str]) -> list[dict[int, float]]:
         """Do ``encode_queries`` off the event loop.
@@ -76,7 +76,7 @@ class M3MilvusSparseEmbeddingFunction(EncoderFields, BaseSparseEmbeddingFunction
         Returns:
             One ``{token id: weight}`` a query.
         """
-        return await self._source.run_async(self.encode_queries, queries)
+        return await aconverted(await self._source.aqueries(queries), _rows)
 
     async def async_encode_documents(self, documents: list[str]) -> list[dict[int, float]]:
         """Do ``encode_documents`` off the event loop.
@@ -87,4 +87,12 @@ class M3MilvusSparseEmbeddingFunction(EncoderFields, BaseSparseEmbeddingFunction
         Returns:
             One ``{token id: weight}`` a document.
         """
-        return await self._source.run_async(self.encode_documents, documents)
+        ready = weighed_beforehand.get()
+        if ready is not None:
+            return [next(ready) for _ in documents]
+        reps = await self._source.adocuments(documents, show_progress=self.show_progress)
+        return await aconverted(reps, _rows)
+
+
+def _rows(reps: Representations) -> list[dict[int, float]]:
+    return convert_texts(reps, to_milvus)

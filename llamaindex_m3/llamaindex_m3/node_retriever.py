@@ -105,19 +105,22 @@ class NodeRetriever(BaseRetriever):
                 for node, score, scores in retriever.search_with_scores("What do pandas eat?"):
                     ...
         """
-        return self._nodes.search(
-            QueryBundle(query) if isinstance(query, str) else query,
-            self.similarity_top_k,
-            filters=self.filters,
-            node_ids=self.node_ids,
-            doc_ids=self.doc_ids,
-            **self._search_options(),
-        )
+        return self._nodes.search(**self._asked(query))
 
     async def asearch_with_scores(self, query: QueryType) -> list[ScoredNode]:
-        """Do ``search_with_scores`` off the event loop."""
-        found: list[ScoredNode] = await self._nodes.run_async(self.search_with_scores, query)
-        return found
+        """Do ``search_with_scores`` without holding up the event loop."""
+        return await self._nodes.asearch(**self._asked(query))
+
+    def _asked(self, query: QueryType) -> dict[str, Any]:
+        """Arguments of ``NodeCollection.search``."""
+        return {
+            "query": QueryBundle(query) if isinstance(query, str) else query,
+            "k": self.similarity_top_k,
+            "filters": self.filters,
+            "node_ids": self.node_ids,
+            "doc_ids": self.doc_ids,
+            **self._search_options(),
+        }
 
     # Not abstract: LlamaIndex shows whatever implements an abstract method as a span.
     def _search_options(self) -> dict[str, Any]:
@@ -129,5 +132,5 @@ class NodeRetriever(BaseRetriever):
         return [NodeWithScore(node=node, score=score) for node, score, _ in found]
 
     async def _aretrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
-        found: list[NodeWithScore] = await self._nodes.run_async(self._retrieve, query_bundle)
-        return found
+        found = await self.asearch_with_scores(query_bundle)
+        return [NodeWithScore(node=node, score=score) for node, score, _ in found]

@@ -16,7 +16,7 @@ from pydantic import BaseModel, Field, PrivateAttr, SkipValidation
 
 from llamaindex_m3.filters import NodeFilter
 from llamaindex_m3.index_options import query_mode, search_options
-from llamaindex_m3.nodes import NodeCollection
+from llamaindex_m3.nodes import NodeCollection, ScoredNode
 
 
 class M3NodeStore(BasePydanticVectorStore):
@@ -107,9 +107,10 @@ class M3NodeStore(BasePydanticVectorStore):
         return [node.node_id for node in listed]
 
     async def async_add(self, nodes: Sequence[BaseNode], **_: Any) -> list[str]:
-        """Do ``add`` off the event loop."""
-        added: list[str] = await self.nodes.run_async(self.add, nodes)
-        return added
+        """Do ``add`` without holding up the event loop; encoding occupies no thread."""
+        listed = list(nodes)
+        await self._index.ainsert_nodes(listed)
+        return [node.node_id for node in listed]
 
     def delete(self, ref_doc_id: str, **_: Any) -> None:
         """Delete the nodes of a document.
@@ -159,6 +160,14 @@ class M3NodeStore(BasePydanticVectorStore):
         Raises:
             ValueError: There is no such mode here, or an option has no place in it.
         """
+        return _result(self.nodes.search(**self._asked(query, options)))
+
+    async def aquery(self, query: VectorStoreQuery, **options: Any) -> VectorStoreQueryResult:
+        """Do ``query`` without holding up the event loop; encoding occupies no thread."""
+        return _result(await self.nodes.asearch(**self._asked(query, options)))
+
+    def _asked(self, query: VectorStoreQuery, options: dict[str, Any]) -> dict[str, Any]:
+        """Arguments of ``NodeCollection.search``."""
         own = search_options(
             query_mode(query.mode),
             self.weights,
@@ -168,24 +177,14 @@ class M3NodeStore(BasePydanticVectorStore):
             hybrid_top_k=query.hybrid_top_k,
             fetch_k=options.pop("fetch_k", None),
         )
-        found = self.nodes.search(
-            QueryBundle(query.query_str or "", embedding=query.query_embedding),
-            own.pop("similarity_top_k"),
+        return dict(
+            query=QueryBundle(query.query_str or "", embedding=query.query_embedding),
+            k=own.pop("similarity_top_k"),
             filters=query.filters,
             node_ids=query.node_ids or None,
             doc_ids=query.doc_ids,
             **{"exhaustive": None, **own, **options},
         )
-        return VectorStoreQueryResult(
-            nodes=[node for node, _, _ in found],
-            similarities=[score for _, score, _ in found],
-            ids=[node.node_id for node, _, _ in found],
-        )
-
-    async def aquery(self, query: VectorStoreQuery, **options: Any) -> VectorStoreQueryResult:
-        """Do ``query`` off the event loop."""
-        found: VectorStoreQueryResult = await self.nodes.run_async(self.query, query, **options)
-        return found
 
     def persist(self, persist_path: str, fs: Any = None) -> None:
         """Write the nodes into a folder.
@@ -205,3 +204,11 @@ class M3NodeStore(BasePydanticVectorStore):
             )
         # Without the ending, by which LlamaIndex would take the folder for a store of its own.
         self.nodes.save(Path(persist_path).with_suffix(""))
+
+
+def _result(found: list[ScoredNode]) -> VectorStoreQueryResult:
+    return VectorStoreQueryResult(
+        nodes=[node for node, _, _ in found],
+        similarities=[score for _, score, _ in found],
+        ids=[node.node_id for node, _, _ in found],
+    )

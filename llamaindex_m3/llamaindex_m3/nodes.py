@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import difflib
 import inspect
 import logging
@@ -20,6 +21,8 @@ from m3_core.arguments import check_ids
 
 if TYPE_CHECKING:
     from m3_core.collection.collection import DocumentCollection
+    from m3_core.collection.fusion import Found
+    from m3_core.representations import Representations
 
 logger = logging.getLogger(__name__)
 
@@ -27,6 +30,8 @@ ScoredNode = tuple[BaseNode, float, dict[str, float]]
 
 # Of a collection's metadata: the node as LlamaIndex's document store writes it, its document.
 _NODE, _DOCUMENT = "node", "ref_doc_id"
+# So many nodes are made of their records in about a millisecond.
+_NODES_ON_THE_LOOP = 16
 
 
 class NodeCollection(EncoderFields):
@@ -36,6 +41,8 @@ class NodeCollection(EncoderFields):
     those that come back are copies, and what JSON does not have (dates, say) comes back as a
     string. Safe under threads: a search sees each change wholly or not at all.
     """
+
+    roles = ("query",)
 
     stored: tuple[str, ...] = Field(
         default=("dense", "sparse", "colbert"), frozen=True, description="What is kept of nodes."
@@ -59,11 +66,14 @@ class NodeCollection(EncoderFields):
     def __bool__(self) -> bool:
         return True
 
-    def insert(self, nodes: Iterable[BaseNode]) -> list[str]:
+    def insert(
+        self, nodes: Iterable[BaseNode], encoded: Representations | None = None
+    ) -> list[str]:
         """Encode nodes and add them; those whose id is known replace what was there.
 
         Args:
             nodes: The nodes. Those without text are left out, as ``VectorStoreIndex`` does.
+            encoded: What ``aencode`` has given for these nodes.
 
         Returns:
             The ids of those that were added.
@@ -72,17 +82,27 @@ class NodeCollection(EncoderFields):
             TypeError: An element is no node.
             ValueError: An id comes twice.
         """
-        listed = [checked_node(node) for node in nodes]
-        texts = [node.get_content(metadata_mode=MetadataMode.EMBED) for node in listed]
-        filled = [(node, text) for node, text in zip(listed, texts, strict=True) if text.strip()]
-        if len(filled) < len(listed):
-            logger.warning("%d nodes without text are left out", len(listed) - len(filled))
+        texts, records, ids = _columns(nodes)
         return self._documents.add(
-            [text for _, text in filled],
-            [_record(node) for node, _ in filled],
-            [node.node_id for node, _ in filled],
-            show_progress=self.show_progress,
+            texts, records, ids, show_progress=self.show_progress, encoded=encoded
         )
+
+    async def ainsert(self, nodes: Iterable[BaseNode]) -> list[str]:
+        """Do ``insert`` without holding up the event loop; encoding occupies no thread."""
+        texts, records, ids = await asyncio.to_thread(_columns, nodes)
+        return await self._documents.aadd(texts, records, ids, show_progress=self.show_progress)
+
+    async def aencode(self, nodes: Iterable[BaseNode]) -> Representations:
+        """Encode nodes that are to be inserted, for who inserts them otherwise.
+
+        Args:
+            nodes: The nodes.
+
+        Returns:
+            What ``insert`` takes.
+        """
+        texts = [text for _, text in _with_text(nodes)]
+        return await self._documents.aencode(texts, show_progress=self.show_progress)
 
     def delete(self, node_ids: Iterable[str]) -> int:
         """Delete nodes; unknown ids are ignored. Returns how many were there."""
@@ -144,19 +164,40 @@ class NodeCollection(EncoderFields):
             Copies of the nodes, best first, with what they are sorted by and the scores by
             representation that it was made of.
         """
+        several = self._to_average(query)
         found = self._documents.search(
             query.query_str,
             k,
             where=_test(filters, doc_ids),
             ids=node_ids,
-            vector=self._vector(query),
+            vector=_mean(self._source.queries(several)) if several else query.embedding,
             **options,
         )
-        return [(_node(one.metadata), one.score, one.scores) for one in found]
+        return _scored(found)
 
-    async def run_async(self, function: Any, /, *args: Any, **kwargs: Any) -> Any:
-        """Run a blocking function off the event loop."""
-        return await self._source.run_async(function, *args, **kwargs)
+    async def asearch(
+        self,
+        query: QueryBundle,
+        k: int,
+        *,
+        filters: NodeFilter | None = None,
+        node_ids: Sequence[str] | None = None,
+        doc_ids: Sequence[str] | None = None,
+        **options: Any,
+    ) -> list[ScoredNode]:
+        """Do ``search`` without holding up the event loop; encoding occupies no thread."""
+        several = self._to_average(query)
+        found = await self._documents.asearch(
+            query.query_str,
+            k,
+            where=_test(filters, doc_ids),
+            ids=node_ids,
+            vector=_mean(await self._source.aqueries(several)) if several else query.embedding,
+            **options,
+        )
+        if len(found) <= _NODES_ON_THE_LOOP:
+            return _scored(found)
+        return await asyncio.to_thread(_scored, found)
 
     def save(self, path: str | PathLike[str]) -> None:
         """Write nodes and representations into a folder, which stays whole if this fails."""
@@ -182,13 +223,11 @@ class NodeCollection(EncoderFields):
         collection: DocumentCollection = self._collection
         return collection
 
-    def _vector(self, query: QueryBundle) -> Any:
+    def _to_average(self, query: QueryBundle) -> list[str]:
+        """The texts whose mean takes the place of the query's dense vector, if any."""
         if query.embedding is not None or "dense" not in self.stored:
-            return query.embedding
-        if not query.custom_embedding_strs:
-            return None
-        vectors = self._source.queries(query.custom_embedding_strs).dense_vecs
-        return None if vectors is None else vectors.mean(axis=0)
+            return []
+        return query.custom_embedding_strs or []
 
 
 def new_nodes(owner: type[Any], **options: Any) -> NodeCollection:
@@ -257,6 +296,30 @@ def checked_node(node: Any) -> BaseNode:
     if not isinstance(node, BaseNode):
         raise TypeError(f"nodes must be LlamaIndex nodes; got {type(node).__name__}")
     return node
+
+
+def _with_text(nodes: Iterable[BaseNode]) -> list[tuple[BaseNode, str]]:
+    listed = [checked_node(node) for node in nodes]
+    texts = [node.get_content(metadata_mode=MetadataMode.EMBED) for node in listed]
+    return [(node, text) for node, text in zip(listed, texts, strict=True) if text.strip()]
+
+
+def _columns(nodes: Iterable[BaseNode]) -> tuple[list[str], list[dict[str, Any]], list[str]]:
+    """Texts, records and ids of the nodes that have a text."""
+    listed = list(nodes)
+    filled = _with_text(listed)
+    if len(filled) < len(listed):
+        logger.warning("%d nodes without text are left out", len(listed) - len(filled))
+    texts = [text for _, text in filled]
+    return texts, [_record(node) for node, _ in filled], [node.node_id for node, _ in filled]
+
+
+def _mean(reps: Representations) -> Any:
+    return None if reps.dense_vecs is None else reps.dense_vecs.mean(axis=0)
+
+
+def _scored(found: Iterable[Found]) -> list[ScoredNode]:
+    return [(_node(one.metadata), one.score, one.scores) for one in found]
 
 
 def _record(node: BaseNode) -> dict[str, Any]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from abc import abstractmethod
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -15,7 +14,7 @@ from llama_index.core.schema import MetadataMode, NodeWithScore, QueryBundle
 from llama_index_instrumentation import get_dispatcher
 from pydantic import ConfigDict, Field
 
-from m3_core.adapters.assignment import Assignable
+from m3_core.adapters.reranker_fields import Ranked, RankingFields
 
 if TYPE_CHECKING:
     from m3_core import Reranker
@@ -25,19 +24,14 @@ RETRIEVAL_SCORE = "retrieval_score"
 dispatcher = get_dispatcher(__name__)
 
 
-class ScoringPostprocessor(Assignable, BaseNodePostprocessor):
+class ScoringPostprocessor(RankingFields, BaseNodePostprocessor):
     """A postprocessor that sorts nodes by a score and keeps the best."""
 
     model_config = ConfigDict(extra="forbid", protected_namespaces=(), arbitrary_types_allowed=True)
 
-    top_n: int | None = Field(default=None, ge=1, description="Nodes to keep; all, if None.")
-    score_threshold: float | None = Field(
-        default=None, description="The lowest score that is kept; a score equal to it stays."
-    )
     keep_retrieval_score: bool = Field(
         default=False, description="Put the score of the retriever into the metadata."
     )
-    show_progress: bool = Field(default=False, exclude=True, description="Show a progress bar.")
 
     def _postprocess_nodes(
         self, nodes: list[NodeWithScore], query_bundle: QueryBundle | None = None
@@ -47,7 +41,7 @@ class ScoringPostprocessor(Assignable, BaseNodePostprocessor):
         if not nodes:
             return []
         with own._events(query, nodes) as kept:
-            kept += own._ranked(query, nodes)
+            kept += own._copies(nodes, own._rank(query, _texts(nodes)))
         return kept
 
     # LlamaIndex makes a span of the synchronous method alone.
@@ -60,7 +54,7 @@ class ScoringPostprocessor(Assignable, BaseNodePostprocessor):
         if not nodes:
             return []
         with own._events(query, nodes) as kept:
-            kept += await asyncio.to_thread(own._ranked, query, nodes)
+            kept += own._copies(nodes, await own._arank(query, _texts(nodes)))
         return kept
 
     @property
@@ -68,19 +62,13 @@ class ScoringPostprocessor(Assignable, BaseNodePostprocessor):
     def _scorer(self) -> Reranker | CachedEncoder:
         """What gives the final score."""
 
-    # Not abstract: LlamaIndex shows whatever implements an abstract method as a span.
-    def _scored(self, query: str, texts: list[str]) -> list[tuple[int, float]]:
-        """Positions and scores of the texts to keep, best first."""
-        raise NotImplementedError
-
     @property
     def _name(self) -> str:
         """What events call the model."""
         return self._scorer.name
 
-    def _ranked(self, query: str, nodes: list[NodeWithScore]) -> list[NodeWithScore]:
-        texts = [node.node.get_content(metadata_mode=MetadataMode.EMBED) for node in nodes]
-        return [self._copy(nodes[i], score) for i, score in self._scored(query, texts)]
+    def _copies(self, nodes: list[NodeWithScore], kept: Ranked) -> list[NodeWithScore]:
+        return [self._copy(nodes[i], score) for i, score, _ in kept]
 
     def _copy(self, node: NodeWithScore, score: float) -> NodeWithScore:
         own = node.node.model_copy(update={"metadata": dict(node.node.metadata)})
@@ -118,9 +106,5 @@ class ScoringPostprocessor(Assignable, BaseNodePostprocessor):
         dispatcher.event(ReRankEndEvent(nodes=kept))
 
 
-class CrossEncoderPostprocessor(ScoringPostprocessor):
-    """A postprocessor whose score is a cross-encoder's."""
-
-    normalize: bool = Field(
-        default=False, description="Scores through the sigmoid, into 0 to 1; else raw logits."
-    )
+def _texts(nodes: list[NodeWithScore]) -> list[str]:
+    return [node.node.get_content(metadata_mode=MetadataMode.EMBED) for node in nodes]

@@ -38,12 +38,3 @@ class M3Reranker(ScoreFields, ScoringPostprocessor):
     @property
     def _name(self) -> str:
         return self.model_name
-
-    def _scored(self, query: str, texts: list[str]) -> list[tuple[int, float]]:
-        return self._hybrid.rank(
-            query,
-            texts,
-            self.top_n,
-            threshold=self.score_threshold,
-            show_progress=self.show_progress,
-        )

@@ -182,18 +182,21 @@ class _OwnNodesRetriever(NodeRetriever):
             TypeError: An element is no node.
             ValueError: An id comes twice.
         """
+        return self._nodes.insert(self._without_objects(nodes))
+
+    def _without_objects(self, nodes: Iterable[BaseNode]) -> list[BaseNode]:
+        """The nodes, what ``IndexNode`` stand for put into the object map."""
         kept = []
         for node in nodes:
             if isinstance(node, IndexNode) and not isinstance(node.obj, BaseNode | None):
                 self.object_map[node.index_id] = node.obj
                 node = node.model_copy(update={"obj": None})
             kept.append(node)
-        return self._nodes.insert(kept)
+        return kept
 
     async def ainsert_nodes(self, nodes: Iterable[BaseNode]) -> list[str]:
-        """Do ``insert_nodes`` off the event loop."""
-        ids: list[str] = await self._nodes.run_async(self.insert_nodes, nodes)
-        return ids
+        """Do ``insert_nodes`` without holding up the event loop; encoding occupies no thread."""
+        return await self._nodes.ainsert(self._without_objects(nodes))
 
     def delete(self, node_ids: Iterable[str]) -> int:
         """Delete nodes.

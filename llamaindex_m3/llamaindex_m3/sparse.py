@@ -7,6 +7,7 @@ from pydantic import ConfigDict
 
 from llamaindex_m3.options import EmbeddingFields
 from m3_core.converters import convert_texts, to_milvus, to_qdrant
+from m3_core.encoder.cached import aconverted
 from m3_core.representations import Representations
 
 
@@ -79,10 +80,10 @@ class M3SparseEmbedding(EmbeddingFields, BaseSparseEmbedding):
         return float(sum(weight * many[token] for token, weight in few.items() if token in many))
 
     def _get_query_embedding(self, query: str) -> dict[int, float]:
-        return convert_texts(self._source.queries([query]), to_milvus)[0]
+        return _rows(self._source.queries([query]))[0]
 
     async def _aget_query_embedding(self, query: str) -> dict[int, float]:
-        return await self._source.run_async(self._get_query_embedding, query)
+        return _rows(await self._source.aqueries([query]))[0]
 
     def _get_text_embedding(self, text: str) -> dict[int, float]:
         return self._get_text_embeddings([text])[0]
@@ -91,12 +92,15 @@ class M3SparseEmbedding(EmbeddingFields, BaseSparseEmbedding):
         return (await self._aget_text_embeddings([text]))[0]
 
     def _get_text_embeddings(self, texts: list[str]) -> list[dict[int, float]]:
-        return convert_texts(
-            self._source.documents(texts, show_progress=self.show_progress), to_milvus
-        )
+        return _rows(self._source.documents(texts, show_progress=self.show_progress))
 
     async def _aget_text_embeddings(self, texts: list[str]) -> list[dict[int, float]]:
-        return await self._source.run_async(self._get_text_embeddings, texts)
+        reps = await self._source.adocuments(texts, show_progress=self.show_progress)
+        return await aconverted(reps, _rows)
+
+
+def _rows(reps: Representations) -> list[dict[int, float]]:
+    return convert_texts(reps, to_milvus)
 
 
 def _columns(reps: Representations) -> tuple[list[list[int]], list[list[float]]]:

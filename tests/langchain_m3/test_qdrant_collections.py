@@ -173,7 +173,9 @@ def test_documents_without_an_embedding_object(encoder, m3_tiny, client) -> None
     stored = client.retrieve("m3", [point_id("p")], with_vectors=True)[0].vector["dense"]
     expected = embeddings.embed_documents(["Pandas eat bamboo."])[0]
     np.testing.assert_allclose(stored, expected, atol=1e-6)
-    assert store._query("fish", 1, _search())[0]["prefetch"][0].query == pytest.approx(vector)
+    reps = store._model._source.queries(["fish"])
+    asked, _ = store._request(reps, 1, _search())
+    assert asked["prefetch"][0].query == pytest.approx(vector)
     with pytest.raises(ValueError, match="name the model once"):
         QdrantHybridStore(embedding=embeddings, model_name="m3-tiny")
     again = QdrantHybridStore.from_texts(["x"], embeddings, client=client, force_recreate=True)

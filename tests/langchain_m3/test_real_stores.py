@@ -91,7 +91,7 @@ def qdrant(fresh_tiny):
 def test_qdrant_hybrid(qdrant, passes, corpus, texts, metadatas, scores) -> None:
     passes.clear()
     qdrant.add_texts(texts, metadatas)
-    # One batch of 56: dense and sparse are asked for one after the other.
+    # Each of the 56 once: dense and sparse are asked for one after the other.
     assert sum(passes) == len(texts)
     for number, query in enumerate(corpus["queries"]):
         passes.clear()

@@ -9,10 +9,23 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import InitErrorDetails, PydanticCustomError
 from typing_extensions import Self
 
-# One assignment at a time in the whole process: the second shall see what the first has changed.
-_assigning = threading.RLock()
-# Held while an assignment becomes visible, and while an object is copied for a call.
-_showing = threading.Lock()
+from m3_core.forks import survive_forks, whole_in_forks
+
+
+class _Locks:
+    def __init__(self) -> None:
+        self.after_fork()
+        survive_forks(self)
+
+    def after_fork(self) -> None:
+        # One assignment at a time in the whole process: the second shall see what the first has
+        # changed.
+        self.assigning = threading.RLock()
+        # Held while an assignment becomes visible, and while an object is copied for a call.
+        self.showing = threading.Lock()
+
+
+_locks = _Locks()
 
 
 class Assignable(BaseModel):
@@ -39,7 +52,7 @@ class Assignable(BaseModel):
             return
         if field.frozen:
             self._refuse(name, value)
-        with _assigning:
+        with _locks.assigning:
             draft = self._snapshot()
             private = dict(draft.__pydantic_private__ or {})
             type(self).__pydantic_validator__.validate_assignment(draft, name, value)
@@ -49,7 +62,7 @@ class Assignable(BaseModel):
                 for key, new in (draft.__pydantic_private__ or {}).items()
                 if new is not private.get(key)
             }
-            with _showing:
+            with _locks.showing, whole_in_forks():
                 self.__dict__.update(draft.__dict__)
                 object.__setattr__(self, "__pydantic_fields_set__", draft.model_fields_set)
                 if self.__pydantic_private__ is not None:
@@ -63,7 +76,7 @@ class Assignable(BaseModel):
 
     def _snapshot(self) -> Self:
         """A copy that no assignment changes, over the same models."""
-        with _showing:
+        with _locks.showing:
             return BaseModel.__copy__(self)
 
     def _refuse(self, name: str, value: Any) -> None:

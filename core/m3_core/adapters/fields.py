@@ -13,6 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator,
 
 from m3_core.adapters.assignment import Assignable
 from m3_core.adapters.keywords import refuse_elsewhere
+from m3_core.adapters.reranker_fields import Ranked, RankingFields
 from m3_core.encoder.cached import CachedEncoder
 from m3_core.encoder.encoder import Encoder
 from m3_core.encoder.options import EncoderOptions
@@ -276,7 +277,7 @@ class VectorFields(EncoderFields):
     )
 
 
-class ScoreFields(EncoderFields):
+class ScoreFields(EncoderFields, RankingFields):
     """The options of M3's own scores besides, and what gives them."""
 
     roles = SCORED_ROLES
@@ -294,6 +295,19 @@ class ScoreFields(EncoderFields):
 
     def _needed_parts(self) -> tuple[str, ...]:
         return weighted_parts(self.weights)
+
+    def _rank(self, query: str, texts: list[str]) -> Ranked:
+        return [(*one, {}) for one in self._hybrid.rank(query, texts, **self._kept())]
+
+    async def _arank(self, query: str, texts: list[str]) -> Ranked:
+        return [(*one, {}) for one in await self._hybrid.arank(query, texts, **self._kept())]
+
+    def _kept(self) -> dict[str, Any]:
+        return {
+            "top_n": self.top_n,
+            "threshold": self.score_threshold,
+            "show_progress": self.show_progress,
+        }
 
     @property
     def _hybrid(self) -> HybridScorer:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 from pydantic import Field, PrivateAttr, field_validator, model_validator
@@ -9,19 +10,60 @@ from pydantic import Field, PrivateAttr, field_validator, model_validator
 from m3_core.adapters.assignment import Assignable
 from m3_core.adapters.keywords import accept_reranker_names, refuse_elsewhere
 from m3_core.encoder.registry import adapter_encoder
+from m3_core.network.loaded import Source
 from m3_core.rerankers.adapter import adapter_reranker
-from m3_core.rerankers.cascade import Cascade
+from m3_core.rerankers.cascade import Cascade, CascadeScore
 from m3_core.rerankers.hybrid import weighted_parts
+from m3_core.rerankers.network import RerankerOptions
+from m3_core.rerankers.ranking import select_best
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from m3_core.rerankers import Reranker
 
+Ranked = list[tuple[int, float, dict[str, float]]]
+"""Positions of the texts to keep, best first, with their scores and others that led to these."""
+
+# What changes a model's scores, and how it is loaded; what is kept of the scores is neither.
+_OPTIONS = {field.name for field in fields(RerankerOptions)} | Source.OPTIONS
 _LOADING = ("device", "dtype", "cache_folder", "token", "local_files_only")
 
 
-class RerankerFields(Assignable):
+class RankingFields(Assignable):
+    """What is kept of what was scored."""
+
+    top_n: int | None = Field(
+        default=None, ge=1, description="How many to keep; all, if there is no number."
+    )
+    score_threshold: float | None = Field(
+        default=None, description="The lowest score that is kept; a score equal to it stays."
+    )
+    show_progress: bool = Field(
+        default=False, exclude=True, description="Show a progress bar while texts are read."
+    )
+
+    # Not abstract: LlamaIndex shows whatever implements an abstract method as a span.
+    def _rank(self, query: str, texts: list[str]) -> Ranked:
+        """Score texts for a query, and keep the best."""
+        raise NotImplementedError
+
+    async def _arank(self, query: str, texts: list[str]) -> Ranked:
+        """Do ``_rank`` without holding up the event loop or occupying a thread."""
+        raise NotImplementedError
+
+
+class CrossEncoderFields(RankingFields):
+    """What is kept of what a cross-encoder scored."""
+
+    normalize: bool = Field(
+        default=False,
+        description="Put scores through the sigmoid, into 0 to 1; else they are raw logits. The "
+        "threshold is compared with what this gives.",
+    )
+
+
+class RerankerFields(CrossEncoderFields):
     """The options of a reranker; it is loaded once a process for all objects with the same ones.
 
     What needs no other model can be assigned, and counts from the next call on; ``None`` stands
@@ -112,12 +154,12 @@ class RerankerFields(Assignable):
         return {
             name: value
             for name, field in RerankerFields.model_fields.items()
-            if name != "model_name" and (value := getattr(self, name)) != field.default
+            if name in _OPTIONS and (value := getattr(self, name)) != field.default
         }
 
     def _follow(self, name: str) -> None:
         super()._follow(name)
-        if name in RerankerFields.model_fields:
+        if name in _OPTIONS:
             own: Reranker = self._reranker
             given = {
                 key: value
@@ -129,13 +171,30 @@ class RerankerFields(Assignable):
                 basis = type(own).over(own.model, own.source)
             self._reranker = basis.with_options(**given)
 
+    def _rank(self, query: str, texts: list[str]) -> Ranked:
+        pairs = [(query, text) for text in texts]
+        return self._kept(
+            self._scorer.compute_score(pairs, self.normalize, show_progress=self.show_progress)
+        )
+
+    async def _arank(self, query: str, texts: list[str]) -> Ranked:
+        pairs = [(query, text) for text in texts]
+        return self._kept(
+            await self._scorer.acompute_score(
+                pairs, self.normalize, show_progress=self.show_progress
+            )
+        )
+
+    def _kept(self, scores: list[float]) -> Ranked:
+        return [(*one, {}) for one in select_best(scores, self.top_n, self.score_threshold)]
+
     @property
     def _scorer(self) -> Reranker:
         reranker: Reranker = self._reranker
         return reranker
 
 
-class CascadeFields(Assignable):
+class CascadeFields(CrossEncoderFields):
     """The options of a cascade, an encoder before a reranker.
 
     What needs no other model can be assigned, and counts from the next call on.
@@ -226,6 +285,20 @@ class CascadeFields(Assignable):
                 own.encoder, own.reranker, first=self.first, weights=self.weights
             )
 
+    def _rank(self, query: str, texts: list[str]) -> Ranked:
+        return _with_first_scores(self._steps.compute(query, texts, **self._kept()))
+
+    async def _arank(self, query: str, texts: list[str]) -> Ranked:
+        return _with_first_scores(await self._steps.acompute(query, texts, **self._kept()))
+
+    def _kept(self) -> dict[str, Any]:
+        return {
+            "top_n": self.top_n,
+            "threshold": self.score_threshold,
+            "normalize": self.normalize,
+            "show_progress": self.show_progress,
+        }
+
     @property
     def _steps(self) -> Cascade:
         cascade: Cascade = self._cascade
@@ -234,3 +307,7 @@ class CascadeFields(Assignable):
     @property
     def _scorer(self) -> Reranker:
         return self._steps.reranker
+
+
+def _with_first_scores(found: Iterable[CascadeScore]) -> Ranked:
+    return [(one.index, one.score, {"first_score": one.first_score}) for one in found]

@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
+import asyncio
 import copy
 import dataclasses
 import logging
 import uuid
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
-from m3_core.arguments import check_count, check_distinct, check_ids, check_vector
+from m3_core.arguments import check_distinct, check_ids, check_vector
 from m3_core.collection.files import read_collection, write_collection
-from m3_core.collection.fusion import Found, Fusion, check_fusion
-from m3_core.collection.search import Wanted, search_store
+from m3_core.collection.fusion import Found, Fusion
+from m3_core.collection.search import (
+    DEFAULT_WEIGHTS,
+    SearchRequest,
+    Wanted,
+    search_store,
+)
 from m3_core.collection.stored import StoredDocuments, copied_metadata
 from m3_core.encoder.protocol import PARTS
 from m3_core.filters import Filter, parse_filter
 from m3_core.representations import Representations
 from m3_core.scoring import normalized_weights
-from m3_core.texts import check_texts
+from m3_core.texts import CheckedTexts, check_texts
 
 if TYPE_CHECKING:
     import os
@@ -34,8 +40,6 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-# M3-Embedding (arXiv 2402.03216, section 4.2): dense 1, sparse 0.3, multi-vector 1.
-DEFAULT_WEIGHTS = (1.0, 0.3, 1.0)
 # Candidates of each first-stage ranking: so many times k, and at least so many.
 FETCH_TIMES, FETCH_LEAST = 4, 100
 # Documents whose multi-vectors are all scored, where nobody says whether they shall be.
@@ -115,6 +119,7 @@ class DocumentCollection:
         ids: Iterable[str | None] | None = None,
         *,
         show_progress: bool = False,
+        encoded: Representations | None = None,
     ) -> list[str]:
         """Encode documents and add them; those whose id is known are replaced.
 
@@ -123,6 +128,7 @@ class DocumentCollection:
             metadatas: One mapping a document.
             ids: One a document; random ones where there is none.
             show_progress: Show a progress bar.
+            encoded: What ``aencode`` has given for these texts.
 
         Returns:
             The ids.
@@ -133,33 +139,44 @@ class DocumentCollection:
 
         Texts without a word are added too, and a warning of the logger says how many.
         """
-        texts = check_texts(texts)
-        known = [None] * len(texts) if ids is None else list(ids)
-        filled = [str(uuid.uuid4()) if one is None else one for one in known]
-        others = [{} for _ in texts] if metadatas is None else [m or {} for m in metadatas]
-        if not len(filled) == len(others) == len(texts):
-            raise ValueError(
-                f"got {len(texts)} texts, {len(others)} metadatas and {len(filled)} ids"
-            )
-        check_distinct(check_ids(filled))
-        if not texts:
-            return []
-        copied = [copied_metadata(one, m) for one, m in zip(filled, others, strict=True)]
-        blank = [one for one, text in zip(filled, texts, strict=True) if not text.strip()]
-        if blank:
-            logger.warning(
-                "%d of %d documents have no text, the first is %r: no lexical search finds them",
-                len(blank),
-                len(texts),
-                blank[0],
-            )
-        reps = self.encodings.documents(texts, show_progress=show_progress)
-        with self._lock.writing():
-            self._stored.remove(filled)
-            self._store.add(filled, reps)
-            records = zip(texts, copied, strict=True)
-            self._records.update(zip(filled, records, strict=True))
-        return filled
+        new = _checked(texts, metadatas, ids)
+        if new.texts:
+            # Not remembered: the collection itself keeps what would only drive others' texts out.
+            if encoded is None:
+                encoded = self.encodings.documents(
+                    new.texts, show_progress=show_progress, remember=False
+                )
+            self._keep(new, encoded)
+        return new.ids
+
+    async def aadd(
+        self,
+        texts: Iterable[str],
+        metadatas: Iterable[Mapping[str, Any] | None] | None = None,
+        ids: Iterable[str | None] | None = None,
+        *,
+        show_progress: bool = False,
+    ) -> list[str]:
+        """Do ``add`` without holding up the event loop; encoding occupies no thread."""
+        new = await asyncio.to_thread(_checked, texts, metadatas, ids)
+        if new.texts:
+            reps = await self.aencode(new.texts, show_progress=show_progress)
+            await asyncio.to_thread(self._keep, new, reps)
+        return new.ids
+
+    async def aencode(
+        self, texts: Iterable[str], *, show_progress: bool = False
+    ) -> Representations:
+        """Encode documents that are to be added, without holding up the event loop.
+
+        Args:
+            texts: The documents.
+            show_progress: Show a progress bar.
+
+        Returns:
+            What ``add`` takes.
+        """
+        return await self.encodings.adocuments(texts, show_progress=show_progress, remember=False)
 
     def delete(self, ids: Iterable[str]) -> int:
         """Delete documents.
@@ -266,48 +283,40 @@ class DocumentCollection:
             ValueError: ``k`` or ``fetch_k`` is below 1, weights or fusion cannot be, or the
                 vector has another width than the documents'.
         """
-        check_count("k", k)
-        if fetch_k is not None:
-            check_count("fetch_k", fetch_k)
-        check_fusion(fusion)
-        pairs = zip(PARTS, normalized_weights(weights), strict=True)
-        shares = {name: share for name, share in pairs if name in self.encodings.parts}
-        if not any(shares.values()):
-            raise ValueError(
-                f"weights {tuple(weights)} leave nothing to score by: stored are "
-                f"{', '.join(self.encodings.parts)}"
-            )
-        if exhaustive is None:
-            is_small = len(self) <= EXHAUSTIVE_UP_TO or not shares.get("colbert")
-            exhaustive = is_small and fetch_k is None
-        # Candidates come from all rankings, whatever their weights.
-        needed = [name for name, share in shares.items() if share > 0 or not exhaustive]
-        if vector is not None and needed == ["dense"]:
-            reps = Representations(dense_vecs=check_vector(vector)[np.newaxis])
-        else:
-            reps = self.encodings.queries([query])
-            if vector is not None and "dense" in shares:
-                reps = dataclasses.replace(reps, dense_vecs=check_vector(vector)[np.newaxis])
-        fetch = max(k, fetch_k or max(FETCH_TIMES * k, FETCH_LEAST))
-        with self._lock.reading():
-            wanted = Wanted(
-                k=k,
-                fetch=None if exhaustive else fetch,
-                shares=shares,
-                fusion=fusion,
-                allowed=self._allowed(where, ids),
-            )
-            ranked = search_store(self._store, reps, wanted)
-            records = [self._records[one] for one, _, _ in ranked]
-            rows = self._store.ids.find(one for one, _, _ in ranked)
-            vectors = self._store.dense.take(rows) if return_vectors else [None] * len(ranked)
-        # Stored metadata are never changed, so that they can be copied without the lock.
-        return [
-            Found(one, text, copy.deepcopy(metadata), score, scores, vector)
-            for (one, score, scores), (text, metadata), vector in zip(
-                ranked, records, vectors, strict=True
-            )
-        ]
+        request = SearchRequest(
+            k=k,
+            where=where,
+            ids=ids,
+            weights=weights,
+            fusion=fusion,
+            fetch_k=fetch_k,
+            exhaustive=exhaustive,
+            vector=vector,
+            return_vectors=return_vectors,
+        )
+        wanted = self._wanted(request)
+        reps = self._given(request, wanted)
+        return self._find(request, wanted, reps or self.encodings.queries([query]))
+
+    async def asearch(self, query: str, k: int, **options: Any) -> list[Found]:
+        """Do ``search``, with its keywords, without holding up the event loop.
+
+        Encoding occupies no thread; the search itself, which grows with the collection, does.
+
+        Args:
+            query: The query.
+            k: How many documents at most.
+            **options: Of ``search``.
+
+        Returns:
+            Best first.
+        """
+        request = SearchRequest(k=k, **options)
+        wanted = self._wanted(request)
+        reps = self._given(request, wanted)
+        if reps is None:
+            reps = await self.encodings.aqueries([query])
+        return await asyncio.to_thread(self._find, request, wanted, reps)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write everything into a folder; an older state in it stays until this one is complete.
@@ -346,6 +355,56 @@ class DocumentCollection:
         collection._stored.restore(records, content, lexical)
         return collection
 
+    def _keep(self, new: _New, reps: Representations) -> None:
+        with self._lock.writing():
+            self._stored.remove(new.ids)
+            self._store.add(new.ids, reps)
+            records = zip(new.texts, new.metadatas, strict=True)
+            self._records.update(zip(new.ids, records, strict=True))
+
+    def _wanted(self, request: SearchRequest) -> Wanted:
+        pairs = zip(PARTS, normalized_weights(request.weights), strict=True)
+        shares = {name: share for name, share in pairs if name in self.encodings.parts}
+        if not any(shares.values()):
+            raise ValueError(
+                f"weights {tuple(request.weights)} leave nothing to score by: stored are "
+                f"{', '.join(self.encodings.parts)}"
+            )
+        exhaustive = request.exhaustive
+        if exhaustive is None:
+            is_small = len(self) <= EXHAUSTIVE_UP_TO or not shares.get("colbert")
+            exhaustive = is_small and request.fetch_k is None
+        least = max(FETCH_TIMES * request.k, FETCH_LEAST)
+        fetch = None if exhaustive else max(request.k, request.fetch_k or least)
+        return Wanted(k=request.k, fetch=fetch, shares=shares, fusion=request.fusion)
+
+    def _given(self, request: SearchRequest, wanted: Wanted) -> Representations | None:
+        """What a request brings in place of the query's encoding, if nothing else is needed."""
+        # Candidates come from all rankings, whatever their weights.
+        shares, everything = wanted.shares, wanted.fetch is not None
+        needed = [name for name, share in shares.items() if share > 0 or everything]
+        if request.vector is None or needed != ["dense"]:
+            return None
+        return Representations(dense_vecs=check_vector(request.vector)[np.newaxis])
+
+    def _find(self, request: SearchRequest, wanted: Wanted, reps: Representations) -> list[Found]:
+        if request.vector is not None and "dense" in wanted.shares:
+            reps = dataclasses.replace(reps, dense_vecs=check_vector(request.vector)[np.newaxis])
+        with self._lock.reading():
+            allowed = self._allowed(request.where, request.ids)
+            ranked = search_store(self._store, reps, dataclasses.replace(wanted, allowed=allowed))
+            records = [self._records[one] for one, _, _ in ranked]
+            rows = self._store.ids.find(one for one, _, _ in ranked)
+            are_asked = request.return_vectors
+            vectors = self._store.dense.take(rows) if are_asked else [None] * len(ranked)
+        # Stored metadata are never changed, so that they can be copied without the lock.
+        return [
+            Found(one, text, copy.deepcopy(metadata), score, scores, vector)
+            for (one, score, scores), (text, metadata), vector in zip(
+                ranked, records, vectors, strict=True
+            )
+        ]
+
     def _allowed(self, where: Filter | None, ids: Collection[str] | None) -> Collection[str] | None:
         named = None if ids is None else [one for one in check_ids(ids) if one in self._records]
         if where is None:
@@ -353,3 +412,36 @@ class DocumentCollection:
         accept = parse_filter(where).evaluate
         looked = self._records if named is None else named
         return {one for one in looked if accept(self._records[one][1])}
+
+
+class _New(NamedTuple):
+    """Documents to be added."""
+
+    ids: list[str]
+    texts: CheckedTexts
+    metadatas: list[dict[str, Any]]
+
+
+def _checked(
+    texts: Iterable[str],
+    metadatas: Iterable[Mapping[str, Any] | None] | None,
+    ids: Iterable[str | None] | None,
+) -> _New:
+    """Check documents and copy what others may change, before anything is encoded."""
+    texts = check_texts(texts)
+    known = [None] * len(texts) if ids is None else list(ids)
+    filled = [str(uuid.uuid4()) if one is None else one for one in known]
+    others = [{} for _ in texts] if metadatas is None else [m or {} for m in metadatas]
+    if not len(filled) == len(others) == len(texts):
+        raise ValueError(f"got {len(texts)} texts, {len(others)} metadatas and {len(filled)} ids")
+    check_distinct(check_ids(filled))
+    copied = [copied_metadata(one, m) for one, m in zip(filled, others, strict=True)]
+    blank = [one for one, text in zip(filled, texts, strict=True) if not text.strip()]
+    if blank:
+        logger.warning(
+            "%d of %d documents have no text, the first is %r: no lexical search finds them",
+            len(blank),
+            len(texts),
+            blank[0],
+        )
+    return _New(filled, texts, copied)

@@ -6,6 +6,8 @@ import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
+from m3_core.forks import survive_forks, whole_in_forks
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -14,6 +16,11 @@ class ManyReaders:
     """A lock that many readers or one writer hold; a waiting writer goes before new readers."""
 
     def __init__(self) -> None:
+        self.after_fork()
+        survive_forks(self)
+
+    def after_fork(self) -> None:
+        """Begin anew: threads that held it are not in the child."""
         self._changed = threading.Condition()
         self._readers = 0
         self._writers = 0
@@ -29,7 +36,8 @@ class ManyReaders:
             yield
         finally:
             with self._changed:
-                self._readers -= 1
+                # Of a reader that forked itself, the child does not know.
+                self._readers = max(self._readers - 1, 0)
                 self._changed.notify_all()
 
     @contextmanager
@@ -40,9 +48,10 @@ class ManyReaders:
             self._changed.wait_for(lambda: not self._readers and not self._is_writing)
             self._is_writing = True
         try:
-            yield
+            with whole_in_forks():
+                yield
         finally:
             with self._changed:
-                self._writers -= 1
+                self._writers = max(self._writers - 1, 0)
                 self._is_writing = False
                 self._changed.notify_all()

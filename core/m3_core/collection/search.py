@@ -7,17 +7,49 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from m3_core.collection.fusion import Fusion, fuse
+from m3_core.arguments import check_count
+from m3_core.collection.fusion import Fusion, check_fusion, fuse
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping
+    from collections.abc import Collection, Mapping, Sequence
 
-    from numpy.typing import NDArray
+    from numpy.typing import ArrayLike, NDArray
 
     from m3_core.collection.store import RepresentationStore
+    from m3_core.filters import Filter
     from m3_core.representations import Representations
 
 Ranked = list[tuple[str, float, dict[str, float]]]
+
+
+# M3-Embedding (arXiv 2402.03216, section 4.2): dense 1, sparse 0.3, multi-vector 1.
+DEFAULT_WEIGHTS = (1.0, 0.3, 1.0)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SearchRequest:
+    """The keywords of ``DocumentCollection.search``, checked.
+
+    Raises:
+        TypeError: ``k`` or ``fetch_k`` is no whole number, or there is no such keyword.
+        ValueError: One of them is below 1, or there is no such fusion.
+    """
+
+    k: int
+    where: Filter | None = None
+    ids: Collection[str] | None = None
+    weights: Sequence[float] = DEFAULT_WEIGHTS
+    fusion: Fusion = "weights"
+    fetch_k: int | None = None
+    exhaustive: bool | None = False
+    vector: ArrayLike | None = None
+    return_vectors: bool = False
+
+    def __post_init__(self) -> None:
+        check_count("k", self.k)
+        if self.fetch_k is not None:
+            check_count("fetch_k", self.fetch_k)
+        check_fusion(self.fusion)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

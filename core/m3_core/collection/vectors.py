@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from m3_core.forks import away_from_fork
 from m3_core.representations import MultiVectors
 
 if TYPE_CHECKING:
@@ -189,19 +190,24 @@ class MultiVectorRows:
         Returns:
             Shape: (rows,). Dtype: float32; 0 where the query or the row has no vectors.
         """
-        import torch
-
         scores = np.zeros(len(rows), np.float32)
         filled = np.flatnonzero(self._offsets[rows + 1] > self._offsets[rows])
-        if not len(query) or not len(filled):
-            return scores
+        if len(query) and len(filled):
+            scores[filled] = away_from_fork(lambda: self._maxsim(query, rows[filled]))
+        return scores
+
+    def _maxsim(
+        self, query: NDArray[np.floating[Any]], rows: NDArray[np.int64]
+    ) -> NDArray[np.float32]:
+        import torch
+
         columns = torch.from_numpy(np.ascontiguousarray(query, np.float32))
         found = [
             # reduceat has no notion of an empty row, so only rows with vectors take part.
             np.maximum.reduceat((columns @ torch.from_numpy(block).T).numpy(), starts, axis=1)
-            for starts, block in self._groups(rows[filled])
+            for starts, block in self._groups(rows)
         ]
-        scores[filled] = np.concatenate([best.mean(axis=0) for best in found])
+        scores: NDArray[np.float32] = np.concatenate([best.mean(axis=0) for best in found])
         return scores
 
     def _groups(

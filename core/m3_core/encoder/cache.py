@@ -12,21 +12,22 @@ import sys
 import threading
 import weakref
 from collections import OrderedDict
-from collections.abc import Generator
+from collections.abc import Generator, Sized
 from concurrent.futures import Future
+from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from functools import cached_property, partial
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 
 from m3_core.encoder.protocol import PARTS, flags_of
 from m3_core.forks import survive_forks
 from m3_core.representations import LexicalWeights, MultiVectors, Representations
-from m3_core.texts import check_texts, distinct
+from m3_core.texts import DistinctTexts, check_texts, distinct
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -35,6 +36,11 @@ if TYPE_CHECKING:
 # Dense vector and weights of a text of 500 tokens take about 8 KiB.
 DEFAULT_BYTES = 128 << 20
 DEFAULT_ENTRIES = 16_384
+# What is done with so many texts beside the network takes about a millisecond; more would hold up
+# an event loop.
+TEXTS_ON_THE_LOOP = 32
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, eq=False)
@@ -92,11 +98,11 @@ class _Missing:
     """Texts to be computed, and what of them."""
 
     encoder: TextEncoder
-    texts: list[str]
+    texts: DistinctTexts
     parts: tuple[str, ...]
 
 
-_Steps = Generator[_Missing | _Running, Any, list[_Rows]]
+_Steps = Generator["_Missing | _Running | list[_Rows]", Any, None]
 
 
 class EncodingCache:
@@ -164,24 +170,31 @@ class EncodingCache:
         Returns:
             These parts and no others, in the order of the texts.
         """
-        rows, unique = distinct(check_texts(texts))
+        order, unique = distinct(check_texts(texts))
         if not unique:
-            return encode_parts(user.encoder, role, [], parts)
+            return encode_parts(user.encoder, role, unique, parts)
         steps = self._steps(user, role, unique, parts, None)
-        reply: Any = None
         try:
-            while True:
-                step = steps.send(reply)
+            step = next(steps)
+            while not isinstance(step, list):
                 if isinstance(step, _Running):
-                    reply = step.rows.result()
-                else:
-                    reply = encode_parts(
-                        step.encoder, role, step.texts, step.parts, show_progress=show_progress
+                    step = steps.send(step.rows.result())
+                    continue
+                flags = flags_of(step.parts)
+                # Not by another function, since each would be one more between a query and the
+                # network.
+                if role == "query":
+                    reps = step.encoder.encode_queries(
+                        step.texts, **flags, show_progress=show_progress
                     )
-        except StopIteration as end:
-            return _assemble(end.value, rows, user.keys(parts), self._vocabulary_size)
+                else:
+                    reps = step.encoder.encode_documents(
+                        step.texts, **flags, show_progress=show_progress
+                    )
+                step = steps.send(reps)
         finally:
             steps.close()
+        return self._assembled(user, step, order, parts)
 
     async def aencode(
         self,
@@ -204,14 +217,17 @@ class EncodingCache:
         Returns:
             The same.
         """
-        rows, unique = distinct(check_texts(texts))
+        many = isinstance(texts, Sized) and len(texts) > TEXTS_ON_THE_LOOP
+        order, unique = await _aside(many, lambda: distinct(check_texts(texts)))
         if not unique:
-            return encode_parts(user.encoder, role, [], parts)
+            return await aencode_parts(user.encoder, role, unique, parts)
         steps = self._steps(user, role, unique, parts, asyncio.get_running_loop())
         reply: Any = None
         try:
             while True:
-                step = steps.send(reply)
+                step = await _aside(many, partial(steps.send, reply))
+                if isinstance(step, list):
+                    break
                 if isinstance(step, _Running):
                     # Shielded, since cancelling who waits must not cancel what others wait for.
                     reply = await asyncio.shield(asyncio.wrap_future(step.rows))
@@ -219,20 +235,30 @@ class EncodingCache:
                     reply = await aencode_parts(
                         step.encoder, role, step.texts, step.parts, show_progress=show_progress
                     )
-        except StopIteration as end:
-            return _assemble(end.value, rows, user.keys(parts), self._vocabulary_size)
         finally:
-            steps.close()
+            # Cancelled while a thread is at it, it is closed when the thread lets go of it.
+            with suppress(ValueError):
+                steps.close()
+        return await _aside(many, lambda: self._assembled(user, step, order, parts))
+
+    def _assembled(
+        self,
+        user: CacheUser,
+        found: list[_Rows],
+        order: NDArray[np.int64],
+        parts: Sequence[str],
+    ) -> Representations:
+        return _assemble(found, order, user.keys(parts), self._vocabulary_size)
 
     def _steps(
         self,
         user: CacheUser,
         role: Role,
-        texts: list[str],
+        texts: DistinctTexts,
         wanted: Sequence[str],
         loop: asyncio.AbstractEventLoop | None,
     ) -> _Steps:
-        """What to compute and for whom to wait, until the rows of all texts are there."""
+        """What to compute and for whom to wait, and then the rows of all texts."""
         keys = [_text_key(user.prefix(role), text) for text in texts]
         needed = frozenset(user.keys(wanted).values())
         found: list[_Rows | None] = [None] * len(texts)
@@ -263,7 +289,9 @@ class EncodingCache:
             if mine:
                 computed: dict[bytes, _Rows] = {}
                 try:
-                    reps = yield _Missing(encoder, [texts[i] for i in mine], parts)
+                    is_all = len(mine) == len(texts)
+                    own = texts if is_all else DistinctTexts(texts[i] for i in mine)
+                    reps = yield _Missing(encoder, own, parts)
                     if reps.lexical_weights is not None:
                         self._vocabulary_size = reps.lexical_weights.vocabulary_size
                     for i, rows in zip(mine, _rows_of(reps, named), strict=True):
@@ -273,7 +301,7 @@ class EncodingCache:
             for i, running in others:
                 # None if who computed it failed: then it is tried here in the next round.
                 found[i] = yield running
-        return [rows for rows in found if rows is not None]
+        yield [rows for rows in found if rows is not None]
 
     def _to_compute(
         self, user: CacheUser, role: Role, wanted: Sequence[str]
@@ -318,6 +346,46 @@ class EncodingCache:
         ):
             _, oldest = self._entries.popitem(last=False)
             self._bytes -= _size(oldest)
+
+
+class Direct:
+    """What takes the cache's place where nothing is to be remembered: distinct texts, no more."""
+
+    def encode(
+        self,
+        user: CacheUser,
+        role: Role,
+        texts: Iterable[str],
+        parts: Sequence[str],
+        *,
+        show_progress: bool,
+    ) -> Representations:
+        """Give representations, as ``EncodingCache.encode``, of the network in any case."""
+        order, unique = distinct(check_texts(texts))
+        reps = encode_parts(user.encoder, role, unique, parts, show_progress=show_progress)
+        return reps if len(unique) == len(order) else reps[order]
+
+    async def aencode(
+        self,
+        user: CacheUser,
+        role: Role,
+        texts: Iterable[str],
+        parts: Sequence[str],
+        *,
+        show_progress: bool,
+    ) -> Representations:
+        """Do ``encode`` without holding up the event loop or occupying a thread."""
+        many = isinstance(texts, Sized) and len(texts) > TEXTS_ON_THE_LOOP
+        order, unique = await _aside(many, lambda: distinct(check_texts(texts)))
+        reps = await aencode_parts(user.encoder, role, unique, parts, show_progress=show_progress)
+        if len(unique) == len(order):
+            return reps
+        return await _aside(many, lambda: reps[order])
+
+
+async def _aside(many: bool, function: Callable[[], T]) -> T:  # noqa: FBT001
+    """Call a function that computes; where it has many texts, off the event loop."""
+    return await asyncio.to_thread(function) if many else function()
 
 
 _caches: weakref.WeakKeyDictionary[Any, EncodingCache] = weakref.WeakKeyDictionary()

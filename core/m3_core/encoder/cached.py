@@ -5,14 +5,14 @@ from __future__ import annotations
 import asyncio
 import threading
 from functools import partial
-from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from m3_core.encoder.cache import (
+    TEXTS_ON_THE_LOOP,
     CacheUser,
+    Direct,
     EncodingCache,
-    aencode_parts,
     cache_of,
-    encode_parts,
 )
 from m3_core.encoder.protocol import PARTS, TextEncoder
 from m3_core.errors import ClosedError, MissingRepresentationError
@@ -24,8 +24,9 @@ if TYPE_CHECKING:
     from m3_core.encoder.protocol import Role
     from m3_core.representations import Representations
 
-P = ParamSpec("P")
 T = TypeVar("T")
+
+_DIRECT = Direct()
 
 
 class CachedEncoder:
@@ -59,7 +60,7 @@ class CachedEncoder:
         self.parts = tuple(part for part in PARTS if part in parts)
         self.reuse = reuse
         self.roles = tuple(roles)
-        self._opened: tuple[CacheUser, EncodingCache | None] | None = None
+        self._opened: tuple[CacheUser, EncodingCache | Direct] | None = None
         self.after_fork()
         survive_forks(self)
         if isinstance(encoder, TextEncoder):
@@ -75,7 +76,7 @@ class CachedEncoder:
     @property
     def encoder(self) -> TextEncoder:
         """The encoder; loaded now, if it was not yet."""
-        return self._user_and_cache()[0].encoder
+        return self._ready()[0].encoder
 
     @property
     def name(self) -> str:
@@ -155,31 +156,43 @@ class CachedEncoder:
         Returns:
             The adapter's parts, in the order of the texts.
         """
-        return self._encode("query", texts, self.parts, show_progress=show_progress)
+        user, cache = self._ready()
+        return cache.encode(user, "query", texts, self.parts, show_progress=show_progress)
 
-    def documents(self, texts: Iterable[str], *, show_progress: bool = False) -> Representations:
+    def documents(
+        self, texts: Iterable[str], *, show_progress: bool = False, remember: bool = True
+    ) -> Representations:
         """Encode documents.
 
         Args:
             texts: The documents.
             show_progress: Show a progress bar.
+            remember: Look into the cache, and keep there what is computed. Without, for who keeps
+                representations itself, what others have in it stays.
 
         Returns:
             The adapter's parts, in the order of the texts.
         """
-        return self._encode("document", texts, self.parts, show_progress=show_progress)
+        user, cache = self._ready()
+        chosen = cache if remember else _DIRECT
+        return chosen.encode(user, "document", texts, self.parts, show_progress=show_progress)
 
     async def aqueries(
         self, texts: Iterable[str], *, show_progress: bool = False
     ) -> Representations:
         """Do ``queries`` without holding up the event loop or occupying a thread."""
-        return await self._aencode("query", texts, self.parts, show_progress=show_progress)
+        user, cache = await self._aready()
+        return await cache.aencode(user, "query", texts, self.parts, show_progress=show_progress)
 
     async def adocuments(
-        self, texts: Iterable[str], *, show_progress: bool = False
+        self, texts: Iterable[str], *, show_progress: bool = False, remember: bool = True
     ) -> Representations:
         """Do ``documents`` without holding up the event loop or occupying a thread."""
-        return await self._aencode("document", texts, self.parts, show_progress=show_progress)
+        user, cache = await self._aready()
+        chosen = cache if remember else _DIRECT
+        return await chosen.aencode(
+            user, "document", texts, self.parts, show_progress=show_progress
+        )
 
     def encode_queries(
         self,
@@ -193,7 +206,8 @@ class CachedEncoder:
         """Encode queries; as of ``TextEncoder``, through the cache unless a length is given."""
         parts = _asked(return_dense, return_sparse, return_colbert_vecs)
         if max_length is None and parts:
-            return self._encode("query", texts, parts, show_progress=show_progress)
+            user, cache = self._ready()
+            return cache.encode(user, "query", texts, parts, show_progress=show_progress)
         return self.encoder.encode_queries(
             texts, return_dense, return_sparse, return_colbert_vecs, max_length, show_progress
         )
@@ -210,7 +224,8 @@ class CachedEncoder:
         """Encode documents; as of ``TextEncoder``, through the cache unless a length is given."""
         parts = _asked(return_dense, return_sparse, return_colbert_vecs)
         if max_length is None and parts:
-            return self._encode("document", texts, parts, show_progress=show_progress)
+            user, cache = self._ready()
+            return cache.encode(user, "document", texts, parts, show_progress=show_progress)
         return self.encoder.encode_documents(
             texts, return_dense, return_sparse, return_colbert_vecs, max_length, show_progress
         )
@@ -227,7 +242,8 @@ class CachedEncoder:
         """Do ``encode_queries`` without holding up the event loop."""
         parts = _asked(return_dense, return_sparse, return_colbert_vecs)
         if max_length is None and parts:
-            return await self._aencode("query", texts, parts, show_progress=show_progress)
+            user, cache = await self._aready()
+            return await cache.aencode(user, "query", texts, parts, show_progress=show_progress)
         return await self.encoder.aencode_queries(
             texts, return_dense, return_sparse, return_colbert_vecs, max_length, show_progress
         )
@@ -244,36 +260,18 @@ class CachedEncoder:
         """Do ``encode_documents`` without holding up the event loop."""
         parts = _asked(return_dense, return_sparse, return_colbert_vecs)
         if max_length is None and parts:
-            return await self._aencode("document", texts, parts, show_progress=show_progress)
+            user, cache = await self._aready()
+            return await cache.aencode(user, "document", texts, parts, show_progress=show_progress)
         return await self.encoder.aencode_documents(
             texts, return_dense, return_sparse, return_colbert_vecs, max_length, show_progress
         )
 
-    async def run_async(self, function: Callable[P, T], /, *args: P.args, **kwargs: P.kwargs) -> T:
-        """Run a blocking function that computes without the network in a thread."""
-        return await asyncio.to_thread(function, *args, **kwargs)
-
-    def _encode(
-        self, role: Role, texts: Iterable[str], parts: Sequence[str], *, show_progress: bool
-    ) -> Representations:
-        user, cache = self._user_and_cache()
-        if cache is None:
-            return encode_parts(user.encoder, role, texts, parts, show_progress=show_progress)
-        return cache.encode(user, role, texts, parts, show_progress=show_progress)
-
-    async def _aencode(
-        self, role: Role, texts: Iterable[str], parts: Sequence[str], *, show_progress: bool
-    ) -> Representations:
+    async def _aready(self) -> tuple[CacheUser, EncodingCache | Direct]:
         if self._opened is None:
-            await asyncio.to_thread(self._user_and_cache)
-        user, cache = self._user_and_cache()
-        if cache is None:
-            return await aencode_parts(
-                user.encoder, role, texts, parts, show_progress=show_progress
-            )
-        return await cache.aencode(user, role, texts, parts, show_progress=show_progress)
+            await asyncio.to_thread(self._ready)
+        return self._ready()
 
-    def _user_and_cache(self) -> tuple[CacheUser, EncodingCache | None]:
+    def _ready(self) -> tuple[CacheUser, EncodingCache | Direct]:
         with self._lock:
             if self._opened is None:
                 self._opened = self._open(self._load())
@@ -282,7 +280,7 @@ class CachedEncoder:
             raise ClosedError(f"{opened[0].encoder.name!r} was closed: load it again")
         return opened
 
-    def _open(self, encoder: TextEncoder) -> tuple[CacheUser, EncodingCache | None]:
+    def _open(self, encoder: TextEncoder) -> tuple[CacheUser, EncodingCache | Direct]:
         absent = sorted(set(self.parts) - encoder.representations)
         if absent:
             raise MissingRepresentationError(
@@ -290,10 +288,26 @@ class CachedEncoder:
                 f"{', '.join(sorted(encoder.representations))}: load an M3 checkpoint"
             )
         user = CacheUser(encoder, self.parts, self.roles)
-        cache = cache_of(encoder) if self.reuse else None
-        if cache is not None:
-            cache.announce(user)
+        if not self.reuse:
+            return user, _DIRECT
+        cache = cache_of(encoder)
+        cache.announce(user)
         return user, cache
+
+
+async def aconverted(reps: Representations, convert: Callable[[Representations], T]) -> T:
+    """Convert what was encoded into what a framework takes; of many texts off the event loop.
+
+    Args:
+        reps: What was encoded.
+        convert: What to do with it.
+
+    Returns:
+        What ``convert`` returns.
+    """
+    if len(reps) <= TEXTS_ON_THE_LOOP:
+        return convert(reps)
+    return await asyncio.to_thread(convert, reps)
 
 
 def _asked(dense: bool, sparse: bool, colbert: bool) -> tuple[str, ...]:  # noqa: FBT001

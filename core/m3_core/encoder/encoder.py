@@ -15,6 +15,7 @@ from m3_core.encoder.results import RepresentationCollector
 from m3_core.network.batches import Work
 from m3_core.network.known_models import choose_instructions, find_known
 from m3_core.network.loaded import (
+    CHARACTERS_ON_THE_LOOP,
     LoadedModel,
     ModelUser,
     Source,
@@ -36,10 +37,6 @@ if TYPE_CHECKING:
     from m3_core.network.engine import Ticket
     from m3_core.network.tokens import TokenBatch
     from m3_core.representations import Representations
-
-
-# So many characters are tokenised in about a millisecond; more would hold up an event loop.
-_CHARACTERS_ON_THE_LOOP = 10_000
 
 
 class Encoder(ModelUser):
@@ -520,7 +517,7 @@ class Encoder(ModelUser):
         show_progress: bool = False,
     ) -> Representations:
         checked = check_texts(texts)
-        if sum(map(len, checked)) > _CHARACTERS_ON_THE_LOOP:
+        if sum(map(len, checked)) > CHARACTERS_ON_THE_LOOP:
             work = await asyncio.to_thread(self._work, role, checked, request, max_length)
         else:
             work = self._work(role, checked, request, max_length)

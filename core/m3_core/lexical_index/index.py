@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from m3_core.forks import survive_forks, whole_in_forks
 from m3_core.lexical_index.checks import checked_ids, checked_weights
 from m3_core.lexical_index.files import IndexContent, read_index, write_index
 from m3_core.lexical_index.merging import appended, without
@@ -56,11 +57,16 @@ class LexicalIndex:
         self._snapshot = Snapshot()
         self._serials: dict[str, int] = {}
         self._next_serial = 0
+        # Score arrays of searches that have ended, for the next ones.
+        self._buffers: list[NDArray[np.float32]] = []
+        self.after_fork()
+        survive_forks(self)
+
+    def after_fork(self) -> None:
+        """Replace the locks, which other threads may have held."""
         self._writing = threading.Lock()
         # Held only while snapshot and ids are exchanged or read together.
         self._exchanging = threading.Lock()
-        # Score arrays of searches that have ended, for the next ones.
-        self._buffers: list[NDArray[np.float32]] = []
 
     def __len__(self) -> int:
         return len(self._serials)
@@ -128,7 +134,7 @@ class LexicalIndex:
             replaced = [self._serials[document] for document in ids if document in self._serials]
             old = without(self._snapshot.segments, replaced)
             snapshot = Snapshot(tuple(appended(old, new)))
-            with self._exchanging:
+            with self._exchanging, whole_in_forks():
                 # Taken out first, so that the order of the keys stays that of adding.
                 for document in ids:
                     self._serials.pop(document, None)
@@ -153,7 +159,7 @@ class LexicalIndex:
             found = [document for document in known if document in self._serials]
             gone = [self._serials[document] for document in found]
             snapshot = Snapshot(tuple(appended(without(self._snapshot.segments, gone), [])))
-            with self._exchanging:
+            with self._exchanging, whole_in_forks():
                 for document in found:
                     del self._serials[document]
                 self._snapshot = snapshot

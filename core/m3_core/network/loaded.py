@@ -53,6 +53,10 @@ class Network(Program, Protocol):
         """
 
 
+# So many characters are tokenised in about a millisecond; more would hold up an event loop.
+CHARACTERS_ON_THE_LOOP = 10_000
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Source:
     """How a checkpoint is loaded.

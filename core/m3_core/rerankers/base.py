@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 from m3_core.network.batches import Work
 from m3_core.network.loaded import (
+    CHARACTERS_ON_THE_LOOP,
     LoadedModel,
     ModelUser,
     Source,
@@ -22,7 +23,7 @@ from m3_core.rerankers.network import RerankerOptions, changed_options
 from m3_core.rerankers.pairs import encode_pairs
 from m3_core.rerankers.ranking import select_best
 from m3_core.rerankers.scores import ScoreCollector, sigmoid
-from m3_core.texts import check_pairs, check_texts
+from m3_core.texts import CheckedPairs, check_pairs, pairs_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
@@ -295,8 +296,11 @@ class Reranker(ModelUser):
         show_progress: bool = False,
     ) -> list[float]:
         """Do ``compute_score`` without holding up the event loop or occupying a thread."""
-        listed = list(pairs)
-        work = await asyncio.to_thread(self._work, listed, max_length, query_max_length)
+        checked = CheckedPairs(zip(*check_pairs(pairs), strict=True))
+        if sum(len(query) + len(text) for query, text in checked) > CHARACTERS_ON_THE_LOOP:
+            work = await asyncio.to_thread(self._work, checked, max_length, query_max_length)
+        else:
+            work = self._work(checked, max_length, query_max_length)
         with progress_bar(work, "Reranking", "pair", show=show_progress) as shown:
             await self.model.engine.arun(shown)
         column = cast("ScoreCollector", work.collector).scores[:, -1]
@@ -419,8 +423,7 @@ class Reranker(ModelUser):
         return encoded
 
 
-def _ranked_pairs(query: str, documents: Iterable[str], top_n: int | None) -> list[tuple[str, str]]:
+def _ranked_pairs(query: str, documents: Iterable[str], top_n: int | None) -> CheckedPairs:
     if top_n is not None and top_n < 0:
         raise ValueError(f"top_n must be at least 0; got {top_n}")
-    (checked,) = check_texts([query])
-    return [(checked, document) for document in check_texts(documents)]
+    return pairs_of(query, documents)

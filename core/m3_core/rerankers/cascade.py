@@ -9,7 +9,7 @@ from m3_core.encoder.protocol import TextEncoder
 from m3_core.rerankers import Reranker
 from m3_core.rerankers.hybrid import HybridScorer
 from m3_core.rerankers.ranking import select_best
-from m3_core.texts import check_texts
+from m3_core.texts import CheckedPairs, pairs_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -83,8 +83,7 @@ class Cascade:
         Returns:
             M3's weighted score of each document.
         """
-        (query,) = check_texts([query])
-        return self._first.score([(query, text) for text in check_texts(documents)])
+        return self._first.score(pairs_of(query, documents))
 
     def compute(
         self,
@@ -115,9 +114,9 @@ class Cascade:
             ValueError: ``top_n`` is below 0.
             NonFiniteError: A network gave NaN or infinity.
         """
-        texts = check_texts(documents)
-        chosen = select_best(self.first_scores(query, texts), self.first)
-        pairs = [(query, texts[i]) for i, _ in chosen]
+        all_pairs = pairs_of(query, documents)
+        chosen = select_best(self._first.score(all_pairs), self.first)
+        pairs = CheckedPairs(all_pairs[i] for i, _ in chosen)
         scores = self.reranker.compute_score(pairs, normalize, show_progress=show_progress)
         return _merged(chosen, select_best(scores, top_n, threshold))
 
@@ -132,10 +131,9 @@ class Cascade:
         show_progress: bool = False,
     ) -> list[CascadeScore]:
         """Do ``compute`` without holding up the event loop or occupying a thread."""
-        (query,), texts = check_texts([query]), check_texts(documents)
-        first = await self._first.ascore([(query, text) for text in texts])
-        chosen = select_best(first, self.first)
-        pairs = [(query, texts[i]) for i, _ in chosen]
+        all_pairs = pairs_of(query, documents)
+        chosen = select_best(await self._first.ascore(all_pairs), self.first)
+        pairs = CheckedPairs(all_pairs[i] for i, _ in chosen)
         scores = await self.reranker.acompute_score(pairs, normalize, show_progress=show_progress)
         return _merged(chosen, select_best(scores, top_n, threshold))
 

@@ -7,16 +7,18 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from m3_core.encoder.cache import TEXTS_ON_THE_LOOP
 from m3_core.encoder.cached import CachedEncoder
 from m3_core.rerankers.ranking import select_best
 from m3_core.scoring import hybrid_scores, normalized_weights
-from m3_core.texts import check_pairs, check_texts, distinct
+from m3_core.texts import check_pairs, distinct, pairs_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from m3_core.encoder.protocol import Role, TextEncoder
     from m3_core.representations import Representations
+    from m3_core.texts import CheckedTexts
 
 # Whoever encodes a query computes what its candidates will be scored with. Of documents that is
 # left for the candidates: the multi-vectors of a whole collection would fill the cache.
@@ -104,6 +106,8 @@ class HybridScorer:
             self.encodings.aqueries(asked.queries),
             self.encodings.adocuments(asked.documents, show_progress=show_progress),
         )
+        if len(documents) <= TEXTS_ON_THE_LOOP:
+            return asked.scores(queries, documents, self.weights)
         return await asyncio.to_thread(asked.scores, queries, documents, self.weights)
 
     def rank(
@@ -131,7 +135,7 @@ class HybridScorer:
             TypeError: A text is no string.
             ValueError: ``top_n`` is below 0, or a text holds a lone surrogate.
         """
-        pairs = _pairs(query, documents)
+        pairs = pairs_of(query, documents)
         return select_best(self.score(pairs, show_progress=show_progress), top_n, threshold)
 
     async def arank(
@@ -144,14 +148,14 @@ class HybridScorer:
         show_progress: bool = False,
     ) -> list[tuple[int, float]]:
         """Do ``rank`` without holding up the event loop or occupying a thread."""
-        pairs = _pairs(query, documents)
+        pairs = pairs_of(query, documents)
         return select_best(await self.ascore(pairs, show_progress=show_progress), top_n, threshold)
 
 
 class _Asked:
     """Distinct texts of pairs, and which pair has which."""
 
-    def __init__(self, queries: list[str], documents: list[str]) -> None:
+    def __init__(self, queries: CheckedTexts, documents: CheckedTexts) -> None:
         self._query_rows, self.queries = distinct(queries)
         self._document_rows, self.documents = distinct(documents)
 
@@ -165,8 +169,3 @@ class _Asked:
             scores[own] = hybrid_scores(queries[row], asked, weights)[0]
         found: list[float] = scores.tolist()
         return found
-
-
-def _pairs(query: str, documents: Iterable[str]) -> list[tuple[str, str]]:
-    (query,) = check_texts([query])
-    return [(query, document) for document in check_texts(documents)]

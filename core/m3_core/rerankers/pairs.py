@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from m3_core.network.tokens import TokenBatch
-from m3_core.texts import distinct
+from m3_core.texts import CheckedTexts, distinct
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -98,8 +98,8 @@ def encode_pairs(
             f"{max(layout.counted, 0)} tokens around the texts, and each text at least 1"
         )
     query_limit = min(query_limit, room - 1)
-    query_rows, distinct_queries = distinct(queries)
-    document_rows, distinct_documents = distinct(documents)
+    query_rows, distinct_queries = distinct(CheckedTexts(queries))
+    document_rows, distinct_documents = distinct(CheckedTexts(documents))
     query_ids = tokenizer.content_ids(distinct_queries, query_limit)
     document_ids = tokenizer.content_ids(distinct_documents, min(room, max_length))
     heads = [[*layout.before, *ids[:query_limit], *layout.between] for ids in query_ids]

@@ -1,0 +1,168 @@
+"""Forked children of busy parents: collections, indexes and what holds locks work in them."""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import pytest
+import torch
+from tests.forking import HAS_FORK, in_child
+
+from m3_core import LexicalIndex
+from m3_core.collection.collection import DocumentCollection
+from m3_core.collection.locks import ManyReaders
+from m3_core.encoder.cached import CachedEncoder
+from m3_core.encoder.protocol import TextEncoder
+from m3_core.forks import away_from_fork, whole_in_forks
+from m3_core.testing import FakeEncoder
+
+pytestmark = pytest.mark.skipif(not HAS_FORK, reason="no fork on this system")
+PARTS = ("dense", "sparse", "colbert")
+
+
+def collection_of(encoder: TextEncoder) -> DocumentCollection:
+    return DocumentCollection(CachedEncoder(encoder, PARTS, roles=("query",)))
+
+
+@contextmanager
+def running(*functions) -> Iterator[None]:
+    """Call functions again and again in threads."""
+    ended = threading.Event()
+
+    def again(function) -> None:
+        number = 0
+        while not ended.is_set():
+            function(number)
+            number += 1
+
+    threads = [threading.Thread(target=again, args=(one,)) for one in functions]
+    for thread in threads:
+        thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        for thread in threads:
+            thread.join()
+
+
+def test_children_of_a_busy_parent_search_and_add(encoder) -> None:
+    """With a network: its thread, and torch's own helpers of the thread that forks."""
+    documents = collection_of(encoder)
+    documents.add([f"panda {i} river" for i in range(50)], ids=[f"d{i}" for i in range(50)])
+    # So much that torch computes it with several threads, which the child has not.
+    large = torch.ones(600, 600)
+    assert float((large @ large)[0, 0]) == 600
+    best = [one.id for one in documents.search("panda 7", 5, exhaustive=True)]
+
+    def works() -> bool:
+        found = [one.id for one in documents.search("panda 7", 5, exhaustive=True)]
+        documents.add(["a bear"], ids=["new"])
+        return found == best and len(documents.search("bear", 60, exhaustive=True)) >= 51
+
+    def add(number: int) -> None:
+        documents.add([f"world {number}"], ids=[f"w{number % 3}"])
+        documents.delete([f"w{number % 3}"])
+
+    with running(add, lambda _: documents.search("panda 7", 5, exhaustive=True)):
+        assert [in_child(works) for _ in range(4)] == [0] * 4
+
+
+def test_children_see_each_change_wholly_or_not_at_all() -> None:
+    documents = collection_of(FakeEncoder())
+    documents.add(["panda bear", "river city"])
+
+    def add(number: int) -> None:
+        documents.add([f"panda {number} {i}" for i in range(20)], ids=[f"{i}" for i in range(20)])
+        documents.delete([f"{i}" for i in range(20)])
+
+    def is_whole() -> bool:
+        stored = documents._stored
+        counts = {len(documents), len(stored.store), len(stored.store.lexical)}
+        return len(counts) == 1 and len(documents.search("panda", 50)) == len(documents)
+
+    with running(add, add):
+        assert [in_child(is_whole) for _ in range(15)] == [0] * 15
+
+
+def test_locks_that_other_threads_hold_are_free_in_the_child() -> None:
+    index, lock = LexicalIndex(), ManyReaders()
+    index.add(["a"], [{1: 1.0}])
+    held, release = threading.Event(), threading.Event()
+
+    def hold() -> None:
+        with index._writing, index._exchanging, lock.reading():
+            held.set()
+            release.wait(60)
+
+    thread = threading.Thread(target=hold)
+    thread.start()
+    assert held.wait(60)
+
+    def works() -> bool:
+        index.add(["b"], [{1: 2.0}])
+        with lock.writing(), lock._changed:
+            return [one for one, _ in index.search({1: 1.0}, 2)] == ["b", "a"]
+
+    assert in_child(works) == 0
+    release.set()
+    thread.join()
+
+
+def test_a_child_of_who_holds_a_lock_lets_go_of_it() -> None:
+    lock = ManyReaders()
+
+    def works() -> bool:
+        with lock.writing():
+            return True
+
+    child = None
+    with lock.reading():
+        child = os.fork()
+    if not child:
+        status = 1
+        try:
+            status = 0 if works() else 2
+        finally:
+            os._exit(status)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    assert works()
+
+
+def test_a_fork_waits_for_a_change_of_another_thread_alone() -> None:
+    begun, release, values = threading.Event(), threading.Event(), [1, 1]
+
+    def change() -> None:
+        with whole_in_forks():
+            values[0] = 2
+            begun.set()
+            release.wait(60)
+            values[1] = 2
+
+    thread = threading.Thread(target=change)
+    thread.start()
+    assert begun.wait(60)
+    threading.Timer(0.2, release.set).start()
+    assert in_child(lambda: values == [2, 2]) == 0
+    thread.join()
+    with whole_in_forks():
+        assert in_child(lambda: values == [2, 2]) == 0
+
+
+def test_errors_come_back_from_beside_a_fork() -> None:
+    def fails() -> None:
+        raise ArithmeticError("as it was")
+
+    def works() -> bool:
+        own = threading.get_ident()
+        elsewhere = away_from_fork(threading.get_ident)
+        with pytest.raises(ArithmeticError, match="as it was"):
+            away_from_fork(fails)
+        return elsewhere != own and away_from_fork(lambda: np.ones(2).sum()) == 2
+
+    assert away_from_fork(threading.get_ident) == threading.get_ident()
+    assert in_child(works) == 0
