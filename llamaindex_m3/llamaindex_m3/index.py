@@ -34,7 +34,7 @@ from llamaindex_m3.index_storage import (
     namespace,
 )
 from llamaindex_m3.node_store import M3NodeStore
-from llamaindex_m3.nodes import checked_node
+from llamaindex_m3.nodes import checked_node, without_objects
 from llamaindex_m3.options import refuse_replaced
 from m3_core.arguments import check_distinct
 from m3_core.collection.search import DEFAULT_WEIGHTS
@@ -184,9 +184,14 @@ class M3Index(SavedIndex):
 
     @property
     def ref_doc_info(self) -> dict[str, RefDocInfo]:
-        """Documents of the index by their ids, as far as the document store knows them."""
-        found = {one: self.docstore.get_ref_doc_info(one) for one in self._nodes.ref_doc_ids()}
-        return {one: info for one, info in found.items() if info is not None}
+        """The nodes of the index by the documents that they are of."""
+        return {
+            ref_doc_id: RefDocInfo(
+                node_ids=[node.node_id for node in nodes],
+                metadata=dict(nodes[0].source_node.metadata if nodes[0].source_node else {}),
+            )
+            for ref_doc_id, nodes in self._nodes.by_ref_doc().items()
+        }
 
     def as_retriever(
         self,
@@ -315,6 +320,59 @@ class M3Index(SavedIndex):
         """Do ``delete_nodes`` with the document store's asynchronous methods."""
         await super().adelete_nodes(list(node_ids), delete_from_docstore, **delete_kwargs)
 
+    def delete_ref_doc(
+        self, ref_doc_id: str, delete_from_docstore: bool = False, **delete_kwargs: Any
+    ) -> None:
+        """Delete the nodes of a document, whether or not the document store still knows it.
+
+        Args:
+            ref_doc_id: Its id.
+            delete_from_docstore: Delete it from the document store too.
+            **delete_kwargs: As of ``BaseIndex``.
+        """
+        self.delete_nodes(
+            self._nodes.ids_of_ref_doc(ref_doc_id), delete_from_docstore, **delete_kwargs
+        )
+        if delete_from_docstore:
+            self.docstore.delete_ref_doc(ref_doc_id, raise_error=False)
+
+    async def adelete_ref_doc(
+        self, ref_doc_id: str, delete_from_docstore: bool = False, **delete_kwargs: Any
+    ) -> None:
+        """Do ``delete_ref_doc`` with the document store's asynchronous methods."""
+        await self.adelete_nodes(
+            self._nodes.ids_of_ref_doc(ref_doc_id), delete_from_docstore, **delete_kwargs
+        )
+        if delete_from_docstore:
+            await self.docstore.adelete_ref_doc(ref_doc_id, raise_error=False)
+
+    def add_to_store(
+        self, nodes: Sequence[BaseNode], encoded: Representations | None = None
+    ) -> list[str]:
+        """Add nodes as to a vector store: the document store, which others keep, stays as it is.
+
+        Args:
+            nodes: The nodes; those without text are left out.
+            encoded: Their representations, if they are known.
+
+        Returns:
+            The ids of those that were added.
+
+        Raises:
+            TypeError: An element is no node.
+            ValueError: An id comes twice.
+        """
+        with self._callback_manager.as_trace("insert_nodes"):
+            added = self._take(without_objects(_checked(nodes), self._object_map), encoded)
+            self._storage_context.index_store.add_index_struct(self._index_struct)
+        return added
+
+    async def aadd_to_store(self, nodes: Sequence[BaseNode]) -> list[str]:
+        """Do ``add_to_store`` without holding up the event loop."""
+        checked = _checked(nodes)
+        encoded = await self._nodes.aencode(checked)
+        return await asyncio.to_thread(self.add_to_store, checked, encoded)
+
     def _build_index_from_nodes(self, nodes: Sequence[BaseNode], **_: Any) -> M3IndexDict:
         struct = M3IndexDict()
         for node_id in self._nodes.insert(nodes):
@@ -324,8 +382,12 @@ class M3Index(SavedIndex):
     def _insert(
         self, nodes: Sequence[BaseNode], encoded: Representations | None = None, **_: Any
     ) -> None:
-        for node_id in self._nodes.insert(nodes, encoded):
-            self._index_struct.nodes_dict[node_id] = node_id
+        self._take(nodes, encoded)
+
+    def _take(self, nodes: Sequence[BaseNode], encoded: Representations | None) -> list[str]:
+        added = self._nodes.insert(nodes, encoded)
+        self._index_struct.nodes_dict.update(zip(added, added, strict=True))
+        return added
 
     def _delete_node(self, node_id: str, **_: Any) -> None:
         self._nodes.delete([node_id])

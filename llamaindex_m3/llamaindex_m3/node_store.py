@@ -96,21 +96,21 @@ class M3NodeStore(BasePydanticVectorStore):
     def add(self, nodes: Sequence[BaseNode], **_: Any) -> list[str]:
         """Encode nodes and add them to the index.
 
+        As with other vector stores, the document store is left to who calls this.
+
         Args:
-            nodes: The nodes.
+            nodes: The nodes; those without text are left out.
 
         Returns:
-            Their ids.
+            The ids of those that were added.
         """
-        listed = list(nodes)
-        self._index.insert_nodes(listed)
-        return [node.node_id for node in listed]
+        added: list[str] = self._index.add_to_store(list(nodes))
+        return added
 
     async def async_add(self, nodes: Sequence[BaseNode], **_: Any) -> list[str]:
         """Do ``add`` without holding up the event loop; encoding occupies no thread."""
-        listed = list(nodes)
-        await self._index.ainsert_nodes(listed)
-        return [node.node_id for node in listed]
+        added: list[str] = await self._index.aadd_to_store(list(nodes))
+        return added
 
     def delete(self, ref_doc_id: str, **_: Any) -> None:
         """Delete the nodes of a document.

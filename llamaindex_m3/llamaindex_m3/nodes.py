@@ -11,7 +11,7 @@ from os import PathLike
 from typing import TYPE_CHECKING, Any
 
 from llama_index.core.constants import DATA_KEY, TYPE_KEY
-from llama_index.core.schema import BaseNode, MetadataMode, QueryBundle
+from llama_index.core.schema import BaseNode, IndexNode, MetadataMode, QueryBundle
 from llama_index.core.storage.docstore.utils import json_to_doc
 from pydantic import Field, PrivateAttr, ValidationError
 
@@ -110,17 +110,23 @@ class NodeCollection(EncoderFields):
 
     def delete_ref_doc(self, ref_doc_id: str) -> int:
         """Delete the nodes of a document. Returns how many there were."""
-        return self.delete(self._documents.ids({_DOCUMENT: ref_doc_id}))
+        return self.delete(self.ids_of_ref_doc(ref_doc_id))
+
+    def ids_of_ref_doc(self, ref_doc_id: str) -> list[str]:
+        """Ids of the nodes of a document, in the order of adding."""
+        return self._documents.ids({_DOCUMENT: ref_doc_id})
 
     def node_ids(self) -> list[str]:
         """Ids of all nodes, in the order of adding."""
         return self._documents.ids()
 
-    def ref_doc_ids(self) -> list[str]:
-        """Ids of the documents that the nodes are of."""
-        records = self._documents.get(self._documents.ids())
-        documents = dict.fromkeys(record[_DOCUMENT] for _, _, record in records)
-        return [one for one in documents if one is not None]
+    def by_ref_doc(self) -> dict[str, list[BaseNode]]:
+        """Copies of the nodes by the documents that they are of; those of none are left out."""
+        found: dict[str, list[BaseNode]] = {}
+        for node in self.nodes():
+            if node.ref_doc_id is not None:
+                found.setdefault(node.ref_doc_id, []).append(node)
+        return found
 
     def nodes(
         self, node_ids: Sequence[str] | None = None, filters: NodeFilter | None = None
@@ -296,6 +302,25 @@ def checked_node(node: Any) -> BaseNode:
     if not isinstance(node, BaseNode):
         raise TypeError(f"nodes must be LlamaIndex nodes; got {type(node).__name__}")
     return node
+
+
+def without_objects(nodes: Iterable[BaseNode], objects: dict[str, Any]) -> list[BaseNode]:
+    """Give nodes without what ``IndexNode`` stand for, which JSON does not have.
+
+    Args:
+        nodes: The nodes, which stay as they are.
+        objects: Takes up what they stand for, by their ids.
+
+    Returns:
+        The nodes; copies of those that stood for something else than a node.
+    """
+    kept = []
+    for node in nodes:
+        if isinstance(node, IndexNode) and not isinstance(node.obj, BaseNode | None):
+            objects[node.index_id] = node.obj
+            node = node.model_copy(update={"obj": None})
+        kept.append(node)
+    return kept
 
 
 def _with_text(nodes: Iterable[BaseNode]) -> list[tuple[BaseNode, str]]:

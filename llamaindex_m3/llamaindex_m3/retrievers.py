@@ -15,7 +15,8 @@ from typing_extensions import Self
 
 from llamaindex_m3.filters import NodeFilter
 from llamaindex_m3.node_retriever import NodeRetriever
-from llamaindex_m3.nodes import new_nodes
+from llamaindex_m3.node_store import M3NodeStore
+from llamaindex_m3.nodes import new_nodes, without_objects
 from llamaindex_m3.options import refuse_replaced
 
 # What LlamaIndex's BM25 retriever takes and lexical weights have no place for.
@@ -117,7 +118,7 @@ class _OwnNodesRetriever(NodeRetriever):
         """Make a retriever as LlamaIndex's BM25 retriever is made.
 
         Args:
-            index: Of the nodes in its document store.
+            index: Of the nodes of an ``M3Index``; of another, those in its document store.
             nodes: Of these nodes.
             docstore: Of the nodes in it.
             **options: Of the constructor.
@@ -131,6 +132,9 @@ class _OwnNodesRetriever(NodeRetriever):
         if sum(one is not None for one in (index, nodes, docstore)) != 1:
             raise ValueError("pass exactly one of index, nodes and docstore")
         if index is not None:
+            store = getattr(index, "vector_store", None)
+            if isinstance(store, M3NodeStore):
+                return cls.from_nodes(store.get_nodes(), **options)
             docstore = index.docstore
         if docstore is None:
             return cls.from_nodes(nodes or (), **options)
@@ -182,21 +186,11 @@ class _OwnNodesRetriever(NodeRetriever):
             TypeError: An element is no node.
             ValueError: An id comes twice.
         """
-        return self._nodes.insert(self._without_objects(nodes))
-
-    def _without_objects(self, nodes: Iterable[BaseNode]) -> list[BaseNode]:
-        """The nodes, what ``IndexNode`` stand for put into the object map."""
-        kept = []
-        for node in nodes:
-            if isinstance(node, IndexNode) and not isinstance(node.obj, BaseNode | None):
-                self.object_map[node.index_id] = node.obj
-                node = node.model_copy(update={"obj": None})
-            kept.append(node)
-        return kept
+        return self._nodes.insert(without_objects(nodes, self.object_map))
 
     async def ainsert_nodes(self, nodes: Iterable[BaseNode]) -> list[str]:
         """Do ``insert_nodes`` without holding up the event loop; encoding occupies no thread."""
-        return await self._nodes.ainsert(self._without_objects(nodes))
+        return await self._nodes.ainsert(without_objects(nodes, self.object_map))
 
     def delete(self, node_ids: Iterable[str]) -> int:
         """Delete nodes.

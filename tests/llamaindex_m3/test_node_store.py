@@ -22,7 +22,7 @@ from llama_index.core.vector_stores.types import (
 from tests.conftest import Passes
 from tests.llamaindex_m3.nodes import QUERY, ids, make_nodes, only
 
-from llamaindex_m3 import M3HybridRetriever, M3Index, M3SparseRetriever
+from llamaindex_m3 import M3Embedding, M3HybridRetriever, M3Index, M3SparseRetriever
 from m3_core import Encoder
 
 
@@ -145,11 +145,15 @@ def test_from_defaults(encoder, index, kind) -> None:
     options = {"encoder": encoder, "similarity_top_k": 7}
     expected = ids(kind.from_nodes(nodes, **options).retrieve(QUERY))
     plain = VectorStoreIndex(nodes, embed_model=MockEmbedding(embed_dim=3))
+    over = VectorStoreIndex.from_vector_store(
+        index.vector_store, embed_model=M3Embedding(encoder=encoder)
+    )
     for given in (
         {"nodes": nodes},
         {"docstore": docstore},
         {"index": index},
         {"index": plain},
+        {"index": over},
     ):
         retriever = kind.from_defaults(**given, **options)
         assert ids(retriever.retrieve(QUERY)) == expected
@@ -164,10 +168,7 @@ def test_from_defaults(encoder, index, kind) -> None:
     for wrong in ({}, {"nodes": nodes, "index": index}):
         with pytest.raises(ValueError, match="exactly one of index, nodes and docstore"):
             kind.from_defaults(**wrong, **options)
-    over = VectorStoreIndex.from_vector_store(
-        index.vector_store, embed_model=MockEmbedding(embed_dim=3)
-    )
     with pytest.raises(ValueError, match=r"holds no nodes: .* pass the nodes as nodes="):
-        kind.from_defaults(index=over, **options)
+        kind.from_defaults(docstore=SimpleDocumentStore(), **options)
     with pytest.raises(ValueError, match="language='de' cannot be honoured"):
         kind.from_defaults(nodes=nodes, language="de", **options)
