@@ -15,6 +15,7 @@ from llama_index.core.storage.docstore.types import RefDocInfo
 from llama_index.core.storage.storage_context import StorageContext
 from llama_index.core.vector_stores.types import VectorStoreQueryMode
 
+from llamaindex_m3.embeddings import M3Embedding
 from llamaindex_m3.filters import NodeFilter
 from llamaindex_m3.index_options import (
     REPLACED,
@@ -40,6 +41,12 @@ from m3_core.arguments import check_distinct
 from m3_core.collection.search import DEFAULT_WEIGHTS
 from m3_core.representations import Representations
 from m3_core.scoring import normalized_weights
+
+
+class _QueryEmbedding(M3Embedding):
+    """An embedding of queries alone, so that nodes are encoded for no one else."""
+
+    roles = ("query",)
 
 
 class M3Index(SavedIndex):
@@ -146,8 +153,6 @@ class M3Index(SavedIndex):
         self._weights = (dense, sparse, colbert)
         self._mode: Mode = mode or "hybrid"
         search_options(self._mode, self._weights, similarity_top_k=1)
-        # Read by LlamaIndex's retriever over vector stores, and used by it for none like ours.
-        self._embed_model = None
         super().__init__(
             None if nodes is None else list(nodes),
             None if objects is None else list(objects),
@@ -165,6 +170,13 @@ class M3Index(SavedIndex):
     def vector_store(self) -> M3NodeStore:
         """The index as LlamaIndex's vector stores are used; changes there are changes here."""
         return held_store(self._storage_context, self.index_id)
+
+    @property
+    def _embed_model(self) -> M3Embedding:
+        """What LlamaIndex's own retrievers over an index encode queries with."""
+        return _QueryEmbedding(
+            encoder=self._nodes._model, reuse_encodings=self._nodes.reuse_encodings
+        )
 
     def __len__(self) -> int:
         return len(self._nodes)

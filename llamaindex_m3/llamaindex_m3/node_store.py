@@ -23,15 +23,17 @@ class M3NodeStore(BasePydanticVectorStore):
     """The nodes of an ``M3Index`` as a vector store: ``index.vector_store``.
 
     What is added or deleted here is added to or deleted from the index. It encodes by itself, so
-    embeddings that nodes bring are passed over, and queries need none; a query's own embedding
-    takes the place of its dense vector. ``VectorStoreIndex.from_vector_store`` therefore uses the
-    ``embed_model`` it is given for nothing, and still computes it for nodes that are inserted.
+    embeddings that nodes bring are passed over, and queries need none. A query's own embedding
+    takes the place of its dense vector: what takes an index over this view encodes queries as
+    for any vector store, so ``VectorStoreIndex.from_vector_store`` needs an ``M3Embedding`` over
+    the same model as its ``embed_model``. An ``IngestionPipeline`` hands nodes on only with
+    embeddings: have the same ``M3Embedding`` among its transformations.
 
     ``StorageContext.persist`` writes the nodes into a folder beside its own files.
     """
 
     stores_text: bool = True
-    is_embedding_query: bool = False
+    is_embedding_query: bool = True
     nodes: SkipValidation[NodeCollection] = Field(exclude=True, description="The nodes.")
     weights: tuple[float, float, float] = Field(
         default=(1.0, 0.3, 1.0), description="Of the three scores in hybrid queries."
@@ -158,7 +160,8 @@ class M3NodeStore(BasePydanticVectorStore):
             Copies of nodes, their ids and scores.
 
         Raises:
-            ValueError: There is no such mode here, or an option has no place in it.
+            ValueError: There is no such mode here, an option has no place in it, or there is
+                neither a text nor a vector, or no text where others than dense scores count.
         """
         return _result(self.nodes.search(**self._asked(query, options)))
 
@@ -168,6 +171,8 @@ class M3NodeStore(BasePydanticVectorStore):
 
     def _asked(self, query: VectorStoreQuery, options: dict[str, Any]) -> dict[str, Any]:
         """Arguments of ``NodeCollection.search``."""
+        if not query.query_str and query.query_embedding is None:
+            raise ValueError("the query has neither query_str nor query_embedding: pass one")
         own = search_options(
             query_mode(query.mode),
             self.weights,

@@ -18,6 +18,8 @@ from pydantic import Field, PrivateAttr, ValidationError
 from llamaindex_m3.filters import NodeFilter, to_expression
 from llamaindex_m3.options import EncoderFields
 from m3_core.arguments import check_ids
+from m3_core.collection.search import DEFAULT_WEIGHTS
+from m3_core.encoder.protocol import PARTS
 
 if TYPE_CHECKING:
     from m3_core.collection.collection import DocumentCollection
@@ -158,7 +160,8 @@ class NodeCollection(EncoderFields):
 
         Args:
             query: Its ``embedding``, if there is one, takes the place of the dense vector; else
-                the mean of the vectors of its ``custom_embedding_strs``, if there are some.
+                the mean of the vectors of its ``custom_embedding_strs``, if there are some. Both
+                are scaled to length 1 where the nodes' vectors are, so that scores are cosines.
                 Lexical weights and multi-vectors are always those of ``query_str``.
             k: How many nodes at most.
             filters: Only nodes with such metadata.
@@ -169,8 +172,12 @@ class NodeCollection(EncoderFields):
         Returns:
             Copies of the nodes, best first, with what they are sorted by and the scores by
             representation that it was made of.
+
+        Raises:
+            ValueError: The query has a vector and no text where others than dense scores count.
         """
         several = self._to_average(query)
+        self._check_text(query, options.get("weights", DEFAULT_WEIGHTS))
         found = self._documents.search(
             query.query_str,
             k,
@@ -193,6 +200,7 @@ class NodeCollection(EncoderFields):
     ) -> list[ScoredNode]:
         """Do ``search`` without holding up the event loop; encoding occupies no thread."""
         several = self._to_average(query)
+        self._check_text(query, options.get("weights", DEFAULT_WEIGHTS))
         found = await self._documents.asearch(
             query.query_str,
             k,
@@ -234,6 +242,18 @@ class NodeCollection(EncoderFields):
         if query.embedding is not None or "dense" not in self.stored:
             return []
         return query.custom_embedding_strs or []
+
+    def _check_text(self, query: QueryBundle, weights: Sequence[float]) -> None:
+        """Check that a query that brings a vector of its own has a text for the other scores."""
+        if query.query_str.strip() or (query.embedding is None and not query.custom_embedding_strs):
+            return
+        needed = {name for name, weight in zip(PARTS, weights, strict=True) if weight}
+        needed = (needed & set(self.stored)) - {"dense"}
+        if needed:
+            raise ValueError(
+                f"the query has a vector and no text, and {' and '.join(sorted(needed))} scores "
+                "need one: pass query_str too, or search by dense scores alone"
+            )
 
 
 def new_nodes(owner: type[Any], **options: Any) -> NodeCollection:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
-from llama_index.core import Document, StorageContext
+from llama_index.core import Document, MockEmbedding, StorageContext, VectorStoreIndex
 from llama_index.core.ingestion import DocstoreStrategy, IngestionPipeline
 from llama_index.core.node_parser import SentenceSplitter
+from llama_index.core.retrievers import VectorIndexRetriever
+from llama_index.core.schema import QueryBundle
+from llama_index.core.vector_stores.types import VectorStoreQuery
 
-from llamaindex_m3 import M3Embedding, M3Index
+from llamaindex_m3 import M3Embedding, M3Index, M3SparseRetriever
 from m3_core.testing.fake import FakeEncoder
 
 TEXTS = (
@@ -80,3 +84,88 @@ async def test_pipelines_over_the_indexs_own_document_store(fake, strategy, asyn
     if strategy == DocstoreStrategy.UPSERTS:
         kept.add(TEXTS[3])
     assert texts(index) == kept
+
+
+@pytest.mark.parametrize("mode", ["dense", "hybrid"])
+async def test_a_querys_own_vector_gives_cosines_whatever_its_length(fake, mode) -> None:
+    retriever = made(fake).as_retriever(mode=mode, similarity_top_k=4)
+    vector = fake.encode_queries([QUERY]).dense_vecs[0]
+    expected = {one.node.text: one.score for one in retriever.retrieve(QUERY)}
+    for length in (10.0, 0.1):
+        query = QueryBundle(QUERY, embedding=(length * vector).tolist())
+        found = {one.node.text: one.score for one in retriever.retrieve(query)}
+        assert found == pytest.approx(expected, abs=1e-6)
+        found = {one.node.text: one.score for one in await retriever.aretrieve(query)}
+        assert found == pytest.approx(expected, abs=1e-6)
+
+
+def test_the_mean_of_several_texts_gives_cosines(fake) -> None:
+    retriever = made(fake).as_retriever(mode="dense", similarity_top_k=4)
+    several = [QUERY, "Bamboo is eaten by pandas."]
+    mean = fake.encode_queries(several).dense_vecs.mean(axis=0)
+    assert np.linalg.norm(mean) < 0.95
+    cosines = fake.encode_documents(TEXTS).dense_vecs @ mean / np.linalg.norm(mean)
+    found = retriever.retrieve(QueryBundle(QUERY, custom_embedding_strs=several))
+    assert {one.node.text: one.score for one in found} == pytest.approx(
+        dict(zip(TEXTS, cosines.tolist(), strict=True)), abs=1e-6
+    )
+
+
+@pytest.mark.parametrize("mode", ["default", "hybrid", "sparse"])
+async def test_llamaindexs_own_retriever_keeps_what_hyde_wrote(fake, mode) -> None:
+    index = made(fake)
+    query = QueryBundle(QUERY, custom_embedding_strs=["fish of the river", "bears"])
+    expected = index.as_retriever(vector_store_query_mode=mode, similarity_top_k=4).retrieve(query)
+    if mode == "default":
+        assert expected[0].text == TEXTS[2]
+    over = VectorStoreIndex.from_vector_store(
+        index.vector_store, embed_model=M3Embedding(encoder=fake)
+    )
+    for one in (index, over):
+        retriever = VectorIndexRetriever(one, similarity_top_k=4, vector_store_query_mode=mode)
+        for found in (await retriever.aretrieve(query), retriever.retrieve(query)):
+            assert [one.text for one in found] == [one.text for one in expected]
+            assert [one.score for one in found] == pytest.approx(
+                [one.score for one in expected], abs=1e-6
+            )
+            query.embedding = None
+
+
+def test_llamaindexs_own_retriever_runs_the_network_once_a_query(fake) -> None:
+    index = made(fake)
+    retriever = VectorIndexRetriever(index, vector_store_query_mode="hybrid")
+    retriever.retrieve("bears")
+    fake.calls.clear()
+    retriever.retrieve(QUERY)
+    assert fake.calls == [("query", 1)]
+    index.insert(Document(text="Elephants are big."))
+    assert fake.calls == [("query", 1), ("document", 1)]
+
+
+def test_another_models_vectors_are_refused(fake) -> None:
+    over = VectorStoreIndex.from_vector_store(
+        made(fake).vector_store, embed_model=MockEmbedding(embed_dim=3)
+    )
+    with pytest.raises(ValueError, match=r"3 values and the documents' have 32"):
+        over.as_retriever().retrieve(QUERY)
+
+
+@pytest.mark.parametrize("mode", ["sparse", "text_search", "hybrid"])
+async def test_a_vector_without_a_text_is_for_dense_scores_alone(fake, mode) -> None:
+    index = made(fake)
+    vector = fake.encode_queries([QUERY]).dense_vecs[0].tolist()
+    dense = VectorStoreQuery(query_embedding=vector, similarity_top_k=1)
+    assert index.vector_store.query(dense).nodes[0].text == TEXTS[0]
+    query = VectorStoreQuery(query_embedding=vector, mode=mode)
+    for text in (None, ""):
+        query.query_str = text
+        with pytest.raises(ValueError, match=r"no text, and .*sparse scores need one"):
+            index.vector_store.query(query)
+        with pytest.raises(ValueError, match=r"no text, and .*sparse scores need one"):
+            await index.vector_store.aquery(query)
+    with pytest.raises(ValueError, match="sparse scores need one"):
+        M3SparseRetriever.from_nodes(documents(), encoder=fake).retrieve(
+            QueryBundle("", embedding=vector)
+        )
+    with pytest.raises(ValueError, match="neither query_str nor query_embedding"):
+        index.vector_store.query(VectorStoreQuery(mode=mode))

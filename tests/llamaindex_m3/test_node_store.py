@@ -76,11 +76,12 @@ async def test_the_auto_retriever(index, mode, own) -> None:
 
 def test_a_vector_store_index_over_the_view(index, tmp_path) -> None:
     over = VectorStoreIndex.from_vector_store(
-        index.vector_store, embed_model=MockEmbedding(embed_dim=3)
+        index.vector_store, embed_model=M3Embedding(encoder=index._nodes.encoder)
     )
-    for mode in ("sparse", "hybrid"):
+    for mode in ("default", "sparse", "hybrid"):
         found = over.as_retriever(vector_store_query_mode=mode, similarity_top_k=5).retrieve(QUERY)
-        expected = index.as_retriever(mode=mode, similarity_top_k=5).retrieve(QUERY)
+        own = "dense" if mode == "default" else mode
+        expected = index.as_retriever(mode=own, similarity_top_k=5).retrieve(QUERY)
         assert ids(found) == ids(expected)
         assert [one.score for one in found] == pytest.approx([one.score for one in expected])
     over.insert(Document(id_="new", text=QUERY))

@@ -271,7 +271,8 @@ class DocumentCollection:
                 least 100.
             exhaustive: Score all documents. ``None``: unless ``fetch_k`` is given or there are
                 more than 1,000 documents with multi-vectors that have a weight.
-            vector: The dense vector of the query, in place of the encoder's. Shape: (dim,).
+            vector: The dense vector of the query, in place of the encoder's; scaled to length 1
+                where the documents' are. Shape: (dim,).
             return_vectors: Give the dense vectors of what was found.
 
         Returns:
@@ -388,9 +389,10 @@ class DocumentCollection:
         return Representations(dense_vecs=check_vector(request.vector)[np.newaxis])
 
     def _find(self, request: SearchRequest, wanted: Wanted, reps: Representations) -> list[Found]:
-        if request.vector is not None and "dense" in wanted.shares:
-            reps = dataclasses.replace(reps, dense_vecs=check_vector(request.vector)[np.newaxis])
         with self._lock.reading():
+            if request.vector is not None and "dense" in wanted.shares:
+                own = self._store.dense.comparable(check_vector(request.vector))
+                reps = dataclasses.replace(reps, dense_vecs=own[np.newaxis])
             allowed = self._allowed(request.where, request.ids)
             ranked = search_store(self._store, reps, dataclasses.replace(wanted, allowed=allowed))
             records = [self._records[one] for one, _, _ in ranked]
