@@ -92,7 +92,8 @@ class FlagAutoModel:
             use_bf16: As there.
             query_instruction_for_retrieval: As there.
             devices: As there.
-            pooling_method: As there; the model's own if ``None``.
+            pooling_method: As there; the model's own if ``None``: for E5, GTE and BCE by the name
+                that of FlagEmbedding's table, else the checkpoint's.
             trust_remote_code: As there.
             query_instruction_format: As there; the model's own if ``None``.
             truncate_dim: As there.
@@ -107,7 +108,7 @@ class FlagAutoModel:
         """
         path = PurePath(model_name_or_path)
         name = path.parent.name if path.name.startswith("checkpoint-") else path.name
-        pooling, template = "cls", "{}{}"
+        pooling, template = None, "{}{}"
         if model_class is not None:
             asked = model_class.value if isinstance(model_class, Enum) else model_class
             if asked not in _CLASSES:
@@ -115,7 +116,6 @@ class FlagAutoModel:
                     f"model_class {asked!r} is none of {', '.join(map(repr, _CLASSES))}"
                 )
             chosen = _CLASSES[asked]
-            pooling = chosen.DEFAULT_POOLING_METHOD
         elif name in _NEED_OWN_CODE:
             raise UnsupportedModelError(
                 f"{name!r} attends to later tokens by code of its own, which is not run here: "
@@ -123,7 +123,6 @@ class FlagAutoModel:
             )
         elif name in _DECODERS:
             chosen, template = _DECODERS[name]
-            pooling = chosen.DEFAULT_POOLING_METHOD
         elif name in _OTHER_MODELS:
             chosen, pooling = FlagModel, _OTHER_MODELS[name]
             template = _OTHER_FORMATS.get(name, template)

@@ -66,7 +66,7 @@ class FlagLLMModel(DenseCalls):
         truncate_dim: int | None = None,
         **kwargs: Any,
     ) -> None:
-        pooling = kwargs.pop("pooling_method", "last_token")
+        pooling = kwargs.pop("pooling_method", None) or self.DEFAULT_POOLING_METHOD
         if pooling != "last_token":
             raise ValueError(f"pooling_method is {pooling!r}; decoders have 'last_token' only")
         super().__init__(
