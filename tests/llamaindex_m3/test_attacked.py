@@ -8,10 +8,17 @@ from llama_index.core import Document, MockEmbedding, StorageContext, VectorStor
 from llama_index.core.ingestion import DocstoreStrategy, IngestionPipeline
 from llama_index.core.node_parser import SentenceSplitter
 from llama_index.core.retrievers import VectorIndexRetriever
-from llama_index.core.schema import QueryBundle
+from llama_index.core.schema import (
+    IndexNode,
+    NodeRelationship,
+    NodeWithScore,
+    QueryBundle,
+    RelatedNodeInfo,
+    TextNode,
+)
 from llama_index.core.vector_stores.types import VectorStoreQuery
 
-from llamaindex_m3 import M3Embedding, M3Index, M3SparseRetriever
+from llamaindex_m3 import M3Embedding, M3Index, M3Reranker, M3SparseRetriever
 from m3_core.testing.fake import FakeEncoder
 
 TEXTS = (
@@ -169,3 +176,42 @@ async def test_a_vector_without_a_text_is_for_dense_scores_alone(fake, mode) -> 
         )
     with pytest.raises(ValueError, match="neither query_str nor query_embedding"):
         index.vector_store.query(VectorStoreQuery(mode=mode))
+
+
+def test_pipelines_fill_the_index_with_an_embedding_among_their_transformations(fake) -> None:
+    index = M3Index([], encoder=fake)
+    IngestionPipeline(
+        transformations=[SentenceSplitter(), M3Embedding(encoder=fake)],
+        vector_store=index.vector_store,
+    ).run(documents=documents())
+    assert texts(index) == set(TEXTS)
+    assert index.as_retriever(similarity_top_k=1).retrieve(QUERY)[0].text == TEXTS[0]
+
+
+def test_reranked_nodes_share_nothing_with_what_was_given(fake) -> None:
+    source = RelatedNodeInfo(node_id="d0", metadata={"pages": [1]})
+    given = TextNode(
+        text=TEXTS[0],
+        metadata={"tags": ["a"], "nested": {"list": [{"x": 1}]}},
+        relationships={NodeRelationship.SOURCE: source},
+        excluded_llm_metadata_keys=["tags"],
+        embedding=[1.0, 0.0],
+    )
+    before = given.model_dump()
+    (found,) = M3Reranker(encoder=fake).postprocess_nodes(
+        [NodeWithScore(node=given)], query_str=QUERY
+    )
+    assert found.node.model_dump() == before
+    found.node.metadata["tags"].append("b")
+    found.node.metadata["nested"]["list"][0]["x"] = 2
+    found.node.relationships[NodeRelationship.SOURCE].metadata["pages"].append(2)
+    found.node.relationships[NodeRelationship.NEXT] = source
+    found.node.excluded_llm_metadata_keys.append("nested")
+    found.node.embedding[0] = 5.0
+    found.node.set_content("other")
+    assert given.model_dump() == before
+    engine = object()
+    (found,) = M3Reranker(encoder=fake).postprocess_nodes(
+        [NodeWithScore(node=IndexNode(text="a", index_id="i", obj=engine))], query_str=QUERY
+    )
+    assert found.node.obj is engine
