@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import inspect
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 from llama_index.core.callbacks import CallbackManager
 from llama_index.core.constants import DEFAULT_SIMILARITY_TOP_K
@@ -35,8 +35,8 @@ from llamaindex_m3.index_storage import (
     namespace,
 )
 from llamaindex_m3.node_store import M3NodeStore
-from llamaindex_m3.nodes import checked_node, without_objects
-from llamaindex_m3.options import refuse_replaced
+from llamaindex_m3.nodes import NodeCollection, checked_node, without_objects
+from llamaindex_m3.options import check_assignable, refuse_replaced
 from m3_core.arguments import check_distinct
 from m3_core.collection.search import DEFAULT_WEIGHTS
 from m3_core.representations import Representations
@@ -148,11 +148,13 @@ class M3Index(SavedIndex):
                 index_struct = store.index.index_struct
                 mode = mode or store.index._mode
                 weights = store.index._weights if weights is None else weights
-        normalized_weights(DEFAULT_WEIGHTS if weights is None else weights)
-        dense, sparse, colbert = DEFAULT_WEIGHTS if weights is None else weights
-        self._weights = (dense, sparse, colbert)
+            mode = mode or cast("Mode | None", index_struct.mode)
+            weights = index_struct.weights if weights is None else weights
+        self._weights = _checked_weights(DEFAULT_WEIGHTS if weights is None else weights)
         self._mode: Mode = mode or "hybrid"
         search_options(self._mode, self._weights, similarity_top_k=1)
+        if index_struct is not None:
+            index_struct.mode, index_struct.weights = self._mode, list(self._weights)
         super().__init__(
             None if nodes is None else list(nodes),
             None if objects is None else list(objects),
@@ -170,6 +172,61 @@ class M3Index(SavedIndex):
     def vector_store(self) -> M3NodeStore:
         """The index as LlamaIndex's vector stores are used; changes there are changes here."""
         return held_store(self._storage_context, self.index_id)
+
+    @property
+    def mode(self) -> Mode:
+        """The mode of retrievers that do not say otherwise; assigned, of those made from then on.
+
+        It is saved with the index.
+        """
+        return self._mode
+
+    @mode.setter
+    def mode(self, mode: Mode) -> None:
+        search_options(mode, self._weights, similarity_top_k=1)
+        self._mode = mode
+        self._remember_options()
+
+    @property
+    def weights(self) -> tuple[float, float, float]:
+        """Of the hybrid mode; assigned, of retrievers made and of the view's searches from then on.
+
+        They are saved with the index.
+        """
+        return self._weights
+
+    @weights.setter
+    def weights(self, weights: Sequence[float]) -> None:
+        self._weights = _checked_weights(weights)
+        if self.vector_store.index is self:
+            self.vector_store.weights = self._weights
+        self._remember_options()
+
+    @property
+    def weights_for_different_modes(self) -> tuple[float, float, float]:
+        """The managed index's name of ``weights``."""
+        return self._weights
+
+    @weights_for_different_modes.setter
+    def weights_for_different_modes(self, weights: Sequence[float]) -> None:
+        self.weights = weights
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Assign an option of the index.
+
+        Args:
+            name: ``mode``, ``weights`` or an attribute of ``BaseIndex``.
+            value: Its value.
+
+        Raises:
+            AttributeError: There is no such option, or it belongs to retrievers or to the model.
+        """
+        check_assignable(self, name, _ASSIGNED_ELSEWHERE)
+        super().__setattr__(name, value)
+
+    def _remember_options(self) -> None:
+        self._index_struct.mode, self._index_struct.weights = self._mode, list(self._weights)
+        self._storage_context.index_store.add_index_struct(self._index_struct)
 
     @property
     def _embed_model(self) -> M3Embedding:
@@ -386,7 +443,7 @@ class M3Index(SavedIndex):
         return await asyncio.to_thread(self.add_to_store, checked, encoded)
 
     def _build_index_from_nodes(self, nodes: Sequence[BaseNode], **_: Any) -> M3IndexDict:
-        struct = M3IndexDict()
+        struct = M3IndexDict(mode=self._mode, weights=list(self._weights))
         for node_id in self._nodes.insert(nodes):
             struct.nodes_dict[node_id] = node_id
         return struct
@@ -410,6 +467,12 @@ class M3Index(SavedIndex):
         self._storage_context.add_vector_store(store, namespace(self.index_id))
 
 
+def _checked_weights(weights: Sequence[float]) -> tuple[float, float, float]:
+    normalized_weights(weights)
+    dense, sparse, colbert = weights
+    return dense, sparse, colbert
+
+
 def _checked(nodes: Sequence[BaseNode]) -> list[BaseNode]:
     checked = [checked_node(node) for node in nodes]
     check_distinct([node.node_id for node in checked])
@@ -421,4 +484,14 @@ _RETRIEVER_OPTIONS = tuple(
     for name in inspect.signature(M3Index.as_retriever).parameters
     if name not in ("self", "others")
 )
+# What is assigned to other objects than the index.
+_ASSIGNED_ELSEWHERE = {
+    **dict.fromkeys(
+        (*_RETRIEVER_OPTIONS, "embed_model"),
+        "pass it to as_retriever or as_query_engine, or assign it to the retriever",
+    ),
+    **dict.fromkeys(
+        sorted(NodeCollection.model_fields), "it belongs to the model: make a new index with it"
+    ),
+}
 INDEX_STRUCT_TYPE_TO_INDEX_CLASS[STRUCT_TYPE] = M3Index

@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from llama_index.core.vector_stores.types import VectorStoreQueryMode
 
-from llamaindex_m3.nodes import hint
+from llamaindex_m3.options import hint
 from m3_core.arguments import check_count
 
 Mode = Literal["dense", "sparse", "colbert", "hybrid"]

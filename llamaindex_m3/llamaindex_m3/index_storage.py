@@ -28,7 +28,15 @@ STRUCT_TYPE = cast("IndexStructType", "llamaindex_m3.M3Index")
 
 @dataclass
 class M3IndexDict(IndexDict):
-    """The ids of an ``M3Index``'s nodes, under a type by which LlamaIndex takes it for no other."""
+    """The ids of an ``M3Index``'s nodes, under a type by which LlamaIndex takes it for no other.
+
+    Attributes:
+        mode: Of retrievers that do not say otherwise; ``None`` in files that do not know it.
+        weights: Of the hybrid mode, likewise.
+    """
+
+    mode: str | None = None
+    weights: list[float] | None = None
 
     @classmethod
     def get_type(cls) -> IndexStructType:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import difflib
 import inspect
 import logging
 from collections.abc import Iterable, Mapping, Sequence
@@ -16,7 +15,7 @@ from llama_index.core.storage.docstore.utils import json_to_doc
 from pydantic import Field, PrivateAttr, ValidationError
 
 from llamaindex_m3.filters import NodeFilter, to_expression
-from llamaindex_m3.options import EncoderFields
+from llamaindex_m3.options import EncoderFields, hint
 from m3_core.arguments import check_ids
 from m3_core.collection.search import DEFAULT_WEIGHTS
 from m3_core.encoder.protocol import PARTS
@@ -245,7 +244,9 @@ class NodeCollection(EncoderFields):
 
     def _check_text(self, query: QueryBundle, weights: Sequence[float]) -> None:
         """Check that a query that brings a vector of its own has a text for the other scores."""
-        if query.query_str.strip() or (query.embedding is None and not query.custom_embedding_strs):
+        has_vector = query.embedding is not None or query.custom_embedding_strs
+        # What is no text at all is refused where it is encoded.
+        if not has_vector or not isinstance(query.query_str, str) or query.query_str.strip():
             return
         needed = {name for name, weight in zip(PARTS, weights, strict=True) if weight}
         needed = (needed & set(self.stored)) - {"dense"}
@@ -287,24 +288,6 @@ def new_nodes(owner: type[Any], **options: Any) -> NodeCollection:
             for one in error.errors()
         )
         raise ValueError(f"{owner.__name__} cannot take {wrong}") from error
-
-
-def hint(name: str, names: Iterable[str]) -> str:
-    """Say which of some names may have been meant.
-
-    Args:
-        name: What was given.
-        names: What there is.
-
-    Returns:
-        A remark to put into an error; empty if none is similar.
-
-    Example:
-        >>> hint("similarity_topk", ["mode", "similarity_top_k"])
-        " (is 'similarity_top_k' meant?)"
-    """
-    close = difflib.get_close_matches(name, names, n=1)
-    return f" (is {close[0]!r} meant?)" if close else ""
 
 
 def checked_node(node: Any) -> BaseNode:

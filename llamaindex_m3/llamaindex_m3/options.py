@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import difflib
+import inspect
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from pydantic import Field
 
 from m3_core.adapters.fields import EncoderFields, VectorFields
 
-__all__ = ["EmbeddingFields", "EncoderFields", "VectorFields", "refuse_replaced"]
+__all__ = [
+    "EmbeddingFields",
+    "EncoderFields",
+    "VectorFields",
+    "check_assignable",
+    "hint",
+    "refuse_replaced",
+]
 
 
 def refuse_replaced(
@@ -38,6 +47,57 @@ def refuse_replaced(
         if options[name] not in idle:
             raise ValueError(f"{name}={options[name]!r} cannot be honoured: {instead}")
     return {name: value for name, value in options.items() if name not in replaced}
+
+
+def hint(name: str, names: Iterable[str]) -> str:
+    """Say which of some names may have been meant.
+
+    Args:
+        name: What was given.
+        names: What there is.
+
+    Returns:
+        A remark to put into an error; empty if none is similar.
+
+    Example:
+        >>> hint("similarity_topk", ["mode", "similarity_top_k"])
+        " (is 'similarity_top_k' meant?)"
+    """
+    close = difflib.get_close_matches(name, names, n=1)
+    return f" (is {close[0]!r} meant?)" if close else ""
+
+
+def check_assignable(one: Any, name: str, elsewhere: Mapping[str, str]) -> None:
+    """Check that an assignment to an object of this package has an effect.
+
+    Args:
+        one: The object. What classes derived from ours add is their own.
+        name: The attribute.
+        elsewhere: What users may think it has, and what to do instead.
+
+    Raises:
+        AttributeError: It has no such attribute.
+
+    Example:
+        >>> check_assignable(object(), "mode", {"mode": "assign weights"})
+        Traceback (most recent call last):
+        ...
+        AttributeError: object has no 'mode' to assign: assign weights
+    """
+    kind = type(one)
+    if hasattr(kind, name):
+        return
+    if name in elsewhere:
+        raise AttributeError(f"{kind.__name__} has no {name!r} to assign: {elsewhere[name]}")
+    is_ours = kind.__module__.partition(".")[0] == __name__.partition(".")[0]
+    made = (vars(base).get("__init__") for base in kind.__mro__[:-1])
+    named = {key for init in made if init for key in inspect.signature(init).parameters}
+    known = {key for key in (named | set(dir(kind))) if not key.startswith("_")}
+    if is_ours and not name.startswith("_") and name not in known:
+        raise AttributeError(
+            f"{kind.__name__} has no {name!r} to assign, and it would have no effect"
+            f"{hint(name, known)}"
+        )
 
 
 class EmbeddingFields(EncoderFields):

@@ -18,7 +18,7 @@ from llama_index.core.schema import (
 )
 from llama_index.core.vector_stores.types import VectorStoreQuery
 
-from llamaindex_m3 import M3Embedding, M3Index, M3Reranker, M3SparseRetriever
+from llamaindex_m3 import M3Embedding, M3HybridRetriever, M3Index, M3Reranker, M3SparseRetriever
 from m3_core.testing.fake import FakeEncoder
 
 TEXTS = (
@@ -215,3 +215,84 @@ def test_reranked_nodes_share_nothing_with_what_was_given(fake) -> None:
         [NodeWithScore(node=IndexNode(text="a", index_id="i", obj=engine))], query_str=QUERY
     )
     assert found.node.obj is engine
+
+
+async def test_mode_and_weights_are_saved_with_the_index(fake, tmp_path) -> None:
+    index = made(fake, mode="sparse", weights=(0.2, 0.8, 0.5))
+    index.persist(tmp_path / "first")
+    loaded = M3Index.from_persist_dir(tmp_path / "first", encoder=fake)
+    assert (loaded.mode, loaded.weights) == ("sparse", (0.2, 0.8, 0.5))
+    assert loaded.as_retriever().weights == (0, 1, 0)
+    assert loaded.vector_store.weights == (0.2, 0.8, 0.5)
+    # What was assigned or given when loading is saved too.
+    loaded.mode = "dense"
+    loaded.persist(tmp_path / "second")
+    again = M3Index.from_persist_dir(tmp_path / "second", encoder=fake, weights=(1, 0, 0))
+    assert (again.mode, again.weights) == ("dense", (1, 0, 0))
+    again.insert(Document(text="more"))
+    again.persist(tmp_path / "third")
+    last = M3Index.from_persist_dir(tmp_path / "third", encoder=fake)
+    assert (last.mode, last.weights) == ("dense", (1, 0, 0))
+    assert (index.mode, index.weights) == ("sparse", (0.2, 0.8, 0.5))
+
+
+def test_what_is_assigned_to_an_index_counts(fake) -> None:
+    index = made(fake)
+    index.mode = "sparse"
+    assert index.as_retriever().weights == (0, 1, 0)
+    index.mode = "hybrid"
+    index.weights = [1, 1, 0]
+    assert index.as_retriever().weights == index.weights_for_different_modes == (1, 1, 0)
+    query = VectorStoreQuery(query_str=QUERY, mode="hybrid", similarity_top_k=4)
+    retriever = index.as_retriever(similarity_top_k=4)
+    assert index.vector_store.query(query).similarities == pytest.approx(
+        [one.score for one in retriever.retrieve(QUERY)]
+    )
+    index.weights_for_different_modes = (0, 0, 1)
+    assert index.as_retriever().weights == index.weights == (0, 0, 1)
+    with pytest.raises(ValueError, match="mode must be one of dense, sparse"):
+        index.mode = "spare"
+    with pytest.raises(ValueError, match="weights"):
+        index.weights = (0, 0, 0)
+    assert (index.mode, index.weights) == ("hybrid", (0, 0, 1))
+
+
+@pytest.mark.parametrize(
+    ("name", "error"),
+    [
+        ("mode", "assign weights"),
+        ("alpha", "assign weights"),
+        ("vector_store_query_mode", "assign weights"),
+        ("_vector_store_query_mode", "assign weights"),
+        ("_similarity_top_k", "assign similarity_top_k"),
+        ("_filters", "assign filters"),
+        ("hybrid_top_k", "assign similarity_top_k"),
+        ("similarity_topk", "is 'similarity_top_k' meant"),
+        ("objects", "make another retriever"),
+    ],
+)
+def test_what_would_have_no_effect_cannot_be_assigned(fake, name, error) -> None:
+    index = made(fake)
+    retrievers = (
+        index.as_retriever(),
+        M3SparseRetriever(encoder=fake),
+        M3HybridRetriever(encoder=fake),
+    )
+    for retriever in retrievers:
+        with pytest.raises(AttributeError, match=f"no '{name}' to assign.*{error}"):
+            setattr(retriever, name, 3)
+    with pytest.raises(AttributeError, match="as_retriever"):
+        index.similarity_top_k = 3
+    with pytest.raises(AttributeError, match="is 'weights' meant"):
+        index.weigths = (1, 0, 0)
+    with pytest.raises(AttributeError, match="belongs to the model"):
+        index.max_length = 3
+
+
+def test_derived_classes_have_attributes_of_their_own(fake) -> None:
+    class Mine(M3SparseRetriever):
+        def __init__(self, **options) -> None:
+            super().__init__(**options)
+            self.note = "mine"
+
+    assert Mine(encoder=fake).note == "mine"
