@@ -33,6 +33,7 @@ from llamaindex_m3.index_storage import (
     M3IndexRetriever,
     held_store,
     namespace,
+    refuse_foreign_store,
 )
 from llamaindex_m3.node_store import M3NodeStore
 from llamaindex_m3.nodes import NodeCollection, checked_node, without_objects
@@ -95,7 +96,9 @@ class M3Index(SavedIndex):
         **options: Further fields of the embeddings, as ``device`` or ``max_length``.
 
     Raises:
-        ValueError: A mode, weights or options cannot be, or two nodes have one id.
+        TypeError: ``objects`` is a string.
+        ValueError: A mode, weights or options cannot be, two nodes have one id, or the storage
+            context has a vector store of another kind that no other index uses.
 
     Example:
         .. code-block:: python
@@ -132,8 +135,11 @@ class M3Index(SavedIndex):
         options = refuse_replaced(options, REPLACED)
         given = {"model_name": model_name, "encoder": encoder, "multi_vectors": multi_vectors}
         options |= {name: value for name, value in given.items() if value is not None}
+        if isinstance(objects, str):
+            raise TypeError(f"objects are IndexNodes; got {objects!r}: the model is model_name=")
         storage = storage_context or StorageContext.from_defaults()
         if index_struct is None:
+            refuse_foreign_store(storage)
             self._nodes = self._new_nodes({"show_progress": show_progress, **options})
         else:
             store = held_store(storage, index_struct.index_id)
@@ -167,6 +173,28 @@ class M3Index(SavedIndex):
         self._announce()
         if index_name:
             self.set_index_id(index_name)
+
+    @classmethod
+    def from_vector_store(cls, vector_store: Any, **_: Any) -> M3Index:
+        """Give the index of a view; other vector stores have no room for what it keeps.
+
+        Args:
+            vector_store: The ``vector_store`` of an ``M3Index``.
+
+        Returns:
+            That index.
+
+        Raises:
+            ValueError: It is another vector store.
+        """
+        index = vector_store.index if isinstance(vector_store, M3NodeStore) else None
+        if not isinstance(index, M3Index):
+            raise ValueError(
+                f"an M3Index keeps its nodes itself, not in a {type(vector_store).__name__}: make "
+                "it by M3Index(nodes), or pass that store and an M3Embedding to "
+                "VectorStoreIndex.from_vector_store"
+            )
+        return index
 
     @property
     def vector_store(self) -> M3NodeStore:

@@ -15,6 +15,7 @@ from llama_index.core.data_structs import IndexDict
 from llama_index.core.data_structs.registry import INDEX_STRUCT_TYPE_TO_INDEX_STRUCT_CLASS
 from llama_index.core.data_structs.struct_type import IndexStructType
 from llama_index.core.storage.storage_context import StorageContext
+from llama_index.core.vector_stores.simple import DEFAULT_VECTOR_STORE, SimpleVectorStore
 
 from llamaindex_m3.node_retriever import NodeRetriever
 from llamaindex_m3.node_store import M3NodeStore
@@ -107,6 +108,26 @@ def held_store(storage: StorageContext, index_id: str) -> M3NodeStore:
             "read them from a folder"
         )
     return store
+
+
+def refuse_foreign_store(storage: StorageContext) -> None:
+    """Check that a new index passes over no vector store that was meant for it.
+
+    Args:
+        storage: Its storage context.
+
+    Raises:
+        ValueError: There is one of another kind, and no other index that may use it.
+    """
+    store = storage.vector_stores.get(DEFAULT_VECTOR_STORE)
+    if isinstance(store, (SimpleVectorStore, M3NodeStore, type(None))):
+        return
+    if any(not isinstance(one, M3IndexDict) for one in storage.index_store.index_structs()):
+        return
+    raise ValueError(
+        f"an M3Index keeps its nodes itself and would leave the {type(store).__name__} of the "
+        "storage context empty: leave it out, or use VectorStoreIndex with an M3Embedding over it"
+    )
 
 
 def load_storage(

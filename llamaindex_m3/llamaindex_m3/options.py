@@ -5,9 +5,9 @@ from __future__ import annotations
 import difflib
 import inspect
 from collections.abc import Iterable, Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from pydantic import Field
+from pydantic import BaseModel, Field, model_validator
 
 from m3_core.adapters.fields import EncoderFields, VectorFields
 
@@ -100,7 +100,41 @@ def check_assignable(one: Any, name: str, elsewhere: Mapping[str, str]) -> None:
         )
 
 
-class EmbeddingFields(EncoderFields):
+class LlamaIndexNames(BaseModel):
+    """What all pydantic classes of this package accept as LlamaIndex's own do."""
+
+    # Type checkers and editors shall see the fields by their names, as of any pydantic class.
+    if not TYPE_CHECKING:
+
+        def __init__(self, *args: Any, **options: Any) -> None:
+            if len(args) > 1 or not all(isinstance(one, str) for one in args):
+                given = ", ".join(f"{one!r:.60}" for one in args)
+                raise TypeError(
+                    f"{type(self).__name__} takes its options by name, and only model_name may "
+                    f"stand first without; got {given}"
+                )
+            if args and "model_name" in options:
+                raise TypeError(f"{type(self).__name__} got model_name twice")
+            super().__init__(**options, **dict(zip(("model_name",), args, strict=False)))
+
+    @model_validator(mode="before")
+    @classmethod
+    def _accept_what_was_dumped(cls, values: Any) -> Any:
+        """Take ``class_name`` out, which LlamaIndex writes into every dump."""
+        if not isinstance(values, dict) or "class_name" not in values:
+            return values
+        dumped = values["class_name"]
+        if dumped != cls.class_name():
+            raise ValueError(f"this is the dump of a {dumped}, not of a {cls.class_name()}")
+        return {name: value for name, value in values.items() if name != "class_name"}
+
+    @classmethod
+    def class_name(cls) -> str:
+        """The name that LlamaIndex stores."""
+        return cls.__name__
+
+
+class EmbeddingFields(LlamaIndexNames, EncoderFields):
     """The options of a model, and LlamaIndex's own of batches, which change no result."""
 
     embed_batch_size: int = Field(
@@ -124,8 +158,3 @@ class EmbeddingFields(EncoderFields):
         instructions = ("query_instruction", "document_instruction")
         payload = {name: getattr(self, name) for name in (*names, *instructions)}
         return {"class_name": type(self).class_name(), **payload}
-
-    @classmethod
-    def class_name(cls) -> str:
-        """The name that LlamaIndex stores."""
-        return cls.__name__

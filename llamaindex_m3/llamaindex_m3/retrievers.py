@@ -18,6 +18,7 @@ from llamaindex_m3.node_retriever import NodeRetriever
 from llamaindex_m3.node_store import M3NodeStore
 from llamaindex_m3.nodes import new_nodes, without_objects
 from llamaindex_m3.options import refuse_replaced
+from m3_core.scoring import normalized_weights
 
 # What LlamaIndex's BM25 retriever takes and lexical weights have no place for.
 _OF_BM25: Mapping[str, tuple[tuple[Any, ...], str]] = {
@@ -69,6 +70,11 @@ class _OwnNodesRetriever(NodeRetriever):
         **options: Any,
     ) -> None:
         options = refuse_replaced(options, _OF_BM25)
+        if not isinstance(model_name, str | PathLike | None):
+            raise TypeError(
+                f"model_name is a folder or repository; got {type(model_name).__name__}: nodes "
+                f"are passed to {type(self).__name__}.from_nodes"
+            )
         if model_name is not None:
             options["model_name"] = model_name
         super().__init__(
@@ -127,6 +133,7 @@ class _OwnNodesRetriever(NodeRetriever):
             The retriever.
 
         Raises:
+            TypeError: ``index`` is none.
             ValueError: Not exactly one of the three is given, or the document store is empty.
         """
         if sum(one is not None for one in (index, nodes, docstore)) != 1:
@@ -135,6 +142,10 @@ class _OwnNodesRetriever(NodeRetriever):
             store = getattr(index, "vector_store", None)
             if isinstance(store, M3NodeStore):
                 return cls.from_nodes(store.get_nodes(), **options)
+            if not isinstance(index, BaseIndex):
+                raise TypeError(
+                    f"index must be an index; got {type(index).__name__}: pass nodes as nodes="
+                )
             docstore = index.docstore
         if docstore is None:
             return cls.from_nodes(nodes or (), **options)
@@ -306,6 +317,14 @@ class M3HybridRetriever(_OwnNodesRetriever):
 
     def _checked(self, name: str, value: Any) -> Any:
         held = vars(self).get("_nodes")
+        rerank = value if name == "rerank" else vars(self).get("rerank")
+        weights = value if name == "weights" else vars(self).get("weights")
+        if name in ("rerank", "weights") and weights is not None and not rerank:
+            normalized_weights(weights)
+            if not any(weights[:2]):
+                raise ValueError(
+                    f"weights {tuple(weights)} leave only multi-vectors, which need rerank=True"
+                )
         if name == "rerank" and value and held is not None and "colbert" not in held.stored:
             raise ValueError(
                 "rerank=True needs multi-vectors, and the nodes are held without: make the "

@@ -16,10 +16,23 @@ from llama_index.core.schema import (
     RelatedNodeInfo,
     TextNode,
 )
-from llama_index.core.vector_stores.types import VectorStoreQuery
+from llama_index.core.vector_stores.types import (
+    BasePydanticVectorStore,
+    VectorStoreQuery,
+    VectorStoreQueryResult,
+)
+from pydantic import ValidationError
 
-from llamaindex_m3 import M3Embedding, M3HybridRetriever, M3Index, M3Reranker, M3SparseRetriever
-from m3_core.testing.fake import FakeEncoder
+from llamaindex_m3 import (
+    BGEReranker,
+    M3Embedding,
+    M3HybridRetriever,
+    M3Index,
+    M3Reranker,
+    M3SparseEmbedding,
+    M3SparseRetriever,
+)
+from m3_core.testing import FakeEncoder, tiny_reranker
 
 TEXTS = (
     "Pandas eat bamboo all day.",
@@ -296,3 +309,97 @@ def test_derived_classes_have_attributes_of_their_own(fake) -> None:
             self.note = "mine"
 
     assert Mine(encoder=fake).note == "mine"
+
+
+class ForeignStore(BasePydanticVectorStore):
+    """A vector store of another package."""
+
+    stores_text: bool = True
+
+    @property
+    def client(self) -> None:
+        return None
+
+    def add(self, nodes, **_):
+        return []
+
+    def delete(self, ref_doc_id, **_):
+        return None
+
+    def query(self, query, **_):
+        return VectorStoreQueryResult()
+
+
+@pytest.fixture(scope="module")
+def tiny_reranker_path(tmp_path_factory):
+    return tiny_reranker(tmp_path_factory.mktemp("attacked") / "reranker")
+
+
+def test_dumps_are_taken_back(tiny_m3, tiny_reranker_path) -> None:
+    path = str(tiny_m3)
+    for one in (
+        M3Embedding(model_name=path, dtype="float32", max_length=64),
+        M3SparseEmbedding(model_name=path),
+        M3Reranker(model_name=path, top_n=2),
+        BGEReranker(model_name=str(tiny_reranker_path), top_n=2),
+    ):
+        kind, values = type(one), one.model_dump()
+        assert values["class_name"] == kind.__name__
+        assert kind(**values).model_dump() == values
+        assert kind.model_validate(values).model_dump() == values
+        assert kind.model_validate_json(one.model_dump_json()).model_dump() == values
+        with pytest.raises(ValidationError, match="the dump of a Other, not of a"):
+            kind(**{**values, "class_name": "Other"})
+
+
+def test_the_models_name_may_stand_first(tiny_m3, tiny_reranker_path) -> None:
+    assert M3Embedding(str(tiny_m3), max_length=64).model_name == str(tiny_m3)
+    assert BGEReranker(str(tiny_reranker_path)).model_name == str(tiny_reranker_path)
+    with pytest.raises(TypeError, match=r"by name, and only model_name may stand first .*got 3"):
+        BGEReranker(3)
+    with pytest.raises(TypeError, match="model_name twice"):
+        M3Embedding(str(tiny_m3), model_name="m3-tiny")
+    kwargs = {"cross_encoder_kwargs": {"model_kwargs": {"torch_dtype": "float32"}}}
+    assert BGEReranker(str(tiny_reranker_path), **kwargs).dtype == "float32"
+
+
+def test_a_foreign_vector_store_is_not_passed_over(fake) -> None:
+    storage = StorageContext.from_defaults(vector_store=ForeignStore())
+    with pytest.raises(ValueError, match=r"would leave the ForeignStore .* empty"):
+        made(fake, storage_context=storage)
+    # It is another index's.
+    VectorStoreIndex([], embed_model=MockEmbedding(embed_dim=3), storage_context=storage)
+    assert len(made(fake, storage_context=storage)) == 4
+    index = made(fake)
+    assert M3Index.from_vector_store(index.vector_store) is index
+    with pytest.raises(ValueError, match="not in a ForeignStore"):
+        M3Index.from_vector_store(ForeignStore())
+
+
+@pytest.mark.parametrize(
+    ("call", "error"),
+    [
+        (lambda fake: M3Index([], encoder=fake, use_async=True), "ainsert_nodes"),
+        (lambda fake: M3Index([], encoder=fake, insert_batch_size=8), "filled by tokens"),
+        (lambda fake: M3Index([], encoder=fake, service_context=1), "transformations="),
+        (lambda fake: M3Index([], "m3-tiny"), "the model is model_name="),
+        (lambda fake: made(fake).as_retriever(alpha="0.5"), "alpha must be from 0"),
+        (lambda fake: made(fake, weights={"dense": 1}), r"three numbers .*got {'dense': 1}"),
+        (lambda fake: made(fake, weights="100"), "three numbers"),
+        (lambda fake: M3SparseRetriever.from_defaults(documents()), "pass nodes as nodes="),
+        (lambda fake: M3SparseRetriever(documents()), "M3SparseRetriever.from_nodes"),
+        (lambda fake: M3HybridRetriever(encoder=fake, weights=(0, 0, 1)), "need rerank=True"),
+    ],
+)
+def test_errors_say_what_to_do(fake, call, error) -> None:
+    with pytest.raises((TypeError, ValueError), match=error):
+        call(fake)
+    index = M3Index([], encoder=fake, use_async=False, store_nodes_override=True)
+    assert len(index) == 0
+
+
+def test_reranking_is_not_switched_off_below_its_weights(fake) -> None:
+    retriever = M3HybridRetriever(encoder=fake, weights=(0, 0, 1), rerank=True)
+    with pytest.raises(ValueError, match="need rerank=True"):
+        retriever.rerank = False
+    assert retriever.rerank
