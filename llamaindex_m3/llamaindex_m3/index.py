@@ -36,9 +36,15 @@ from llamaindex_m3.index_storage import (
     refuse_foreign_store,
 )
 from llamaindex_m3.node_store import M3NodeStore
-from llamaindex_m3.nodes import NodeCollection, checked_node, without_objects
+from llamaindex_m3.nodes import (
+    NodeCollection,
+    check_writable,
+    checked_node,
+    nodes_with_text,
+    without_objects,
+)
 from llamaindex_m3.options import check_assignable, refuse_replaced
-from m3_core.arguments import check_distinct
+from m3_core.arguments import check_distinct, check_ids
 from m3_core.collection.search import DEFAULT_WEIGHTS
 from m3_core.representations import Representations
 from m3_core.scoring import normalized_weights
@@ -409,13 +415,13 @@ class M3Index(SavedIndex):
             **delete_kwargs: As of ``BaseIndex``.
         """
         # A copy: LlamaIndex hands over the document store's own list, which shortens meanwhile.
-        super().delete_nodes(list(node_ids), delete_from_docstore, **delete_kwargs)
+        super().delete_nodes(check_ids(node_ids), delete_from_docstore, **delete_kwargs)
 
     async def adelete_nodes(
         self, node_ids: Sequence[str], delete_from_docstore: bool = False, **delete_kwargs: Any
     ) -> None:
         """Do ``delete_nodes`` with the document store's asynchronous methods."""
-        await super().adelete_nodes(list(node_ids), delete_from_docstore, **delete_kwargs)
+        await super().adelete_nodes(check_ids(node_ids), delete_from_docstore, **delete_kwargs)
 
     def delete_ref_doc(
         self, ref_doc_id: str, delete_from_docstore: bool = False, **delete_kwargs: Any
@@ -502,9 +508,11 @@ def _checked_weights(weights: Sequence[float]) -> tuple[float, float, float]:
 
 
 def _checked(nodes: Sequence[BaseNode]) -> list[BaseNode]:
-    checked = [checked_node(node) for node in nodes]
-    check_distinct([node.node_id for node in checked])
-    return checked
+    listed = [checked_node(node) for node in nodes]
+    check_distinct([node.node_id for node in listed])
+    for node in listed:
+        check_writable(node)
+    return nodes_with_text(listed)
 
 
 _RETRIEVER_OPTIONS = tuple(

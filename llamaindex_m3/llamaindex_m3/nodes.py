@@ -13,6 +13,7 @@ from llama_index.core.constants import DATA_KEY, TYPE_KEY
 from llama_index.core.schema import BaseNode, IndexNode, MetadataMode, QueryBundle
 from llama_index.core.storage.docstore.utils import json_to_doc
 from pydantic import Field, PrivateAttr, ValidationError
+from pydantic_core import PydanticSerializationError, to_jsonable_python
 
 from llamaindex_m3.filters import NodeFilter, to_expression
 from llamaindex_m3.options import EncoderFields, hint
@@ -102,7 +103,7 @@ class NodeCollection(EncoderFields):
         Returns:
             What ``insert`` takes.
         """
-        texts = [text for _, text in _with_text(nodes)]
+        texts = [text for node in nodes if (text := _text(checked_node(node))).strip()]
         return await self._documents.aencode(texts, show_progress=self.show_progress)
 
     def delete(self, node_ids: Iterable[str]) -> int:
@@ -326,20 +327,34 @@ def without_objects(nodes: Iterable[BaseNode], objects: dict[str, Any]) -> list[
     return kept
 
 
-def _with_text(nodes: Iterable[BaseNode]) -> list[tuple[BaseNode, str]]:
+def nodes_with_text(nodes: Iterable[BaseNode]) -> list[BaseNode]:
+    """Leave nodes without text out, as ``VectorStoreIndex`` does, and say so to the log.
+
+    Args:
+        nodes: The nodes.
+
+    Returns:
+        Those that have a text.
+
+    Raises:
+        TypeError: An element is no node.
+    """
     listed = [checked_node(node) for node in nodes]
-    texts = [node.get_content(metadata_mode=MetadataMode.EMBED) for node in listed]
-    return [(node, text) for node, text in zip(listed, texts, strict=True) if text.strip()]
+    filled = [node for node in listed if _text(node).strip()]
+    if len(filled) < len(listed):
+        logger.warning("%d nodes without text are left out", len(listed) - len(filled))
+    return filled
+
+
+def _text(node: BaseNode) -> str:
+    return node.get_content(metadata_mode=MetadataMode.EMBED)
 
 
 def _columns(nodes: Iterable[BaseNode]) -> tuple[list[str], list[dict[str, Any]], list[str]]:
     """Texts, records and ids of the nodes that have a text."""
-    listed = list(nodes)
-    filled = _with_text(listed)
-    if len(filled) < len(listed):
-        logger.warning("%d nodes without text are left out", len(listed) - len(filled))
-    texts = [text for _, text in filled]
-    return texts, [_record(node) for node, _ in filled], [node.node_id for node, _ in filled]
+    filled = nodes_with_text(nodes)
+    ids = [node.node_id for node in filled]
+    return [_text(node) for node in filled], [_record(node) for node in filled], ids
 
 
 def _mean(reps: Representations) -> Any:
@@ -352,8 +367,42 @@ def _scored(found: Iterable[Found]) -> list[ScoredNode]:
 
 def _record(node: BaseNode) -> dict[str, Any]:
     # Without the vector that an ingestion pipeline may have put into it: ours is kept beside it.
+    check_writable(node)
     data = node.model_copy(update={"embedding": None}).model_dump(mode="json")
+    data["metadata"] = _with_non_finite(data["metadata"], node.metadata)
     return {_NODE: {DATA_KEY: data, TYPE_KEY: node.get_type()}, _DOCUMENT: node.ref_doc_id}
+
+
+def check_writable(node: BaseNode) -> None:
+    """Check that the metadata of a node can be written as JSON.
+
+    Args:
+        node: The node.
+
+    Raises:
+        TypeError: They hold something that JSON does not have, as numbers of numpy.
+    """
+    for key, value in node.metadata.items():
+        try:
+            to_jsonable_python(value)
+        except PydanticSerializationError as error:
+            raise TypeError(
+                f"the metadata of node {node.node_id!r} have {value!r:.80} of "
+                f"{type(value).__module__}.{type(value).__name__} under {key!r}, and nodes are "
+                "kept as JSON: convert it, a number of numpy by its item()"
+            ) from error
+
+
+def _with_non_finite(dumped: Any, given: Any) -> Any:
+    """Put NaN and infinity back, of which pydantic makes null."""
+    if dumped is None and isinstance(given, float):
+        return given
+    if isinstance(dumped, dict) and isinstance(given, Mapping) and len(dumped) == len(given):
+        pairs = zip(dumped.items(), given.values(), strict=True)
+        return {key: _with_non_finite(one, own) for (key, one), own in pairs}
+    if isinstance(dumped, list) and isinstance(given, (list, tuple)):
+        return [_with_non_finite(one, own) for one, own in zip(dumped, given, strict=True)]
+    return dumped
 
 
 def _node(record: Mapping[str, Any]) -> BaseNode:

@@ -46,7 +46,7 @@ class _OwnNodesRetriever(NodeRetriever):
         doc_ids: Only nodes of these documents.
         callback_manager: As of ``BaseRetriever``.
         object_map: As there: what ``IndexNode`` stand for.
-        objects: As there.
+        objects: As there: nodes to begin with, and what they stand for.
         verbose: As there.
         **options: Further fields of the embeddings, as ``device`` or ``max_length``.
 
@@ -93,6 +93,8 @@ class _OwnNodesRetriever(NodeRetriever):
             objects=objects,
             verbose=verbose,
         )
+        if objects:
+            self.insert_nodes(objects)
 
     def _stored(self) -> tuple[str, ...]:
         """What is kept of nodes."""
@@ -264,9 +266,10 @@ class M3HybridRetriever(_OwnNodesRetriever):
     with their multi-vectors too. The rankings of the candidates are fused.
 
     With ``fusion="weights"`` the score is the weighted mean of the scores, each computed exactly
-    for every candidate: dense is a cosine (-1 to 1), lexical is not negative and mostly below
-    0.5, the multi-vector score is a mean of cosines. With ``fusion="rrf"`` it is the sum of
-    ``weight / (60 + rank)``, which says nothing about similarity. Returned nodes are copies.
+    for every candidate: dense is a cosine (-1 to 1), lexical is not negative and not bounded,
+    the multi-vector score is a mean of cosines. With ``fusion="rrf"`` it is the sum of
+    ``weight / (60 + rank)``, the weights scaled to the sum 1, which says nothing about
+    similarity. Returned nodes are copies.
 
     A query's own ``embedding`` takes the place of its dense vector, and so does the mean of its
     ``custom_embedding_strs``. Multi-vectors are kept in float16: 2 KiB a token with M3's 1,024

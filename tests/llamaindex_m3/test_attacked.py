@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import pytest
 from llama_index.core import Document, MockEmbedding, StorageContext, VectorStoreIndex
@@ -25,6 +27,7 @@ from pydantic import ValidationError
 
 from llamaindex_m3 import (
     BGEReranker,
+    M3CascadeReranker,
     M3Embedding,
     M3HybridRetriever,
     M3Index,
@@ -32,6 +35,7 @@ from llamaindex_m3 import (
     M3SparseEmbedding,
     M3SparseRetriever,
 )
+from m3_core import Reranker
 from m3_core.testing import FakeEncoder, tiny_reranker
 
 TEXTS = (
@@ -403,3 +407,65 @@ def test_reranking_is_not_switched_off_below_its_weights(fake) -> None:
     with pytest.raises(ValueError, match="need rerank=True"):
         retriever.rerank = False
     assert retriever.rerank
+
+
+def test_numbers_that_json_does_not_have_stay_in_metadata(fake, tmp_path) -> None:
+    metadata = {"nan": math.nan, "list": [1.0, math.inf], "deep": {"x": [-math.inf, None]}}
+    node = TextNode(text="a panda", metadata=metadata)
+    retriever = M3SparseRetriever.from_nodes([node], encoder=fake)
+    retriever.persist(tmp_path)
+    for one in (retriever, M3SparseRetriever.from_persist_dir(tmp_path, encoder=fake)):
+        (found,) = one.retrieve("panda")
+        assert math.isnan(found.metadata.pop("nan"))
+        assert found.metadata == {"list": [1.0, math.inf], "deep": {"x": [-math.inf, None]}}
+
+
+def test_metadata_that_cannot_be_kept_are_named(fake) -> None:
+    node = TextNode(id_="n7", text="a panda", metadata={"ok": 1, "year": np.int64(3)})
+    index = M3Index([], encoder=fake)
+    for insert in (
+        M3SparseRetriever(encoder=fake).insert_nodes,
+        index.insert_nodes,
+        index.vector_store.add,
+    ):
+        with pytest.raises(TypeError, match=r"node 'n7' have .*numpy.int64 under 'year'"):
+            insert([node])
+    assert len(index) == len(index.docstore.docs) == 0
+
+
+async def test_nodes_without_text_are_nowhere(fake) -> None:
+    nodes = [TextNode(id_="e", text=" "), TextNode(id_="f", text="full")]
+    index = M3Index(nodes, encoder=fake)
+    assert set(index.docstore.docs) == {"f"}
+    index.insert_nodes([TextNode(id_="e2", text=""), TextNode(id_="g", text="more")])
+    await index.ainsert_nodes([TextNode(id_="e3", text=""), TextNode(id_="h", text="more")])
+    assert set(index.docstore.docs) == {"f", "g", "h"}
+    assert index.vector_store.add(nodes) == ["f"]
+    assert await index.vector_store.async_add(nodes) == ["f"]
+
+
+async def test_a_single_id_is_no_list_of_ids(fake) -> None:
+    index = M3Index([TextNode(id_="n0", text="a panda")], encoder=fake)
+    for delete in (index.delete_nodes, index.vector_store.delete_nodes):
+        with pytest.raises(TypeError, match="ids must be a list of strings; got 'n0'"):
+            delete("n0")
+    with pytest.raises(TypeError, match="ids must be a list of strings; got 'n0'"):
+        await index.adelete_nodes("n0")
+
+
+@pytest.mark.parametrize("kind", [M3SparseRetriever, M3HybridRetriever])
+def test_objects_are_nodes_to_begin_with(fake, kind) -> None:
+    stands_for = TextNode(text="the whole document")
+    objects = [IndexNode(text="a panda", index_id="i", obj=stands_for)]
+    (found,) = kind(encoder=fake, objects=objects).retrieve("panda")
+    assert found.node.get_content() == "the whole document"
+
+
+def test_a_cascade_keeps_no_more_than_it_reads(fake, tiny_reranker_path) -> None:
+    reranker = Reranker.shared(str(tiny_reranker_path), device="cpu")
+    with pytest.raises(ValidationError, match="top_n=3 of first=1"):
+        M3CascadeReranker(encoder=fake, reranker=reranker, first=1, top_n=3)
+    cascade = M3CascadeReranker(encoder=fake, reranker=reranker, first=3, top_n=3)
+    with pytest.raises(ValueError, match="top_n=4 of first=3"):
+        cascade.top_n = 4
+    assert cascade.top_n == 3

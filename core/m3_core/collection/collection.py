@@ -253,7 +253,8 @@ class DocumentCollection:
         The best ``fetch_k`` of the dense and of the lexical ranking are candidates; where
         multi-vectors are stored, all of them are scored with these too. With ``"weights"`` the
         score is the weighted mean of all scores of a candidate, computed exactly; with ``"rrf"``
-        it is the sum of ``weight / (60 + rank)`` over the rankings of the candidates, and says
+        it is the sum of ``weight / (60 + rank)`` over the rankings of the candidates, where all
+        three weights are scaled to the sum 1, and says
         nothing about how similar the texts are.
 
         Exhaustively, all documents are candidates. That is as quick for dense vectors and lexical
