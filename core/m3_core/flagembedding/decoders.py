@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from m3_core.network.loaded import LoadedModel
+
     Devices = str | int | Sequence[str] | Sequence[int] | None
 
 
@@ -96,6 +98,10 @@ class FlagLLMModel(DenseCalls):
             )
         self.target_devices = [str(self._model.device)]
         self._limit = LengthLimit(str(model_name_or_path), checkpoint.positions)
+
+    @property
+    def _loaded(self) -> LoadedModel:
+        return self._model
 
     def encode(
         self,

@@ -11,6 +11,7 @@ from m3_core.flagembedding.options import (
     dtype_name,
     one_device,
 )
+from m3_core.flagembedding.surface import Surface
 from m3_core.texts import check_texts
 
 if TYPE_CHECKING:
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from m3_core.encoder.encoder import Encoder
     from m3_core.encoder.results import RepresentationCollector
     from m3_core.network.checkpoint import Pooling
+    from m3_core.network.loaded import LoadedModel
     from m3_core.network.tokens import TokenBatch
     from m3_core.representations import Representations
 
@@ -46,7 +48,7 @@ class Instruction(TypedDict):
     instruction_format: str | None
 
 
-class EmbedderSettings:
+class EmbedderSettings(Surface):
     """FlagEmbedding's settings of an embedder, which may be changed as attributes.
 
     Args:
@@ -208,6 +210,10 @@ class Embedder(EmbedderSettings):
             truncate_dim=self.truncate_dim,
             pooling=_POOLINGS[self.pooling_method],
         )
+
+    @property
+    def _loaded(self) -> LoadedModel:
+        return self._shared.model
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.encoder!r})"
