@@ -32,10 +32,9 @@ from llamaindex_m3.index_storage import (
     M3IndexDict,
     M3IndexRetriever,
     held_store,
-    namespace,
     refuse_foreign_store,
 )
-from llamaindex_m3.node_store import M3NodeStore
+from llamaindex_m3.node_store import M3NodeStore, namespace
 from llamaindex_m3.nodes import (
     NodeCollection,
     check_writable,

@@ -18,7 +18,7 @@ from llama_index.core.storage.storage_context import StorageContext
 from llama_index.core.vector_stores.simple import DEFAULT_VECTOR_STORE, SimpleVectorStore
 
 from llamaindex_m3.node_retriever import NodeRetriever
-from llamaindex_m3.node_store import M3NodeStore
+from llamaindex_m3.node_store import M3NodeStore, namespace, saved_name
 from llamaindex_m3.nodes import NodeCollection
 from m3_core.errors import IndexFileError
 
@@ -77,14 +77,9 @@ class M3IndexRetriever(NodeRetriever):
         return {"weights": self.weights, "fetch_k": self.fetch_k, "exhaustive": self.exhaustive}
 
 
-def namespace(index_id: str) -> str:
-    """The name of an index's nodes among the vector stores of a storage context."""
-    return f"m3-{index_id}"
-
-
 def _folder(persist_dir: Path, index_id: str) -> Path:
     """Where a storage context, saved with its default names, keeps an index's nodes."""
-    return persist_dir / f"{namespace(index_id)}__vector_store"
+    return persist_dir / saved_name(namespace(index_id))
 
 
 def held_store(storage: StorageContext, index_id: str) -> M3NodeStore:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from llama_index.core.schema import BaseNode, QueryBundle
+from llama_index.core.vector_stores.simple import NAMESPACE_SEP
 from llama_index.core.vector_stores.types import (
+    DEFAULT_PERSIST_FNAME,
     BasePydanticVectorStore,
     VectorStoreQuery,
     VectorStoreQueryResult,
@@ -194,12 +197,16 @@ class M3NodeStore(BasePydanticVectorStore):
     def persist(self, persist_path: str, fs: Any = None) -> None:
         """Write the nodes into a folder.
 
+        Of a storage context that is saved where another one was, the nodes of that one's indexes
+        are deleted: LlamaIndex has replaced everything else of them.
+
         Args:
             persist_path: The name of the folder with ``.json`` behind it.
             fs: Must be local, if given.
 
         Raises:
-            ValueError: The file system is not local.
+            ValueError: The file system is not local, or a storage context was given another
+                ``vector_store_fname`` than LlamaIndex's own, by which alone it can be loaded.
             OSError: Something could not be written; the older state is as it was.
         """
         if fs is not None and "file" not in fs.protocol:
@@ -208,7 +215,37 @@ class M3NodeStore(BasePydanticVectorStore):
                 "locally and copy the folder"
             )
         # Without the ending, by which LlamaIndex would take the folder for a store of its own.
-        self.nodes.save(Path(persist_path).with_suffix(""))
+        folder = Path(persist_path).with_suffix("")
+        name = namespace(self._index.index_id)
+        if folder.name.startswith(f"{name}{NAMESPACE_SEP}") and folder.name != saved_name(name):
+            raise ValueError(
+                f"vector_store_fname={Path(persist_path).name.partition(NAMESPACE_SEP)[2]!r} "
+                "cannot be honoured: what is not saved under LlamaIndex's own name cannot be "
+                "loaded from the folder; save it again without"
+            )
+        self.nodes.save(folder)
+        if folder.name == saved_name(name):
+            held = {saved_name(one) for one in self._index.storage_context.vector_stores}
+            for other in folder.parent.glob(saved_name(namespace("*"))):
+                if other.name not in held and (other / "manifest.json").is_file():
+                    shutil.rmtree(other, ignore_errors=True)
+
+
+def namespace(index_id: str) -> str:
+    """The name of an index's nodes among the vector stores of a storage context."""
+    return f"m3-{index_id}"
+
+
+def saved_name(store: str) -> str:
+    """The name of the folder for a vector store that is ours, in that of its storage context.
+
+    Args:
+        store: Its name in the storage context.
+
+    Returns:
+        LlamaIndex's name of its file, without the ending.
+    """
+    return f"{store}{NAMESPACE_SEP}{Path(DEFAULT_PERSIST_FNAME).stem}"
 
 
 def _result(found: list[ScoredNode]) -> VectorStoreQueryResult:
