@@ -7,12 +7,13 @@ document, float32, shape (queries, documents). Nothing here imports torch.
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Hashable, Sequence
+    from collections.abc import Callable, Hashable
 
     from numpy.typing import ArrayLike, NDArray
 
@@ -151,14 +152,19 @@ def normalized_weights(weights: Sequence[float]) -> tuple[float, float, float]:
     Raises:
         ValueError: They are not three finite numbers, none negative, with a sum above 0.
     """
-    values = [float(weight) for weight in weights]
+    values = [float(weight) for weight in weights] if _are_numbers(weights) else []
     if len(values) != 3 or not all(0 <= value < np.inf for value in values) or not sum(values):
         raise ValueError(
             f"weights must be three numbers (dense, sparse, colbert), none negative and not all 0; "
-            f"got {tuple(weights)}"
+            f"got {weights!r}"
         )
     dense, sparse, colbert = (value / sum(values) for value in values)
     return dense, sparse, colbert
+
+
+def _are_numbers(weights: Any) -> bool:
+    is_listed = isinstance(weights, (Sequence, np.ndarray)) and not isinstance(weights, str)
+    return is_listed and all(isinstance(one, (int, float, np.number)) for one in weights)
 
 
 def reciprocal_rank_fusion(

@@ -84,7 +84,7 @@ def check_pairs(pairs: Iterable[tuple[str, str]]) -> tuple[CheckedTexts, Checked
     """Return the queries and the documents of pairs, or say which pair is none.
 
     Args:
-        pairs: (query, document) tuples or lists; a single pair is refused.
+        pairs: (query, document) tuples or lists, or an array of them; a single pair is refused.
 
     Returns:
         As many queries as documents.
@@ -95,6 +95,8 @@ def check_pairs(pairs: Iterable[tuple[str, str]]) -> tuple[CheckedTexts, Checked
     """
     if isinstance(pairs, CheckedPairs):
         return CheckedTexts(one for one, _ in pairs), CheckedTexts(one for _, one in pairs)
+    if isinstance(pairs, np.ndarray):
+        pairs = pairs.tolist()
     if isinstance(pairs, (str, bytes)) or not isinstance(pairs, Iterable):
         raise TypeError(f"pairs must be a list of (query, document); got {type(pairs).__name__}")
     checked: list[Any] = list(pairs)

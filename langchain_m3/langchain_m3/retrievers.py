@@ -179,7 +179,8 @@ class M3HybridRetriever(HybridFields, _CollectionRetriever):
     lexical score is not negative, has no upper bound and the model's own scale: on XQuAD the best
     hit has a median of 1.3 to 2.3 with m3-tiny, depending on the language, and of 0.54 to 0.58
     with a checkpoint in M3's layout over multilingual-e5-small. With ``fusion="rrf"`` it is the sum
-    of ``weight / (60 + rank)``, which says nothing about similarity.
+    of ``weight / (60 + rank)``, the weights scaled to the sum 1, which says nothing about
+    similarity.
 
     Multi-vectors are kept in float16: 2 KiB a token with M3's 1,024 dimensions.
 

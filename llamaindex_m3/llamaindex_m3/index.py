@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, cast
 
 from llama_index.core.callbacks import CallbackManager
 from llama_index.core.constants import DEFAULT_SIMILARITY_TOP_K
@@ -15,7 +14,9 @@ from llama_index.core.storage.docstore.types import RefDocInfo
 from llama_index.core.storage.storage_context import StorageContext
 from llama_index.core.vector_stores.types import VectorStoreQueryMode
 
+from llamaindex_m3.embeddings import M3Embedding
 from llamaindex_m3.filters import NodeFilter
+from llamaindex_m3.index_changes import ChangingIndex
 from llamaindex_m3.index_options import (
     REPLACED,
     REPLACED_OF_RETRIEVERS,
@@ -25,24 +26,29 @@ from llamaindex_m3.index_options import (
     same_or_either,
     search_options,
 )
-from llamaindex_m3.index_saved import SavedIndex
 from llamaindex_m3.index_storage import (
     STRUCT_TYPE,
     M3IndexDict,
     M3IndexRetriever,
     held_store,
-    namespace,
+    refuse_foreign_store,
 )
-from llamaindex_m3.node_store import M3NodeStore
-from llamaindex_m3.nodes import checked_node
-from llamaindex_m3.options import refuse_replaced
-from m3_core.arguments import check_distinct
+from llamaindex_m3.node_store import M3NodeStore, namespace
+from llamaindex_m3.nodes import (
+    NodeCollection,
+)
+from llamaindex_m3.options import check_assignable, refuse_replaced
 from m3_core.collection import DEFAULT_WEIGHTS
-from m3_core.representations import Representations
 from m3_core.scoring import normalized_weights
 
 
-class M3Index(SavedIndex):
+class _QueryEmbedding(M3Embedding):
+    """An embedding of queries alone, so that nodes are encoded for no one else."""
+
+    roles = ("query",)
+
+
+class M3Index(ChangingIndex):
     """An index in memory with M3's dense vectors, lexical weights and multi-vectors.
 
     Each node goes through the network once. ``as_retriever`` and ``as_query_engine`` take a
@@ -88,7 +94,9 @@ class M3Index(SavedIndex):
         **options: Further fields of the embeddings, as ``device`` or ``max_length``.
 
     Raises:
-        ValueError: A mode, weights or options cannot be, or two nodes have one id.
+        TypeError: ``objects`` is a string.
+        ValueError: A mode, weights or options cannot be, two nodes have one id, or the storage
+            context has a vector store of another kind that no other index uses.
 
     Example:
         .. code-block:: python
@@ -125,8 +133,11 @@ class M3Index(SavedIndex):
         options = refuse_replaced(options, REPLACED)
         given = {"model_name": model_name, "encoder": encoder, "multi_vectors": multi_vectors}
         options |= {name: value for name, value in given.items() if value is not None}
+        if isinstance(objects, str):
+            raise TypeError(f"objects are IndexNodes; got {objects!r}: the model is model_name=")
         storage = storage_context or StorageContext.from_defaults()
         if index_struct is None:
+            refuse_foreign_store(storage)
             self._nodes = self._new_nodes({"show_progress": show_progress, **options})
         else:
             store = held_store(storage, index_struct.index_id)
@@ -141,13 +152,13 @@ class M3Index(SavedIndex):
                 index_struct = store.index.index_struct
                 mode = mode or store.index._mode
                 weights = store.index._weights if weights is None else weights
-        normalized_weights(DEFAULT_WEIGHTS if weights is None else weights)
-        dense, sparse, colbert = DEFAULT_WEIGHTS if weights is None else weights
-        self._weights = (dense, sparse, colbert)
+            mode = mode or cast("Mode | None", index_struct.mode)
+            weights = index_struct.weights if weights is None else weights
+        self._weights = _checked_weights(DEFAULT_WEIGHTS if weights is None else weights)
         self._mode: Mode = mode or "hybrid"
         search_options(self._mode, self._weights, similarity_top_k=1)
-        # Read by LlamaIndex's retriever over vector stores, and used by it for none like ours.
-        self._embed_model = None
+        if index_struct is not None:
+            index_struct.mode, index_struct.weights = self._mode, list(self._weights)
         super().__init__(
             None if nodes is None else list(nodes),
             None if objects is None else list(objects),
@@ -161,10 +172,94 @@ class M3Index(SavedIndex):
         if index_name:
             self.set_index_id(index_name)
 
+    @classmethod
+    def from_vector_store(cls, vector_store: Any, **_: Any) -> M3Index:
+        """Give the index of a view; other vector stores have no room for what it keeps.
+
+        Args:
+            vector_store: The ``vector_store`` of an ``M3Index``.
+
+        Returns:
+            That index.
+
+        Raises:
+            ValueError: It is another vector store.
+        """
+        index = vector_store.index if isinstance(vector_store, M3NodeStore) else None
+        if not isinstance(index, M3Index):
+            raise ValueError(
+                f"an M3Index keeps its nodes itself, not in a {type(vector_store).__name__}: make "
+                "it by M3Index(nodes), or pass that store and an M3Embedding to "
+                "VectorStoreIndex.from_vector_store"
+            )
+        return index
+
     @property
     def vector_store(self) -> M3NodeStore:
         """The index as LlamaIndex's vector stores are used; changes there are changes here."""
         return held_store(self._storage_context, self.index_id)
+
+    @property
+    def mode(self) -> Mode:
+        """The mode of retrievers that do not say otherwise; assigned, of those made from then on.
+
+        It is saved with the index.
+        """
+        return self._mode
+
+    @mode.setter
+    def mode(self, mode: Mode) -> None:
+        search_options(mode, self._weights, similarity_top_k=1)
+        self._mode = mode
+        self._remember_options()
+
+    @property
+    def weights(self) -> tuple[float, float, float]:
+        """Of the hybrid mode; assigned, of retrievers made and of the view's searches from then on.
+
+        They are saved with the index.
+        """
+        return self._weights
+
+    @weights.setter
+    def weights(self, weights: Sequence[float]) -> None:
+        self._weights = _checked_weights(weights)
+        if self.vector_store.index is self:
+            self.vector_store.weights = self._weights
+        self._remember_options()
+
+    @property
+    def weights_for_different_modes(self) -> tuple[float, float, float]:
+        """The managed index's name of ``weights``."""
+        return self._weights
+
+    @weights_for_different_modes.setter
+    def weights_for_different_modes(self, weights: Sequence[float]) -> None:
+        self.weights = weights
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Assign an option of the index.
+
+        Args:
+            name: ``mode``, ``weights`` or an attribute of ``BaseIndex``.
+            value: Its value.
+
+        Raises:
+            AttributeError: There is no such option, or it belongs to retrievers or to the model.
+        """
+        check_assignable(self, name, _ASSIGNED_ELSEWHERE)
+        super().__setattr__(name, value)
+
+    def _remember_options(self) -> None:
+        self._index_struct.mode, self._index_struct.weights = self._mode, list(self._weights)
+        self._storage_context.index_store.add_index_struct(self._index_struct)
+
+    @property
+    def _embed_model(self) -> M3Embedding:
+        """What LlamaIndex's own retrievers over an index encode queries with."""
+        return _QueryEmbedding(
+            encoder=self._nodes._model, reuse_encodings=self._nodes.reuse_encodings
+        )
 
     def __len__(self) -> int:
         return len(self._nodes)
@@ -184,9 +279,14 @@ class M3Index(SavedIndex):
 
     @property
     def ref_doc_info(self) -> dict[str, RefDocInfo]:
-        """Documents of the index by their ids, as far as the document store knows them."""
-        found = {one: self.docstore.get_ref_doc_info(one) for one in self._nodes.ref_doc_ids()}
-        return {one: info for one, info in found.items() if info is not None}
+        """The nodes of the index by the documents that they are of."""
+        return {
+            ref_doc_id: RefDocInfo(
+                node_ids=[node.node_id for node in nodes],
+                metadata=dict(nodes[0].source_node.metadata if nodes[0].source_node else {}),
+            )
+            for ref_doc_id, nodes in self._nodes.by_ref_doc().items()
+        }
 
     def as_retriever(
         self,
@@ -272,74 +372,18 @@ class M3Index(SavedIndex):
             verbose=verbose,
         )
 
-    def build_index_from_nodes(self, nodes: Sequence[BaseNode], **build_kwargs: Any) -> M3IndexDict:
-        """Do what the constructor does with its nodes."""
-        struct: M3IndexDict = super().build_index_from_nodes(_checked(nodes), **build_kwargs)
-        return struct
-
-    def insert_nodes(self, nodes: Sequence[BaseNode], **insert_kwargs: Any) -> None:
-        """Encode nodes and add them; those whose id is known replace what was there.
-
-        Args:
-            nodes: The nodes; those without text are left out.
-            **insert_kwargs: As of ``BaseIndex``.
-
-        Raises:
-            TypeError: An element is no node.
-            ValueError: An id comes twice.
-        """
-        super().insert_nodes(_checked(nodes), **insert_kwargs)
-
-    async def ainsert_nodes(self, nodes: Sequence[BaseNode], **insert_kwargs: Any) -> None:
-        """Do ``insert_nodes`` without holding up the event loop; encoding occupies no thread."""
-        checked = _checked(nodes)
-        encoded = await self._nodes.aencode(checked)
-        await asyncio.to_thread(self.insert_nodes, checked, encoded=encoded, **insert_kwargs)
-
-    def delete_nodes(
-        self, node_ids: Sequence[str], delete_from_docstore: bool = False, **delete_kwargs: Any
-    ) -> None:
-        """Delete nodes.
-
-        Args:
-            node_ids: Their ids; unknown ones are ignored.
-            delete_from_docstore: Delete them from the document store too.
-            **delete_kwargs: As of ``BaseIndex``.
-        """
-        # A copy: LlamaIndex hands over the document store's own list, which shortens meanwhile.
-        super().delete_nodes(list(node_ids), delete_from_docstore, **delete_kwargs)
-
-    async def adelete_nodes(
-        self, node_ids: Sequence[str], delete_from_docstore: bool = False, **delete_kwargs: Any
-    ) -> None:
-        """Do ``delete_nodes`` with the document store's asynchronous methods."""
-        await super().adelete_nodes(list(node_ids), delete_from_docstore, **delete_kwargs)
-
-    def _build_index_from_nodes(self, nodes: Sequence[BaseNode], **_: Any) -> M3IndexDict:
-        struct = M3IndexDict()
-        for node_id in self._nodes.insert(nodes):
-            struct.nodes_dict[node_id] = node_id
-        return struct
-
-    def _insert(
-        self, nodes: Sequence[BaseNode], encoded: Representations | None = None, **_: Any
-    ) -> None:
-        for node_id in self._nodes.insert(nodes, encoded):
-            self._index_struct.nodes_dict[node_id] = node_id
-
-    def _delete_node(self, node_id: str, **_: Any) -> None:
-        self._nodes.delete([node_id])
-        self._index_struct.nodes_dict.pop(node_id, None)
+    def _new_struct(self) -> M3IndexDict:
+        return M3IndexDict(mode=self._mode, weights=list(self._weights))
 
     def _announce(self) -> None:
         store = M3NodeStore.of_index(self, self._nodes, self._weights)
         self._storage_context.add_vector_store(store, namespace(self.index_id))
 
 
-def _checked(nodes: Sequence[BaseNode]) -> list[BaseNode]:
-    checked = [checked_node(node) for node in nodes]
-    check_distinct([node.node_id for node in checked])
-    return checked
+def _checked_weights(weights: Sequence[float]) -> tuple[float, float, float]:
+    normalized_weights(weights)
+    dense, sparse, colbert = weights
+    return dense, sparse, colbert
 
 
 _RETRIEVER_OPTIONS = tuple(
@@ -347,4 +391,14 @@ _RETRIEVER_OPTIONS = tuple(
     for name in inspect.signature(M3Index.as_retriever).parameters
     if name not in ("self", "others")
 )
+# What is assigned to other objects than the index.
+_ASSIGNED_ELSEWHERE = {
+    **dict.fromkeys(
+        (*_RETRIEVER_OPTIONS, "embed_model"),
+        "pass it to as_retriever or as_query_engine, or assign it to the retriever",
+    ),
+    **dict.fromkeys(
+        sorted(NodeCollection.model_fields), "it belongs to the model: make a new index with it"
+    ),
+}
 INDEX_STRUCT_TYPE_TO_INDEX_CLASS[STRUCT_TYPE] = M3Index

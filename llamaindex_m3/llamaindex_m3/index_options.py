@@ -9,7 +9,7 @@ from typing import Any, Literal
 
 from llama_index.core.vector_stores.types import VectorStoreQueryMode
 
-from llamaindex_m3.nodes import hint
+from llamaindex_m3.options import hint
 from m3_core.arguments import check_count
 
 Mode = Literal["dense", "sparse", "colbert", "hybrid"]
@@ -35,6 +35,10 @@ REPLACED: Mapping[str, tuple[tuple[Any, ...], str]] = {
     "query_maxlen": ((), "pass max_length=, for documents and queries alike"),
     "pooling_method": (("cls",), "dense vectors are pooled as the checkpoint says"),
     "normalize_embeddings": ((True,), "vectors have the length 1, so that scores are cosines"),
+    "use_async": ((False,), "await ainsert_nodes; encoding fills the device either way"),
+    "insert_batch_size": ((2048,), "leave it out: batches are filled by tokens"),
+    "store_nodes_override": ((False, True), ""),
+    "service_context": ((None,), "pass transformations= and callback_manager= themselves"),
     "embed_model": (
         (None,),
         "name the model by model_name=, or pass a loaded m3_core.Encoder as encoder=",
@@ -155,7 +159,8 @@ def search_options(
     if hybrid_top_k is not None:
         similarity_top_k = check_count("hybrid_top_k", hybrid_top_k)
     if alpha is not None:
-        if not 0 <= alpha <= 1:
+        is_number = isinstance(alpha, (int, float)) and not isinstance(alpha, bool)
+        if not is_number or not 0 <= alpha <= 1:
             raise ValueError(f"alpha must be from 0 (lexical) to 1 (dense); got {alpha!r}")
         weights = same_or_either("weights and alpha", weights, (alpha, 1 - alpha, 0.0))
     return {

@@ -15,9 +15,10 @@ from llama_index.core.data_structs import IndexDict
 from llama_index.core.data_structs.registry import INDEX_STRUCT_TYPE_TO_INDEX_STRUCT_CLASS
 from llama_index.core.data_structs.struct_type import IndexStructType
 from llama_index.core.storage.storage_context import StorageContext
+from llama_index.core.vector_stores.simple import DEFAULT_VECTOR_STORE, SimpleVectorStore
 
 from llamaindex_m3.node_retriever import NodeRetriever
-from llamaindex_m3.node_store import M3NodeStore
+from llamaindex_m3.node_store import M3NodeStore, namespace, saved_name
 from llamaindex_m3.nodes import NodeCollection
 from m3_core.errors import IndexFileError
 
@@ -28,7 +29,15 @@ STRUCT_TYPE = cast("IndexStructType", "llamaindex_m3.M3Index")
 
 @dataclass
 class M3IndexDict(IndexDict):
-    """The ids of an ``M3Index``'s nodes, under a type by which LlamaIndex takes it for no other."""
+    """The ids of an ``M3Index``'s nodes, under a type by which LlamaIndex takes it for no other.
+
+    Attributes:
+        mode: Of retrievers that do not say otherwise; ``None`` in files that do not know it.
+        weights: Of the hybrid mode, likewise.
+    """
+
+    mode: str | None = None
+    weights: list[float] | None = None
 
     @classmethod
     def get_type(cls) -> IndexStructType:
@@ -68,14 +77,9 @@ class M3IndexRetriever(NodeRetriever):
         return {"weights": self.weights, "fetch_k": self.fetch_k, "exhaustive": self.exhaustive}
 
 
-def namespace(index_id: str) -> str:
-    """The name of an index's nodes among the vector stores of a storage context."""
-    return f"m3-{index_id}"
-
-
 def _folder(persist_dir: Path, index_id: str) -> Path:
     """Where a storage context, saved with its default names, keeps an index's nodes."""
-    return persist_dir / f"{namespace(index_id)}__vector_store"
+    return persist_dir / saved_name(namespace(index_id))
 
 
 def held_store(storage: StorageContext, index_id: str) -> M3NodeStore:
@@ -99,6 +103,26 @@ def held_store(storage: StorageContext, index_id: str) -> M3NodeStore:
             "read them from a folder"
         )
     return store
+
+
+def refuse_foreign_store(storage: StorageContext) -> None:
+    """Check that a new index passes over no vector store that was meant for it.
+
+    Args:
+        storage: Its storage context.
+
+    Raises:
+        ValueError: There is one of another kind, and no other index that may use it.
+    """
+    store = storage.vector_stores.get(DEFAULT_VECTOR_STORE)
+    if isinstance(store, (SimpleVectorStore, M3NodeStore, type(None))):
+        return
+    if any(not isinstance(one, M3IndexDict) for one in storage.index_store.index_structs()):
+        return
+    raise ValueError(
+        f"an M3Index keeps its nodes itself and would leave the {type(store).__name__} of the "
+        "storage context empty: leave it out, or use VectorStoreIndex with an M3Embedding over it"
+    )
 
 
 def load_storage(

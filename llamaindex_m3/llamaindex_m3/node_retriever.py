@@ -12,10 +12,29 @@ from llama_index.core.schema import IndexNode, NodeWithScore, QueryBundle, Query
 
 from llamaindex_m3.filters import NodeFilter, to_expression
 from llamaindex_m3.nodes import NodeCollection, ScoredNode
+from llamaindex_m3.options import check_assignable
 from m3_core.adapters import AsyncTwins
 from m3_core.arguments import check_count
 from m3_core.collection import check_fusion
 from m3_core.scoring import normalized_weights
+
+# Attributes of LlamaIndex's retriever over vector stores, and options of M3Index.as_retriever.
+_ASSIGNED_OTHERWISE = {
+    **{
+        f"_{name}": f"assign {name}"
+        for name in ("similarity_top_k", "filters", "node_ids", "doc_ids")
+    },
+    **dict.fromkeys(
+        ("mode", "alpha", "_alpha", "vector_store_query_mode", "_vector_store_query_mode"),
+        "assign weights, in the order dense, lexical, multi-vector, or make another retriever",
+    ),
+    **dict.fromkeys(
+        ("sparse_top_k", "_sparse_top_k"),
+        "assign fetch_k, or similarity_top_k where lexical scores alone count",
+    ),
+    **dict.fromkeys(("hybrid_top_k", "_hybrid_top_k"), "assign similarity_top_k"),
+    **dict.fromkeys(("verbose", "objects"), "make another retriever with it"),
+}
 
 
 class NodeRetriever(AsyncTwins, BaseRetriever):
@@ -66,8 +85,11 @@ class NodeRetriever(AsyncTwins, BaseRetriever):
             value: Its value.
 
         Raises:
+            AttributeError: There is no such option, or it has another name.
             ValueError: The value cannot be, or it is an option of the model.
         """
+        if name not in NodeCollection.model_fields:
+            check_assignable(self, name, _ASSIGNED_OTHERWISE)
         super().__setattr__(name, self._checked(name, value))
 
     def _checked(self, name: str, value: Any) -> Any:

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from llama_index.core.schema import BaseNode, QueryBundle
+from llama_index.core.vector_stores.simple import NAMESPACE_SEP
 from llama_index.core.vector_stores.types import (
+    DEFAULT_PERSIST_FNAME,
     BasePydanticVectorStore,
     VectorStoreQuery,
     VectorStoreQueryResult,
@@ -23,15 +26,17 @@ class M3NodeStore(BasePydanticVectorStore):
     """The nodes of an ``M3Index`` as a vector store: ``index.vector_store``.
 
     What is added or deleted here is added to or deleted from the index. It encodes by itself, so
-    embeddings that nodes bring are passed over, and queries need none; a query's own embedding
-    takes the place of its dense vector. ``VectorStoreIndex.from_vector_store`` therefore uses the
-    ``embed_model`` it is given for nothing, and still computes it for nodes that are inserted.
+    embeddings that nodes bring are passed over, and queries need none. A query's own embedding
+    takes the place of its dense vector: what takes an index over this view encodes queries as
+    for any vector store, so ``VectorStoreIndex.from_vector_store`` needs an ``M3Embedding`` over
+    the same model as its ``embed_model``. An ``IngestionPipeline`` hands nodes on only with
+    embeddings: have the same ``M3Embedding`` among its transformations.
 
     ``StorageContext.persist`` writes the nodes into a folder beside its own files.
     """
 
     stores_text: bool = True
-    is_embedding_query: bool = False
+    is_embedding_query: bool = True
     nodes: SkipValidation[NodeCollection] = Field(exclude=True, description="The nodes.")
     weights: tuple[float, float, float] = Field(
         default=(1.0, 0.3, 1.0), description="Of the three scores in hybrid queries."
@@ -96,21 +101,21 @@ class M3NodeStore(BasePydanticVectorStore):
     def add(self, nodes: Sequence[BaseNode], **_: Any) -> list[str]:
         """Encode nodes and add them to the index.
 
+        As with other vector stores, the document store is left to who calls this.
+
         Args:
-            nodes: The nodes.
+            nodes: The nodes; those without text are left out.
 
         Returns:
-            Their ids.
+            The ids of those that were added.
         """
-        listed = list(nodes)
-        self._index.insert_nodes(listed)
-        return [node.node_id for node in listed]
+        added: list[str] = self._index.add_to_store(list(nodes))
+        return added
 
     async def async_add(self, nodes: Sequence[BaseNode], **_: Any) -> list[str]:
         """Do ``add`` without holding up the event loop; encoding occupies no thread."""
-        listed = list(nodes)
-        await self._index.ainsert_nodes(listed)
-        return [node.node_id for node in listed]
+        added: list[str] = await self._index.aadd_to_store(list(nodes))
+        return added
 
     def delete(self, ref_doc_id: str, **_: Any) -> None:
         """Delete the nodes of a document.
@@ -158,7 +163,8 @@ class M3NodeStore(BasePydanticVectorStore):
             Copies of nodes, their ids and scores.
 
         Raises:
-            ValueError: There is no such mode here, or an option has no place in it.
+            ValueError: There is no such mode here, an option has no place in it, or there is
+                neither a text nor a vector, or no text where others than dense scores count.
         """
         return _result(self.nodes.search(**self._asked(query, options)))
 
@@ -168,6 +174,8 @@ class M3NodeStore(BasePydanticVectorStore):
 
     def _asked(self, query: VectorStoreQuery, options: dict[str, Any]) -> dict[str, Any]:
         """Arguments of ``NodeCollection.search``."""
+        if not query.query_str and query.query_embedding is None:
+            raise ValueError("the query has neither query_str nor query_embedding: pass one")
         own = search_options(
             query_mode(query.mode),
             self.weights,
@@ -189,12 +197,16 @@ class M3NodeStore(BasePydanticVectorStore):
     def persist(self, persist_path: str, fs: Any = None) -> None:
         """Write the nodes into a folder.
 
+        Of a storage context that is saved where another one was, the nodes of that one's indexes
+        are deleted: LlamaIndex has replaced everything else of them.
+
         Args:
             persist_path: The name of the folder with ``.json`` behind it.
             fs: Must be local, if given.
 
         Raises:
-            ValueError: The file system is not local.
+            ValueError: The file system is not local, or a storage context was given another
+                ``vector_store_fname`` than LlamaIndex's own, by which alone it can be loaded.
             OSError: Something could not be written; the older state is as it was.
         """
         if fs is not None and "file" not in fs.protocol:
@@ -203,7 +215,37 @@ class M3NodeStore(BasePydanticVectorStore):
                 "locally and copy the folder"
             )
         # Without the ending, by which LlamaIndex would take the folder for a store of its own.
-        self.nodes.save(Path(persist_path).with_suffix(""))
+        folder = Path(persist_path).with_suffix("")
+        name = namespace(self._index.index_id)
+        if folder.name.startswith(f"{name}{NAMESPACE_SEP}") and folder.name != saved_name(name):
+            raise ValueError(
+                f"vector_store_fname={Path(persist_path).name.partition(NAMESPACE_SEP)[2]!r} "
+                "cannot be honoured: what is not saved under LlamaIndex's own name cannot be "
+                "loaded from the folder; save it again without"
+            )
+        self.nodes.save(folder)
+        if folder.name == saved_name(name):
+            held = {saved_name(one) for one in self._index.storage_context.vector_stores}
+            for other in folder.parent.glob(saved_name(namespace("*"))):
+                if other.name not in held and (other / "manifest.json").is_file():
+                    shutil.rmtree(other, ignore_errors=True)
+
+
+def namespace(index_id: str) -> str:
+    """The name of an index's nodes among the vector stores of a storage context."""
+    return f"m3-{index_id}"
+
+
+def saved_name(store: str) -> str:
+    """The name of the folder for a vector store that is ours, in that of its storage context.
+
+    Args:
+        store: Its name in the storage context.
+
+    Returns:
+        LlamaIndex's name of its file, without the ending.
+    """
+    return f"{store}{NAMESPACE_SEP}{Path(DEFAULT_PERSIST_FNAME).stem}"
 
 
 def _result(found: list[ScoredNode]) -> VectorStoreQueryResult:

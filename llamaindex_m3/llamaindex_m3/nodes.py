@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import difflib
 import inspect
 import logging
 from collections.abc import Iterable, Mapping, Sequence
@@ -12,13 +11,16 @@ from os import PathLike
 from typing import TYPE_CHECKING, Any
 
 from llama_index.core.constants import DATA_KEY, TYPE_KEY
-from llama_index.core.schema import BaseNode, MetadataMode, QueryBundle
+from llama_index.core.schema import BaseNode, IndexNode, MetadataMode, QueryBundle
 from llama_index.core.storage.docstore.utils import json_to_doc
 from pydantic import Field, PrivateAttr, ValidationError
+from pydantic_core import PydanticSerializationError, to_jsonable_python
 
 from llamaindex_m3.filters import NodeFilter, to_expression
-from llamaindex_m3.options import EncoderFields
+from llamaindex_m3.options import EncoderFields, hint
 from m3_core.arguments import check_ids
+from m3_core.collection import DEFAULT_WEIGHTS
+from m3_core.encoder import PARTS
 from m3_core.expressions import Expression
 
 if TYPE_CHECKING:
@@ -102,7 +104,7 @@ class NodeCollection(EncoderFields):
         Returns:
             What ``insert`` takes.
         """
-        texts = [text for _, text in _with_text(nodes)]
+        texts = [text for node in nodes if (text := _text(checked_node(node))).strip()]
         return await self._documents.aencode(texts, show_progress=self.show_progress)
 
     def delete(self, node_ids: Iterable[str]) -> int:
@@ -111,17 +113,23 @@ class NodeCollection(EncoderFields):
 
     def delete_ref_doc(self, ref_doc_id: str) -> int:
         """Delete the nodes of a document. Returns how many there were."""
-        return self.delete(self._documents.ids({_DOCUMENT: ref_doc_id}))
+        return self.delete(self.ids_of_ref_doc(ref_doc_id))
+
+    def ids_of_ref_doc(self, ref_doc_id: str) -> list[str]:
+        """Ids of the nodes of a document, in the order of adding."""
+        return self._documents.ids({_DOCUMENT: ref_doc_id})
 
     def node_ids(self) -> list[str]:
         """Ids of all nodes, in the order of adding."""
         return self._documents.ids()
 
-    def ref_doc_ids(self) -> list[str]:
-        """Ids of the documents that the nodes are of."""
-        records = self._documents.get(self._documents.ids())
-        documents = dict.fromkeys(record[_DOCUMENT] for _, _, record in records)
-        return [one for one in documents if one is not None]
+    def by_ref_doc(self) -> dict[str, list[BaseNode]]:
+        """Copies of the nodes by the documents that they are of; those of none are left out."""
+        found: dict[str, list[BaseNode]] = {}
+        for node in self.nodes():
+            if node.ref_doc_id is not None:
+                found.setdefault(node.ref_doc_id, []).append(node)
+        return found
 
     def nodes(
         self, node_ids: Sequence[str] | None = None, filters: NodeFilter | None = None
@@ -155,7 +163,8 @@ class NodeCollection(EncoderFields):
 
         Args:
             query: Its ``embedding``, if there is one, takes the place of the dense vector; else
-                the mean of the vectors of its ``custom_embedding_strs``, if there are some.
+                the mean of the vectors of its ``custom_embedding_strs``, if there are some. Both
+                are scaled to length 1 where the nodes' vectors are, so that scores are cosines.
                 Lexical weights and multi-vectors are always those of ``query_str``.
             k: How many nodes at most.
             filters: Only nodes with such metadata.
@@ -166,8 +175,12 @@ class NodeCollection(EncoderFields):
         Returns:
             Copies of the nodes, best first, with what they are sorted by and the scores by
             representation that it was made of.
+
+        Raises:
+            ValueError: The query has a vector and no text where others than dense scores count.
         """
         several = self._to_average(query)
+        self._check_text(query, options.get("weights", DEFAULT_WEIGHTS))
         found = self._documents.search(
             query.query_str,
             k,
@@ -190,6 +203,7 @@ class NodeCollection(EncoderFields):
     ) -> list[ScoredNode]:
         """Do ``search`` without holding up the event loop; encoding occupies no thread."""
         several = self._to_average(query)
+        self._check_text(query, options.get("weights", DEFAULT_WEIGHTS))
         found = await self._documents.asearch(
             query.query_str,
             k,
@@ -232,6 +246,20 @@ class NodeCollection(EncoderFields):
             return []
         return query.custom_embedding_strs or []
 
+    def _check_text(self, query: QueryBundle, weights: Sequence[float]) -> None:
+        """Check that a query that brings a vector of its own has a text for the other scores."""
+        has_vector = query.embedding is not None or query.custom_embedding_strs
+        # What is no text at all is refused where it is encoded.
+        if not has_vector or not isinstance(query.query_str, str) or query.query_str.strip():
+            return
+        needed = {name for name, weight in zip(PARTS, weights, strict=True) if weight}
+        needed = (needed & set(self.stored)) - {"dense"}
+        if needed:
+            raise ValueError(
+                f"the query has a vector and no text, and {' and '.join(sorted(needed))} scores "
+                "need one: pass query_str too, or search by dense scores alone"
+            )
+
 
 def new_nodes(owner: type[Any], **options: Any) -> NodeCollection:
     """Begin an empty collection for a public class.
@@ -266,24 +294,6 @@ def new_nodes(owner: type[Any], **options: Any) -> NodeCollection:
         raise ValueError(f"{owner.__name__} cannot take {wrong}") from error
 
 
-def hint(name: str, names: Iterable[str]) -> str:
-    """Say which of some names may have been meant.
-
-    Args:
-        name: What was given.
-        names: What there is.
-
-    Returns:
-        A remark to put into an error; empty if none is similar.
-
-    Example:
-        >>> hint("similarity_topk", ["mode", "similarity_top_k"])
-        " (is 'similarity_top_k' meant?)"
-    """
-    close = difflib.get_close_matches(name, names, n=1)
-    return f" (is {close[0]!r} meant?)" if close else ""
-
-
 def checked_node(node: Any) -> BaseNode:
     """Check that something is a node.
 
@@ -301,20 +311,53 @@ def checked_node(node: Any) -> BaseNode:
     return node
 
 
-def _with_text(nodes: Iterable[BaseNode]) -> list[tuple[BaseNode, str]]:
+def without_objects(nodes: Iterable[BaseNode], objects: dict[str, Any]) -> list[BaseNode]:
+    """Give nodes without what ``IndexNode`` stand for, which JSON does not have.
+
+    Args:
+        nodes: The nodes, which stay as they are.
+        objects: Takes up what they stand for, by their ids.
+
+    Returns:
+        The nodes; copies of those that stood for something else than a node.
+    """
+    kept = []
+    for node in nodes:
+        if isinstance(node, IndexNode) and not isinstance(node.obj, BaseNode | None):
+            objects[node.index_id] = node.obj
+            node = node.model_copy(update={"obj": None})
+        kept.append(node)
+    return kept
+
+
+def nodes_with_text(nodes: Iterable[BaseNode]) -> list[BaseNode]:
+    """Leave nodes without text out, as ``VectorStoreIndex`` does, and say so to the log.
+
+    Args:
+        nodes: The nodes.
+
+    Returns:
+        Those that have a text.
+
+    Raises:
+        TypeError: An element is no node.
+    """
     listed = [checked_node(node) for node in nodes]
-    texts = [node.get_content(metadata_mode=MetadataMode.EMBED) for node in listed]
-    return [(node, text) for node, text in zip(listed, texts, strict=True) if text.strip()]
+    filled = [node for node in listed if _text(node).strip()]
+    if len(filled) < len(listed):
+        logger.warning("%d nodes without text are left out", len(listed) - len(filled))
+    return filled
+
+
+def _text(node: BaseNode) -> str:
+    return node.get_content(metadata_mode=MetadataMode.EMBED)
 
 
 def _columns(nodes: Iterable[BaseNode]) -> tuple[list[str], list[dict[str, Any]], list[str]]:
     """Texts, records and ids of the nodes that have a text."""
-    listed = list(nodes)
-    filled = _with_text(listed)
-    if len(filled) < len(listed):
-        logger.warning("%d nodes without text are left out", len(listed) - len(filled))
-    texts = [text for _, text in filled]
-    return texts, [_record(node) for node, _ in filled], [node.node_id for node, _ in filled]
+    filled = nodes_with_text(nodes)
+    ids = [node.node_id for node in filled]
+    return [_text(node) for node in filled], [_record(node) for node in filled], ids
 
 
 def _mean(reps: Representations) -> Any:
@@ -327,8 +370,42 @@ def _scored(found: Iterable[Hit]) -> list[ScoredNode]:
 
 def _record(node: BaseNode) -> dict[str, Any]:
     # Without the vector that an ingestion pipeline may have put into it: ours is kept beside it.
+    check_writable(node)
     data = node.model_copy(update={"embedding": None}).model_dump(mode="json")
+    data["metadata"] = _with_non_finite(data["metadata"], node.metadata)
     return {_NODE: {DATA_KEY: data, TYPE_KEY: node.get_type()}, _DOCUMENT: node.ref_doc_id}
+
+
+def check_writable(node: BaseNode) -> None:
+    """Check that the metadata of a node can be written as JSON.
+
+    Args:
+        node: The node.
+
+    Raises:
+        TypeError: They hold something that JSON does not have, as numbers of numpy.
+    """
+    for key, value in node.metadata.items():
+        try:
+            to_jsonable_python(value)
+        except PydanticSerializationError as error:
+            raise TypeError(
+                f"the metadata of node {node.node_id!r} have {value!r:.80} of "
+                f"{type(value).__module__}.{type(value).__name__} under {key!r}, and nodes are "
+                "kept as JSON: convert it, a number of numpy by its item()"
+            ) from error
+
+
+def _with_non_finite(dumped: Any, given: Any) -> Any:
+    """Put NaN and infinity back, of which pydantic makes null."""
+    if dumped is None and isinstance(given, float):
+        return given
+    if isinstance(dumped, dict) and isinstance(given, Mapping) and len(dumped) == len(given):
+        pairs = zip(dumped.items(), given.values(), strict=True)
+        return {key: _with_non_finite(one, own) for (key, one), own in pairs}
+    if isinstance(dumped, list) and isinstance(given, (list, tuple)):
+        return [_with_non_finite(one, own) for one, own in zip(dumped, given, strict=True)]
+    return dumped
 
 
 def _node(record: Mapping[str, Any]) -> BaseNode:

@@ -10,10 +10,18 @@ from typing import TYPE_CHECKING, Any
 from llama_index.core.callbacks import CBEventType, EventPayload
 from llama_index.core.instrumentation.events.rerank import ReRankEndEvent, ReRankStartEvent
 from llama_index.core.postprocessor.types import BaseNodePostprocessor
-from llama_index.core.schema import MetadataMode, NodeWithScore, QueryBundle
+from llama_index.core.schema import (
+    BaseNode,
+    MediaResource,
+    MetadataMode,
+    NodeWithScore,
+    QueryBundle,
+    RelatedNodeInfo,
+)
 from llama_index_instrumentation import get_dispatcher
 from pydantic import ConfigDict, Field
 
+from llamaindex_m3.options import LlamaIndexNames
 from m3_core.adapters import Ranked, RankingFields
 
 if TYPE_CHECKING:
@@ -24,7 +32,7 @@ RETRIEVAL_SCORE = "retrieval_score"
 dispatcher = get_dispatcher(__name__)
 
 
-class ScoringPostprocessor(RankingFields, BaseNodePostprocessor):
+class ScoringPostprocessor(LlamaIndexNames, RankingFields, BaseNodePostprocessor):
     """A postprocessor that sorts nodes by a score and keeps the best."""
 
     model_config = ConfigDict(extra="forbid", protected_namespaces=(), arbitrary_types_allowed=True)
@@ -71,7 +79,7 @@ class ScoringPostprocessor(RankingFields, BaseNodePostprocessor):
         return [self._copy(nodes[i], score) for i, score, _ in kept]
 
     def _copy(self, node: NodeWithScore, score: float) -> NodeWithScore:
-        own = node.node.model_copy(update={"metadata": dict(node.node.metadata)})
+        own = separate_copy(node.node)
         if self.keep_retrieval_score:
             own.metadata[RETRIEVAL_SCORE] = node.score
             # A number for the program, not for the language model or the next reranker.
@@ -104,6 +112,29 @@ class ScoringPostprocessor(RankingFields, BaseNodePostprocessor):
             yield kept
             event.on_end(payload={EventPayload.NODES: kept})
         dispatcher.event(ReRankEndEvent(nodes=kept))
+
+
+def separate_copy(node: BaseNode) -> BaseNode:
+    """Copy a node so that neither it nor its copy notices what is changed in the other.
+
+    Args:
+        node: The node.
+
+    Returns:
+        The copy; it shares only what is no container, and what an ``IndexNode`` stands for.
+    """
+    fields = {name: value for name, value in vars(node).items() if name != "obj"}
+    return node.model_copy(update=_separate(fields))
+
+
+def _separate(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _separate(one) for key, one in value.items()}
+    if type(value) in (list, tuple, set):
+        return type(value)(map(_separate, value))
+    if isinstance(value, (RelatedNodeInfo, MediaResource)):
+        return value.model_copy(update=_separate(vars(value)))
+    return value
 
 
 def _texts(nodes: list[NodeWithScore]) -> list[str]:

@@ -15,8 +15,10 @@ from typing_extensions import Self
 
 from llamaindex_m3.filters import NodeFilter
 from llamaindex_m3.node_retriever import NodeRetriever
-from llamaindex_m3.nodes import new_nodes
+from llamaindex_m3.node_store import M3NodeStore
+from llamaindex_m3.nodes import new_nodes, without_objects
 from llamaindex_m3.options import refuse_replaced
+from m3_core.scoring import normalized_weights
 
 # What LlamaIndex's BM25 retriever takes and lexical weights have no place for.
 _OF_BM25: Mapping[str, tuple[tuple[Any, ...], str]] = {
@@ -44,7 +46,7 @@ class _OwnNodesRetriever(NodeRetriever):
         doc_ids: Only nodes of these documents.
         callback_manager: Told of every retrieval.
         object_map: What ``IndexNode`` stand for, by their index id.
-        objects: ``IndexNode`` with what they stand for.
+        objects: nodes to begin with, and what they stand for.
         verbose: Print what retrieving an ``IndexNode`` does.
         **options: Further fields of the embeddings, as ``device`` or ``max_length``.
 
@@ -68,6 +70,11 @@ class _OwnNodesRetriever(NodeRetriever):
         **options: Any,
     ) -> None:
         options = refuse_replaced(options, _OF_BM25)
+        if not isinstance(model_name, str | PathLike | None):
+            raise TypeError(
+                f"model_name is a folder or repository; got {type(model_name).__name__}: nodes "
+                f"are passed to {type(self).__name__}.from_nodes"
+            )
         if model_name is not None:
             options["model_name"] = model_name
         super().__init__(
@@ -86,6 +93,8 @@ class _OwnNodesRetriever(NodeRetriever):
             objects=objects,
             verbose=verbose,
         )
+        if objects:
+            self.insert_nodes(objects)
 
     def _stored(self) -> tuple[str, ...]:
         """What is kept of nodes."""
@@ -117,7 +126,7 @@ class _OwnNodesRetriever(NodeRetriever):
         """Make a retriever as LlamaIndex's BM25 retriever is made.
 
         Args:
-            index: Of the nodes in its document store.
+            index: Of the nodes of an ``M3Index``; of another, those in its document store.
             nodes: Of these nodes.
             docstore: Of the nodes in it.
             **options: Of the constructor.
@@ -126,11 +135,19 @@ class _OwnNodesRetriever(NodeRetriever):
             The retriever.
 
         Raises:
+            TypeError: ``index`` is none.
             ValueError: Not exactly one of the three is given, or the document store is empty.
         """
         if sum(one is not None for one in (index, nodes, docstore)) != 1:
             raise ValueError("pass exactly one of index, nodes and docstore")
         if index is not None:
+            store = getattr(index, "vector_store", None)
+            if isinstance(store, M3NodeStore):
+                return cls.from_nodes(store.get_nodes(), **options)
+            if not isinstance(index, BaseIndex):
+                raise TypeError(
+                    f"index must be an index; got {type(index).__name__}: pass nodes as nodes="
+                )
             docstore = index.docstore
         if docstore is None:
             return cls.from_nodes(nodes or (), **options)
@@ -182,21 +199,11 @@ class _OwnNodesRetriever(NodeRetriever):
             TypeError: An element is no node.
             ValueError: An id comes twice.
         """
-        return self._nodes.insert(self._without_objects(nodes))
-
-    def _without_objects(self, nodes: Iterable[BaseNode]) -> list[BaseNode]:
-        """The nodes, what ``IndexNode`` stand for put into the object map."""
-        kept = []
-        for node in nodes:
-            if isinstance(node, IndexNode) and not isinstance(node.obj, BaseNode | None):
-                self.object_map[node.index_id] = node.obj
-                node = node.model_copy(update={"obj": None})
-            kept.append(node)
-        return kept
+        return self._nodes.insert(without_objects(nodes, self.object_map))
 
     async def ainsert_nodes(self, nodes: Iterable[BaseNode]) -> list[str]:
         """Do ``insert_nodes`` without holding up the event loop; encoding occupies no thread."""
-        return await self._nodes.ainsert(self._without_objects(nodes))
+        return await self._nodes.ainsert(without_objects(nodes, self.object_map))
 
     def delete(self, node_ids: Iterable[str]) -> int:
         """Delete nodes.
@@ -259,9 +266,10 @@ class M3HybridRetriever(_OwnNodesRetriever):
     with their multi-vectors too. The rankings of the candidates are fused.
 
     With ``fusion="weights"`` the score is the weighted mean of the scores, each computed exactly
-    for every candidate: dense is a cosine (-1 to 1), lexical is not negative and mostly below
-    0.5, the multi-vector score is a mean of cosines. With ``fusion="rrf"`` it is the sum of
-    ``weight / (60 + rank)``, which says nothing about similarity. Returned nodes are copies.
+    for every candidate: dense is a cosine (-1 to 1), lexical is not negative and not bounded,
+    the multi-vector score is a mean of cosines. With ``fusion="rrf"`` it is the sum of
+    ``weight / (60 + rank)``, the weights scaled to the sum 1, which says nothing about
+    similarity. Returned nodes are copies.
 
     A query's own ``embedding`` takes the place of its dense vector, and so does the mean of its
     ``custom_embedding_strs``. Multi-vectors are kept in float16: 2 KiB a token with M3's 1,024
@@ -312,6 +320,14 @@ class M3HybridRetriever(_OwnNodesRetriever):
 
     def _checked(self, name: str, value: Any) -> Any:
         held = vars(self).get("_nodes")
+        rerank = value if name == "rerank" else vars(self).get("rerank")
+        weights = value if name == "weights" else vars(self).get("weights")
+        if name in ("rerank", "weights") and weights is not None and not rerank:
+            normalized_weights(weights)
+            if not any(weights[:2]):
+                raise ValueError(
+                    f"weights {tuple(weights)} leave only multi-vectors, which need rerank=True"
+                )
         if name == "rerank" and value and held is not None and "colbert" not in held.stored:
             raise ValueError(
                 "rerank=True needs multi-vectors, and the nodes are held without: make the "

@@ -22,7 +22,7 @@ from llama_index.core.vector_stores.types import (
 from tests.conftest import Passes
 from tests.llamaindex_m3.nodes import QUERY, ids, make_nodes, only
 
-from llamaindex_m3 import M3HybridRetriever, M3Index, M3SparseRetriever
+from llamaindex_m3 import M3Embedding, M3HybridRetriever, M3Index, M3SparseRetriever
 from m3_core import Encoder
 
 
@@ -76,11 +76,12 @@ async def test_the_auto_retriever(index, mode, own) -> None:
 
 def test_a_vector_store_index_over_the_view(index, tmp_path) -> None:
     over = VectorStoreIndex.from_vector_store(
-        index.vector_store, embed_model=MockEmbedding(embed_dim=3)
+        index.vector_store, embed_model=M3Embedding(encoder=index._nodes.encoder)
     )
-    for mode in ("sparse", "hybrid"):
+    for mode in ("default", "sparse", "hybrid"):
         found = over.as_retriever(vector_store_query_mode=mode, similarity_top_k=5).retrieve(QUERY)
-        expected = index.as_retriever(mode=mode, similarity_top_k=5).retrieve(QUERY)
+        own = "dense" if mode == "default" else mode
+        expected = index.as_retriever(mode=own, similarity_top_k=5).retrieve(QUERY)
         assert ids(found) == ids(expected)
         assert [one.score for one in found] == pytest.approx([one.score for one in expected])
     over.insert(Document(id_="new", text=QUERY))
@@ -145,11 +146,15 @@ def test_from_defaults(encoder, index, kind) -> None:
     options = {"encoder": encoder, "similarity_top_k": 7}
     expected = ids(kind.from_nodes(nodes, **options).retrieve(QUERY))
     plain = VectorStoreIndex(nodes, embed_model=MockEmbedding(embed_dim=3))
+    over = VectorStoreIndex.from_vector_store(
+        index.vector_store, embed_model=M3Embedding(encoder=encoder)
+    )
     for given in (
         {"nodes": nodes},
         {"docstore": docstore},
         {"index": index},
         {"index": plain},
+        {"index": over},
     ):
         retriever = kind.from_defaults(**given, **options)
         assert ids(retriever.retrieve(QUERY)) == expected
@@ -164,10 +169,7 @@ def test_from_defaults(encoder, index, kind) -> None:
     for wrong in ({}, {"nodes": nodes, "index": index}):
         with pytest.raises(ValueError, match="exactly one of index, nodes and docstore"):
             kind.from_defaults(**wrong, **options)
-    over = VectorStoreIndex.from_vector_store(
-        index.vector_store, embed_model=MockEmbedding(embed_dim=3)
-    )
     with pytest.raises(ValueError, match=r"holds no nodes: .* pass the nodes as nodes="):
-        kind.from_defaults(index=over, **options)
+        kind.from_defaults(docstore=SimpleDocumentStore(), **options)
     with pytest.raises(ValueError, match="language='de' cannot be honoured"):
         kind.from_defaults(nodes=nodes, language="de", **options)

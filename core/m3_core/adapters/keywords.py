@@ -173,9 +173,10 @@ def accept_reranker_names(options: Mapping[str, Any]) -> dict[str, Any]:
         half = accepted.pop("use_fp16")
         # As in m3_core.flagembedding: half precision where the device has instructions for it.
         accepted = merged(accepted, {"dtype": "auto" if half else "float32"}, "use_fp16=")
-    if "model_kwargs" in accepted:
-        found = loading_options(accepted.pop("model_kwargs") or {}, ("max_length",))
-        accepted = merged(accepted, found, "model_kwargs=")
+    for name in ("model_kwargs", "cross_encoder_kwargs"):
+        if name in accepted:
+            found = loading_options(accepted.pop(name) or {}, ("max_length",))
+            accepted = merged(accepted, found, f"{name}=")
     refuse_elsewhere(accepted, ("query_max_length",))
     return accepted
 

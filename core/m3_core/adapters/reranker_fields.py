@@ -272,6 +272,7 @@ class CascadeFields(CrossEncoderFields):
     def model_post_init(self, context: Any) -> None:
         """Load both models, or take those that were given."""
         super().model_post_init(context)
+        self._check_steps()
         # These are for the model that is not given.
         loading: Mapping[str, Any] = {name: getattr(self, name) for name in _LOADING}
         self._cascade = Cascade(
@@ -283,6 +284,7 @@ class CascadeFields(CrossEncoderFields):
 
     def _follow(self, names: Collection[str]) -> None:
         super()._follow(names)
+        self._check_steps()
         if not {"first", "weights"}.isdisjoint(names):
             own = self._steps
             self._cascade = Cascade(
@@ -302,6 +304,13 @@ class CascadeFields(CrossEncoderFields):
             "normalize": self.normalize,
             "show_progress": self.show_progress,
         }
+
+    def _check_steps(self) -> None:
+        if self.top_n is not None and self.top_n > self.first:
+            raise ValueError(
+                f"top_n={self.top_n} of first={self.first}: no more can be kept than the "
+                "cross-encoder reads; raise first"
+            )
 
     @property
     def _steps(self) -> Cascade:

@@ -262,7 +262,8 @@ class DocumentCollection:
         The best ``fetch_k`` of the dense and of the lexical ranking are candidates; where
         multi-vectors are stored, all of them are scored with these too. With ``"weights"`` the
         score is the weighted mean of all scores of a candidate, computed exactly; with ``"rrf"``
-        it is the sum of ``weight / (60 + rank)`` over the rankings of the candidates, and says
+        it is the sum of ``weight / (60 + rank)`` over the rankings of the candidates, where all
+        three weights are scaled to the sum 1, and says
         nothing about how similar the texts are.
 
         Exhaustively, all documents are candidates. That is as quick for dense vectors and lexical
@@ -280,7 +281,8 @@ class DocumentCollection:
                 least 100.
             exhaustive: Score all documents. ``None``: unless ``fetch_k`` is given or there are
                 more than 1,000 documents with multi-vectors that have a weight.
-            vector: The dense vector of the query, in place of the encoder's. Shape: (dim,).
+            vector: The dense vector of the query, in place of the encoder's; scaled to length 1
+                where the documents' are. Shape: (dim,).
             return_vectors: Give the dense vectors of what was found.
 
         Returns:
@@ -397,9 +399,10 @@ class DocumentCollection:
         return Representations(dense_vecs=check_vector(request.vector)[np.newaxis])
 
     def _find(self, request: SearchRequest, plan: SearchPlan, reps: Representations) -> list[Hit]:
-        if request.vector is not None and "dense" in plan.weights:
-            reps = dataclasses.replace(reps, dense_vecs=check_vector(request.vector)[np.newaxis])
         with self._looking(request.where, request.ids) as allowed:
+            if request.vector is not None and "dense" in plan.weights:
+                own = self._store.dense.comparable(check_vector(request.vector))
+                reps = dataclasses.replace(reps, dense_vecs=own[np.newaxis])
             ranked = search_store(self._store, reps, dataclasses.replace(plan, allowed=allowed))
             records = [self._records[one] for one, _, _ in ranked]
             rows = self._store.ids.find(one for one, _, _ in ranked)

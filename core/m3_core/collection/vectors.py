@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 DEAD_SHARE = 0.25
 # Vectors multiplied at a time: with 1,024 dimensions in float32, 16 MiB.
 BLOCK_VECTORS = 4096
+# By how much the length of a vector that was scaled in half precision may be off.
+UNIT_TOLERANCE = 0.005
 
 
 class RowIds:
@@ -99,6 +101,7 @@ class VectorRows:
     def __init__(self) -> None:
         self._rows: NDArray[np.float32] = np.zeros((0, 0), np.float32)
         self._used = 0
+        self._are_units = True
 
     @property
     def width(self) -> int:
@@ -107,6 +110,9 @@ class VectorRows:
 
     def append(self, vectors: NDArray[np.float32]) -> None:
         """Add rows. Shape: (documents, dim). Dtype: float32."""
+        # Without a second array of all vectors.
+        lengths = np.sqrt(np.einsum("ij,ij->i", vectors, vectors))
+        self._are_units &= bool(np.allclose(lengths[lengths > 0], 1, atol=UNIT_TOLERANCE))
         self._rows = _grown(self._rows, self._used, vectors)
         self._used += len(vectors)
 
@@ -118,6 +124,22 @@ class VectorRows:
     def take(self, rows: NDArray[np.int64]) -> NDArray[np.float32]:
         """Give the vectors of rows. Shape: (rows, dim)."""
         return self._rows[rows]
+
+    def comparable(self, query: NDArray[np.float32]) -> NDArray[np.float32]:
+        """Scale a vector of any length so that its scores are of the rows' kind.
+
+        Args:
+            query: Shape: (dim,).
+
+        Returns:
+            Where all rows have length 1, the same with length 1, so that scores are cosines; else
+            the vector itself, and so with one of zeros.
+        """
+        length = np.linalg.norm(query)
+        if not self._are_units or not length:
+            return query
+        scaled: NDArray[np.float32] = query / length
+        return scaled
 
     def scores(
         self, query: NDArray[np.floating[Any]], rows: NDArray[np.int64]

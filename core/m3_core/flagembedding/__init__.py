@@ -7,6 +7,8 @@ Code written for FlagEmbedding 1.4 runs with its import changed to
 - ``use_fp16=True`` means the fastest type that the device has instructions for; results are
   float32 in any case. ``use_fp16=False`` means float32.
 - ``batch_size`` is accepted and without effect: batches are filled by tokens.
+- Without ``pooling_method``, dense vectors are pooled as the checkpoint's ``1_Pooling`` says; there
+  by CLS, which for checkpoints that pool otherwise gives vectors that mean nothing.
 - One device is used. Of several, the first is, with a warning.
 - Texts that are cut raise a ``TruncationWarning``; there they are cut in silence. A length beyond
   the model's is lowered to it, with one such warning; there a longer text fails.

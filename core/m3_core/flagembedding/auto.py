@@ -82,7 +82,8 @@ class FlagAutoModel:
         """Load a model with the class that fits its name.
 
         The arguments are those of ``FlagModel``. ``pooling_method`` and
-        ``query_instruction_format`` are the known model's own if ``None``. A folder whose name
+        ``query_instruction_format`` are the model's own if ``None``: for E5, GTE and BCE that of
+        FlagEmbedding's table, else the checkpoint's. A folder whose name
         holds that of a known model counts as that model; of ``checkpoint-...`` folders the one
         above counts. For other names ``model_class`` says what to load: ``"encoder-only-base"``,
         ``"encoder-only-m3"``, ``"decoder-only-base"`` or ``"decoder-only-icl"``. A name that says
@@ -91,7 +92,7 @@ class FlagAutoModel:
         """
         path = PurePath(model_name_or_path)
         name = path.parent.name if path.name.startswith("checkpoint-") else path.name
-        pooling, template = "cls", "{}{}"
+        pooling, template = None, "{}{}"
         if model_class is not None:
             asked = model_class.value if isinstance(model_class, Enum) else model_class
             if asked not in _CLASSES:
@@ -99,7 +100,6 @@ class FlagAutoModel:
                     f"model_class {asked!r} is none of {', '.join(map(repr, _CLASSES))}"
                 )
             chosen = _CLASSES[asked]
-            pooling = chosen.DEFAULT_POOLING_METHOD
         elif name in _NEED_OWN_CODE:
             raise UnsupportedModelError(
                 f"{name!r} attends to later tokens by code of its own, which is not run here: "
@@ -107,7 +107,6 @@ class FlagAutoModel:
             )
         elif name in _DECODERS:
             chosen, template = _DECODERS[name]
-            pooling = chosen.DEFAULT_POOLING_METHOD
         elif name in _OTHER_MODELS:
             chosen, pooling = FlagModel, _OTHER_MODELS[name]
             template = _OTHER_FORMATS.get(name, template)

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
+    from m3_core.network import LoadedModel
+
     Devices = str | int | Sequence[str] | Sequence[int] | None
 
 
@@ -50,7 +52,7 @@ class FlagLLMModel(DenseCalls):
         truncate_dim: int | None = None,
         **kwargs: Any,
     ) -> None:
-        pooling = kwargs.pop("pooling_method", "last_token")
+        pooling = kwargs.pop("pooling_method", None) or self.DEFAULT_POOLING_METHOD
         if pooling != "last_token":
             raise ValueError(f"pooling_method is {pooling!r}; decoders have 'last_token' only")
         super().__init__(
@@ -80,6 +82,10 @@ class FlagLLMModel(DenseCalls):
             )
         self.target_devices = [str(self._model.device)]
         self._limit = LengthLimit(str(model_name_or_path), checkpoint.positions)
+
+    @property
+    def _loaded(self) -> LoadedModel:
+        return self._model
 
     def encode(
         self,

@@ -11,16 +11,18 @@ from m3_core.flagembedding.options import (
     dtype_name,
     one_device,
 )
+from m3_core.flagembedding.surface import Surface
 from m3_core.texts import check_texts
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
     from m3_core.encoder import Encoder, RepresentationCollector
-    from m3_core.network import Pooling, TokenBatch
+    from m3_core.network import LoadedModel, Pooling, TokenBatch
     from m3_core.representations import Representations
 
 _POOLINGS: dict[str, Pooling] = {"cls": "cls", "mean": "mean", "last_token": "last"}
+_NAMES = {pooling: name for name, pooling in _POOLINGS.items()}
 
 # FlagEmbedding takes any keyword and makes an attribute of it. These mean something, to the
 # classes here or to one of its own that takes the same arguments; others are likely slips.
@@ -43,7 +45,7 @@ class Instruction(TypedDict):
     instruction_format: str | None
 
 
-class EmbedderSettings:
+class EmbedderSettings(Surface):
     """FlagEmbedding's settings of an embedder, which may be changed as attributes.
 
     Args:
@@ -54,7 +56,8 @@ class EmbedderSettings:
         query_instruction_for_retrieval: Put before queries; nothing if ``None``.
         query_instruction_format: How, with ``{}`` for the instruction and ``{}`` for the query.
         devices: One device; the best there is if ``None``.
-        pooling_method: ``"cls"``, ``"mean"`` or ``"last_token"``, whatever the checkpoint says.
+        pooling_method: ``"cls"``, ``"mean"`` or ``"last_token"``, whatever the checkpoint says;
+            ``None`` for what it says, and ``"cls"`` where it says nothing.
         batch_size: Without effect: batches are filled by tokens.
         query_max_length: Tokens a query at most.
         passage_max_length: Tokens a document at most.
@@ -81,7 +84,7 @@ class EmbedderSettings:
         query_instruction_for_retrieval: str | None,
         query_instruction_format: str,
         devices: str | int | Sequence[str] | Sequence[int] | None,
-        pooling_method: str,
+        pooling_method: str | None,
         batch_size: int,
         query_max_length: int,
         passage_max_length: int,
@@ -179,14 +182,22 @@ class Embedder(EmbedderSettings):
             document_instruction="",
         )
         self.target_devices = [str(self._shared.device)]
-        self._limit = LengthLimit(str(model_name_or_path), self._shared.model.checkpoint.positions)
+        checkpoint = self._shared.model.checkpoint
+        self._limit = LengthLimit(str(model_name_or_path), checkpoint.positions)
+        if self.pooling_method is None:
+            # FlagEmbedding's default, whatever the checkpoint, would make nonsense of its vectors.
+            self.pooling_method = (
+                self.DEFAULT_POOLING_METHOD
+                if checkpoint.pooling is None
+                else _NAMES[checkpoint.pooling]
+            )
         # Says at once what does not fit.
         _ = self.encoder
 
     @property
     def encoder(self) -> Encoder:
         """The core's encoder with the present settings, without instructions."""
-        if self.pooling_method not in _POOLINGS:
+        if self.pooling_method is None or self.pooling_method not in _POOLINGS:
             raise ValueError(
                 f"pooling_method {self.pooling_method!r} is none of "
                 f"{', '.join(map(repr, _POOLINGS))}"
@@ -196,6 +207,10 @@ class Embedder(EmbedderSettings):
             truncate_dim=self.truncate_dim,
             pooling=_POOLINGS[self.pooling_method],
         )
+
+    @property
+    def _loaded(self) -> LoadedModel:
+        return self._shared.model
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.encoder!r})"

@@ -29,7 +29,7 @@ class BGEM3FlagModel(M3Scores):
         query_instruction_for_retrieval: str | None = None,
         query_instruction_format: str = "{}{}",
         devices: str | int | Sequence[str] | Sequence[int] | None = None,
-        pooling_method: str = "cls",
+        pooling_method: str | None = None,
         trust_remote_code: bool = False,
         cache_dir: str | None = None,
         colbert_dim: int = -1,

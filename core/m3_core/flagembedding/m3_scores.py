@@ -109,6 +109,8 @@ class M3Scores(Embedder):
             MissingRepresentationError: The checkpoint has no heads.
         """
         del batch_size
+        if isinstance(sentence_pairs, np.ndarray):
+            sentence_pairs = sentence_pairs.tolist()
         if len(sentence_pairs) == 0:
             return []
         single = isinstance(sentence_pairs[0], str)

@@ -4,17 +4,22 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from m3_core.flagembedding.options import (
     LengthLimit,
     detailed_instruct,
     dtype_name,
     one_device,
 )
+from m3_core.flagembedding.surface import Surface
 from m3_core.rerankers import Reranker
 from m3_core.texts import check_pairs
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+
+    from m3_core.network import LoadedModel
 
 # Keywords that FlagEmbedding makes attributes of and that mean something to one of its classes.
 _KEYWORDS = ("device", "passage_max_length", "return_dense", "use_dataloader", "num_workers")
@@ -22,7 +27,7 @@ _KEYWORDS = ("device", "passage_max_length", "return_dense", "use_dataloader", "
 _WITHOUT_EFFECT = ("batch_size", "device", "use_dataloader", "num_workers")
 
 
-class PairScorer:
+class PairScorer(Surface):
     """A loaded reranker with FlagEmbedding's settings, which may be changed as attributes.
 
     All objects of one model, device and data type share its weights.
@@ -123,7 +128,7 @@ class PairScorer:
         """Score pairs.
 
         Args:
-            sentence_pairs: (query, document) pairs, or a single one.
+            sentence_pairs: (query, document) pairs, or a single one; arrays of them too.
             **kwargs: ``max_length``, ``query_max_length``, ``normalize`` and the settings of the
                 class, for this call. ``batch_size`` and ``device`` have no effect.
 
@@ -137,6 +142,8 @@ class PairScorer:
         """
         given = {key: value for key, value in kwargs.items() if key not in _WITHOUT_EFFECT}
         normalize = given.pop("normalize", None)
+        if isinstance(sentence_pairs, np.ndarray):
+            sentence_pairs = sentence_pairs.tolist()
         if _is_pair(sentence_pairs):
             sentence_pairs = [sentence_pairs]  # type: ignore[list-item]
         queries, documents = check_pairs(sentence_pairs)  # type: ignore[arg-type]
@@ -164,6 +171,10 @@ class PairScorer:
     ) -> str:
         """Put an instruction and a text into a format; see ``options.detailed_instruct``."""
         return detailed_instruct(instruction_format, instruction, sentence)
+
+    @property
+    def _loaded(self) -> LoadedModel:
+        return self._shared.model
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._reranker({})!r})"

@@ -27,7 +27,8 @@ SHARED_ARGUMENTS = {
     "query_instruction_for_retrieval": None,
     "query_instruction_format": "{}{}",
     "devices": None,
-    "pooling_method": "cls",
+    # There "cls", whatever the checkpoint says; None is that of the checkpoint.
+    "pooling_method": None,
     "trust_remote_code": False,
     "cache_dir": None,
 }

@@ -68,6 +68,33 @@ def test_pooling_is_the_arguments_not_the_checkpoints(tmp_path):
         FlagModel(path, pooling_method="max")
 
 
+def test_pooling_that_nobody_chose_is_the_checkpoints(tmp_path, m3_path):
+    mean = str(tiny_checkpoint(tmp_path / "bge-m3", pooling="mean"))
+    options = {"use_fp16": False, "devices": "cpu"}
+    own = Encoder.from_pretrained(mean, device="cpu", dtype="float32")
+    expected = own.encode_documents(DOCUMENTS).dense_vecs
+    models = (
+        BGEM3FlagModel(mean, **options),
+        FlagModel(mean, **options),
+        FlagAutoModel.from_finetuned(mean, **options),
+        FlagAutoModel.from_finetuned(mean, model_class="encoder-only-base", **options),
+    )
+    for model in models:
+        found = model.encode(DOCUMENTS)
+        assert_close(found if isinstance(found, np.ndarray) else found["dense_vecs"], expected)
+        assert model.pooling_method == "mean"
+    assert BGEM3FlagModel(m3_path, **options).pooling_method == "cls"
+    silent = tiny_checkpoint(tmp_path / "silent", pooling="mean")
+    (silent / "1_Pooling" / "config.json").unlink()
+    assert BGEM3FlagModel(str(silent), **options).pooling_method == "cls"
+
+
+def test_the_packaged_model_tells_texts_apart():
+    found = BGEM3FlagModel("m3-tiny", use_fp16=False, devices="cpu").encode(DOCUMENTS)
+    cosines = found["dense_vecs"] @ found["dense_vecs"].T
+    assert cosines[~np.eye(len(DOCUMENTS), dtype=bool)].max() < 0.9
+
+
 def test_normalisation_and_truncation(bge_path):
     plain, short = (
         FlagModel(bge_path, use_fp16=False, devices="cpu", normalize_embeddings=False, **more)

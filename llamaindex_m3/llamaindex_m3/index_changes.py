@@ -1,0 +1,156 @@
+"""How the nodes of an ``M3Index`` are inserted and deleted."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Sequence
+from typing import Any
+
+from llama_index.core.schema import BaseNode
+
+from llamaindex_m3.index_saved import SavedIndex
+from llamaindex_m3.index_storage import M3IndexDict
+from llamaindex_m3.nodes import (
+    NodeCollection,
+    check_writable,
+    checked_node,
+    nodes_with_text,
+    without_objects,
+)
+from m3_core.arguments import check_distinct, check_ids
+from m3_core.representations import Representations
+
+
+class ChangingIndex(SavedIndex):
+    """An index whose nodes are inserted and deleted; the base of ``M3Index``."""
+
+    _nodes: NodeCollection
+
+    def build_index_from_nodes(self, nodes: Sequence[BaseNode], **build_kwargs: Any) -> M3IndexDict:
+        """Do what the constructor does with its nodes."""
+        struct: M3IndexDict = super().build_index_from_nodes(_checked(nodes), **build_kwargs)
+        return struct
+
+    def insert_nodes(self, nodes: Sequence[BaseNode], **insert_kwargs: Any) -> None:
+        """Encode nodes and add them; those whose id is known replace what was there.
+
+        Args:
+            nodes: The nodes; those without text are left out.
+            **insert_kwargs: As of ``BaseIndex``.
+
+        Raises:
+            TypeError: An element is no node.
+            ValueError: An id comes twice.
+        """
+        super().insert_nodes(_checked(nodes), **insert_kwargs)
+
+    async def ainsert_nodes(self, nodes: Sequence[BaseNode], **insert_kwargs: Any) -> None:
+        """Do ``insert_nodes`` without holding up the event loop; encoding occupies no thread."""
+        checked = _checked(nodes)
+        encoded = await self._nodes.aencode(checked)
+        await asyncio.to_thread(self.insert_nodes, checked, encoded=encoded, **insert_kwargs)
+
+    def delete_nodes(
+        self, node_ids: Sequence[str], delete_from_docstore: bool = False, **delete_kwargs: Any
+    ) -> None:
+        """Delete nodes.
+
+        Args:
+            node_ids: Their ids; unknown ones are ignored.
+            delete_from_docstore: Delete them from the document store too.
+            **delete_kwargs: As of ``BaseIndex``.
+        """
+        # A copy: LlamaIndex hands over the document store's own list, which shortens meanwhile.
+        super().delete_nodes(check_ids(node_ids), delete_from_docstore, **delete_kwargs)
+
+    async def adelete_nodes(
+        self, node_ids: Sequence[str], delete_from_docstore: bool = False, **delete_kwargs: Any
+    ) -> None:
+        """Do ``delete_nodes`` with the document store's asynchronous methods."""
+        await super().adelete_nodes(check_ids(node_ids), delete_from_docstore, **delete_kwargs)
+
+    def delete_ref_doc(
+        self, ref_doc_id: str, delete_from_docstore: bool = False, **delete_kwargs: Any
+    ) -> None:
+        """Delete the nodes of a document, whether or not the document store still knows it.
+
+        Args:
+            ref_doc_id: Its id.
+            delete_from_docstore: Delete it from the document store too.
+            **delete_kwargs: As of ``BaseIndex``.
+        """
+        self.delete_nodes(
+            self._nodes.ids_of_ref_doc(ref_doc_id), delete_from_docstore, **delete_kwargs
+        )
+        if delete_from_docstore:
+            self.docstore.delete_ref_doc(ref_doc_id, raise_error=False)
+
+    async def adelete_ref_doc(
+        self, ref_doc_id: str, delete_from_docstore: bool = False, **delete_kwargs: Any
+    ) -> None:
+        """Do ``delete_ref_doc`` with the document store's asynchronous methods."""
+        await self.adelete_nodes(
+            self._nodes.ids_of_ref_doc(ref_doc_id), delete_from_docstore, **delete_kwargs
+        )
+        if delete_from_docstore:
+            await self.docstore.adelete_ref_doc(ref_doc_id, raise_error=False)
+
+    def add_to_store(
+        self, nodes: Sequence[BaseNode], encoded: Representations | None = None
+    ) -> list[str]:
+        """Add nodes as to a vector store: the document store, which others keep, stays as it is.
+
+        Args:
+            nodes: The nodes; those without text are left out.
+            encoded: Their representations, if they are known.
+
+        Returns:
+            The ids of those that were added.
+
+        Raises:
+            TypeError: An element is no node.
+            ValueError: An id comes twice.
+        """
+        with self._callback_manager.as_trace("insert_nodes"):
+            added = self._take(without_objects(_checked(nodes), self._object_map), encoded)
+            self._storage_context.index_store.add_index_struct(self._index_struct)
+        return added
+
+    async def aadd_to_store(self, nodes: Sequence[BaseNode]) -> list[str]:
+        """Do ``add_to_store`` without holding up the event loop."""
+        checked = _checked(nodes)
+        encoded = await self._nodes.aencode(checked)
+        return await asyncio.to_thread(self.add_to_store, checked, encoded)
+
+    def _build_index_from_nodes(self, nodes: Sequence[BaseNode], **_: Any) -> M3IndexDict:
+        struct = self._new_struct()
+        for node_id in self._nodes.insert(nodes):
+            struct.nodes_dict[node_id] = node_id
+        return struct
+
+    def _insert(
+        self, nodes: Sequence[BaseNode], encoded: Representations | None = None, **_: Any
+    ) -> None:
+        self._take(nodes, encoded)
+
+    def _take(self, nodes: Sequence[BaseNode], encoded: Representations | None) -> list[str]:
+        added = self._nodes.insert(nodes, encoded)
+        self._index_struct.nodes_dict.update(zip(added, added, strict=True))
+        return added
+
+    def _delete_node(self, node_id: str, **_: Any) -> None:
+        self._nodes.delete([node_id])
+        self._index_struct.nodes_dict.pop(node_id, None)
+
+    # Not abstract: LlamaIndex shows whatever implements an abstract method as a span.
+    def _new_struct(self) -> M3IndexDict:
+        """The structure of an index without nodes."""
+        return M3IndexDict()
+
+
+def _checked(nodes: Sequence[BaseNode]) -> list[BaseNode]:
+    listed = [checked_node(node) for node in nodes]
+    check_distinct([node.node_id for node in listed])
+    for node in listed:
+        check_writable(node)
+    return nodes_with_text(listed)
