@@ -39,8 +39,8 @@ from xquad_nodes import contexts, large_index, questions
 
 from llamaindex_m3 import M3Index
 from m3_core import Encoder
+from m3_core.encoder import CachedEncoder
 from m3_core.encoder.cache import cache_of
-from m3_core.encoder.cached import CachedEncoder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator

@@ -24,7 +24,7 @@ from shapes import sample_texts
 
 from llamaindex_m3 import M3Embedding
 from m3_core import Encoder
-from m3_core.network.checkpoint import locate
+from m3_core.network import locate
 
 Call = Callable[[list[str]], object]
 

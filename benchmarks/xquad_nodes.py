@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from m3_core import Encoder
-    from m3_core.encoder.cached import CachedEncoder
+    from m3_core.encoder import CachedEncoder
 
 LANGUAGES = ("en", "de", "es", "zh", "ru", "hi")
 NODES = 10_000

@@ -11,16 +11,48 @@ import pytest
 HEAVY = {"torch", "transformers", "tokenizers", "langchain_core", "llama_index", "scipy"}
 
 
-@pytest.mark.parametrize("name", ["m3_core", "langchain_m3", "llamaindex_m3"])
+PACKAGES = ["m3_core", "langchain_m3", "llamaindex_m3"]
+ROOMS = [
+    f"m3_core.{room}"
+    for room in (
+        *("network", "encoder", "lexical_index", "collection", "rerankers", "adapters"),
+        *("testing", "training", "cli", "flagembedding"),
+    )
+]
+
+
+@pytest.mark.parametrize("name", [*PACKAGES, *ROOMS])
 def test_importing_loads_nothing_heavy(name: str) -> None:
-    code = f"import sys, {name}; print(*sys.modules)"
+    assert loaded_by(f"import {name}") == set()
+
+
+@pytest.mark.parametrize(
+    ("room", "name"),
+    [
+        ("testing", "FakeEncoder"),
+        ("encoder", "TextEncoder"),
+        ("encoder", "CachedEncoder"),
+        ("network", "Backbone"),
+        ("network", "Pooling"),
+        ("collection", "DocumentCollection"),
+        ("lexical_index", "LexicalIndex"),
+        ("rerankers", "HybridScorer"),
+    ],
+)
+def test_what_needs_no_network_loads_none(room: str, name: str) -> None:
+    code = f"from m3_core.{room} import {name}"
+    assert loaded_by(code) & {"torch", "transformers", "tokenizers"} == set()
+
+
+def loaded_by(statement: str) -> set[str]:
+    code = f"import sys; {statement}; print(*sys.modules)"
     output = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     ).stdout
-    assert HEAVY & set(output.split()) == set()
+    return HEAVY & set(output.split())
 
 
-@pytest.mark.parametrize("name", ["m3_core", "langchain_m3", "llamaindex_m3"])
+@pytest.mark.parametrize("name", [*PACKAGES, *ROOMS])
 def test_every_exported_name_exists(name: str) -> None:
     package = importlib.import_module(name)
     assert sorted(package.__all__, key=str.lower) == sorted(dir(package), key=str.lower)

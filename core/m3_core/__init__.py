@@ -10,14 +10,11 @@ from typing import TYPE_CHECKING
 from m3_core.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from m3_core.encoder.encoder import Encoder
-    from m3_core.encoder.protocol import TextEncoder
-    from m3_core.encoder.registry import shared_encoder
+    from m3_core.encoder import Encoder, TextEncoder, shared_encoder
     from m3_core.errors import M3Error
-    from m3_core.lexical_index.index import LexicalIndex
+    from m3_core.lexical_index import LexicalIndex
     from m3_core.representations import LexicalWeights, MultiVectors, Representations
-    from m3_core.rerankers import Reranker
-    from m3_core.rerankers.cascade import Cascade
+    from m3_core.rerankers import Cascade, Reranker
 
 __version__ = "0.1.0"
 
@@ -36,16 +33,16 @@ __all__ = [
 ]
 
 _HOMES = {
-    "Cascade": "rerankers.cascade",
-    "Encoder": "encoder.encoder",
-    "LexicalIndex": "lexical_index.index",
+    "Cascade": "rerankers",
+    "Encoder": "encoder",
+    "LexicalIndex": "lexical_index",
     "LexicalWeights": "representations",
     "M3Error": "errors",
     "MultiVectors": "representations",
     "Representations": "representations",
     "Reranker": "rerankers",
-    "TextEncoder": "encoder.protocol",
-    "shared_encoder": "encoder.registry",
+    "TextEncoder": "encoder",
+    "shared_encoder": "encoder",
 }
 
 __getattr__ = lazy_names(__name__, _HOMES)

@@ -6,7 +6,7 @@ import os
 import threading
 import weakref
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -119,3 +119,24 @@ def _in_child() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(before=_before, after_in_parent=_in_parent, after_in_child=_in_child)
+
+
+class computed_once(Generic[T]):  # noqa: N801 (used as a decorator)
+    """A property that is computed on first use, without a lock.
+
+    That of ``functools`` holds one lock for all instances while it computes (before Python 3.12): a
+    child that was forked meanwhile would wait for it for ever. Here two threads may both compute.
+
+    Args:
+        function: Computes it from the object, which must have a ``__dict__``.
+    """
+
+    def __init__(self, function: Callable[[Any], T]) -> None:
+        self._function = function
+        self._name = function.__name__
+        self.__doc__ = function.__doc__
+
+    def __get__(self, instance: Any, _: type | None = None) -> T:
+        value = self._function(instance)
+        instance.__dict__[self._name] = value
+        return value

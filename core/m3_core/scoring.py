@@ -126,16 +126,16 @@ def hybrid_scores(
     Raises:
         ValueError: The weights are not three numbers with a sum above 0, or a part is absent.
     """
-    shares = normalized_weights(weights)
+    normalized = normalized_weights(weights)
     parts: tuple[tuple[str, Callable[[Any, Any], NDArray[np.float32]]], ...] = (
         ("dense_vecs", dense_scores),
         ("lexical_weights", lexical_scores),
         ("colbert_vecs", maxsim_scores),
     )
     total = np.zeros((len(queries), len(documents)), np.float32)
-    for share, (name, score) in zip(shares, parts, strict=True):
-        if share:
-            total += np.float32(share) * score(_part(queries, name), _part(documents, name))
+    for weight, (name, score) in zip(normalized, parts, strict=True):
+        if weight:
+            total += np.float32(weight) * score(_part(queries, name), _part(documents, name))
     return total
 
 
@@ -146,7 +146,7 @@ def normalized_weights(weights: Sequence[float]) -> tuple[float, float, float]:
         weights: Of dense, sparse and colbert.
 
     Returns:
-        Three shares with the sum 1.
+        Three weights with the sum 1.
 
     Raises:
         ValueError: They are not three finite numbers, none negative, with a sum above 0.
@@ -188,13 +188,13 @@ def reciprocal_rank_fusion(
     """
     if k < 0:
         raise ValueError(f"k must not be negative; got {k}")
-    shares = [1.0] * len(rankings) if weights is None else list(weights)
-    if len(shares) != len(rankings):
-        raise ValueError(f"{len(rankings)} rankings need as many weights; got {len(shares)}")
+    each = [1.0] * len(rankings) if weights is None else list(weights)
+    if len(each) != len(rankings):
+        raise ValueError(f"{len(rankings)} rankings need as many weights; got {len(each)}")
     scores: defaultdict[Hashable, float] = defaultdict(float)
-    for ranking, share in zip(rankings, shares, strict=True):
+    for ranking, weight in zip(rankings, each, strict=True):
         for rank, item in enumerate(ranking, start=1):
-            scores[item] += share / (k + rank)
+            scores[item] += weight / (k + rank)
     return sorted(scores.items(), key=lambda pair: -pair[1])
 
 
@@ -222,7 +222,7 @@ def pair_scores(
     Raises:
         ValueError: A part is absent, or the weights are not as ``normalized_weights`` wants.
     """
-    w_dense, w_sparse, w_colbert = (np.float32(share) for share in normalized_weights(weights))
+    w_dense, w_sparse, w_colbert = (np.float32(weight) for weight in normalized_weights(weights))
     left, right = _part(queries, "dense_vecs"), _part(documents, "dense_vecs")
     dense = np.einsum("ij,ij->i", left[query_rows], right[document_rows])
     lexical = _part(queries, "lexical_weights"), _part(documents, "lexical_weights")

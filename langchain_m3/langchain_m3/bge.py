@@ -12,9 +12,8 @@ from langchain_core.embeddings import Embeddings
 from pydantic import ConfigDict, Field, PrivateAttr, field_serializer
 
 from langchain_m3.huggingface import encoding_options, refuse_other_values, refuse_unknown
-from m3_core.adapters.assignment import Assignable
-from m3_core.adapters.spellings import Text
-from m3_core.encoder.cached import CachedEncoder, aconverted
+from m3_core.adapters import Assignable, Text
+from m3_core.encoder import CachedEncoder, aconverted
 
 if TYPE_CHECKING:
     from m3_core import Encoder
@@ -189,7 +188,7 @@ class HuggingFaceBgeEmbeddings(Assignable, Embeddings):
         return use.vectors(reps)[0]
 
     def _load(self) -> None:
-        from m3_core.encoder.registry import shared_encoder
+        from m3_core.encoder import shared_encoder
 
         loading = dict(self.model_kwargs)
         for key in _NETWORK_KEYS:

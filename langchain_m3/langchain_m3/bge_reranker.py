@@ -5,7 +5,7 @@ from __future__ import annotations
 from langchain_core.cross_encoders import BaseCrossEncoder
 
 from langchain_m3.compressors import ScoringCompressor
-from m3_core.adapters.reranker_fields import RerankerFields
+from m3_core.adapters import RerankerFields
 
 
 class BGEReranker(RerankerFields, ScoringCompressor, BaseCrossEncoder):

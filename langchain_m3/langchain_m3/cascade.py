@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from langchain_m3.compressors import ScoringCompressor
-from m3_core.adapters.reranker_fields import CascadeFields
+from m3_core.adapters import CascadeFields
 
 
 class M3CascadeReranker(CascadeFields, ScoringCompressor):

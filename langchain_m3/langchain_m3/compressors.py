@@ -11,12 +11,12 @@ from langchain_core.callbacks import AsyncCallbackManager, CallbackManager, Call
 from langchain_core.documents import BaseDocumentCompressor, Document
 from pydantic import ConfigDict
 
-from m3_core.adapters.reranker_fields import Ranked, RankingFields
-from m3_core.rerankers.ranking import select_best
+from m3_core.adapters import Ranked, RankingFields
+from m3_core.rerankers import select_best
 
 if TYPE_CHECKING:
     from m3_core import Reranker
-    from m3_core.encoder.cached import CachedEncoder
+    from m3_core.encoder import CachedEncoder
 
 
 class ScoringCompressor(RankingFields, BaseDocumentCompressor):
@@ -59,16 +59,7 @@ class ScoringCompressor(RankingFields, BaseDocumentCompressor):
     async def acompress_documents(
         self, documents: Sequence[Document], query: str, callbacks: Callbacks | None = None
     ) -> list[Document]:
-        """Do ``compress_documents`` without holding up the event loop or occupying a thread.
-
-        Args:
-            documents: As there.
-            query: As there.
-            callbacks: As there.
-
-        Returns:
-            Copies, best first.
-        """
+        """Do ``compress_documents`` without holding up the event loop; takes and gives the same."""
         own = self._snapshot()
         if not callbacks:
             return await own._aranked(documents, query)
@@ -138,7 +129,7 @@ def _texts(documents: Sequence[Document]) -> list[str]:
 
 
 def _copies(documents: Sequence[Document], kept: Ranked) -> list[Document]:
-    from m3_core.collection.stored import copied_metadata
+    from m3_core.collection import copied_metadata
 
     # Wholly copied, so that who changes a result does not change what was given.
     return [

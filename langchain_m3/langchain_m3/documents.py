@@ -20,8 +20,7 @@ from langchain_m3.options import EncoderFields
 from m3_core.filters import Filter, parse_filter
 
 if TYPE_CHECKING:
-    from m3_core.collection.collection import DocumentCollection
-    from m3_core.collection.fusion import Found
+    from m3_core.collection import DocumentCollection, Hit
 
 ScoredDocument = tuple[Document, float, dict[str, float]]
 
@@ -63,7 +62,7 @@ class CollectionFields(EncoderFields, BaseRetriever):
     def model_post_init(self, context: Any) -> None:
         """Load the model and begin an empty collection, or share the one that was given."""
         super().model_post_init(context)
-        from m3_core.collection.collection import DocumentCollection
+        from m3_core.collection import DocumentCollection
 
         given = self.collection
         self._keep(DocumentCollection(self._source) if given is None else given.over(self._source))
@@ -209,7 +208,7 @@ class CollectionFields(EncoderFields, BaseRetriever):
             IndexFileError: The files are cut, damaged or something else, or the model or its
                 options are others.
         """
-        from m3_core.collection.collection import DocumentCollection
+        from m3_core.collection import DocumentCollection
 
         made = cls(**options)
         made._keep(DocumentCollection.load(path, made._source))
@@ -230,7 +229,7 @@ class CollectionFields(EncoderFields, BaseRetriever):
     def _follow(self, names: Collection[str]) -> None:
         super()._follow(names)
         if self.collection is None:
-            from m3_core.collection.collection import DocumentCollection
+            from m3_core.collection import DocumentCollection
 
             self._keep(DocumentCollection(self._source))
         if self._documents.encodings is not self._source:
@@ -257,14 +256,12 @@ class CollectionFields(EncoderFields, BaseRetriever):
     def _search_options(self) -> dict[str, Any]:
         return {}
 
-    def _found(
-        self, query: str, k: int | None, where: Filter | None, **options: Any
-    ) -> list[Found]:
+    def _found(self, query: str, k: int | None, where: Filter | None, **options: Any) -> list[Hit]:
         return self._documents.search(query, **self._asked(k, where, options))
 
     async def _afound(
         self, query: str, k: int | None, where: Filter | None, **options: Any
-    ) -> list[Found]:
+    ) -> list[Hit]:
         return await self._documents.asearch(query, **self._asked(k, where, options))
 
     def _asked(
@@ -276,7 +273,7 @@ class CollectionFields(EncoderFields, BaseRetriever):
             **{**self._search_options(), **options},
         )
 
-    def _returned(self, found: list[Found]) -> list[Document]:
+    def _returned(self, found: list[Hit]) -> list[Document]:
         documents = [document(one) for one in found]
         if self.score_key is not None:
             for made, one in zip(documents, found, strict=True):
@@ -340,7 +337,7 @@ def refuse_keywords(call: str, unknown: Mapping[str, Any], known: Sequence[str])
         )
 
 
-def document(found: Found) -> Document:
+def document(found: Hit) -> Document:
     """A found document, as it was put in.
 
     Args:
@@ -352,7 +349,7 @@ def document(found: Found) -> Document:
     return Document(id=found.id, page_content=found.text, metadata=found.metadata)
 
 
-def _scored(found: Iterable[Found]) -> list[ScoredDocument]:
+def _scored(found: Iterable[Hit]) -> list[ScoredDocument]:
     return [(document(one), one.score, one.scores) for one in found]
 
 
@@ -381,7 +378,7 @@ def _refuse_unknown(arguments: Mapping[str, Any]) -> None:
 
 
 def _checked_collection(given: Any) -> DocumentCollection:
-    from m3_core.collection.collection import DocumentCollection
+    from m3_core.collection import DocumentCollection
 
     if not isinstance(given, DocumentCollection):
         raise TypeError(

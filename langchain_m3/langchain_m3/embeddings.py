@@ -9,8 +9,8 @@ from pydantic import model_validator
 
 from langchain_m3.huggingface import accept_names
 from langchain_m3.options import EncoderFields
-from m3_core.adapters.fields import VectorFields
-from m3_core.encoder.cached import aconverted
+from m3_core.adapters import VectorFields
+from m3_core.encoder import aconverted
 from m3_core.representations import Representations
 
 

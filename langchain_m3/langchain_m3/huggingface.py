@@ -6,7 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from m3_core.adapters.keywords import loading_options, merged
+from m3_core.adapters import loading_options, merged
 
 if TYPE_CHECKING:
     from m3_core import Encoder
@@ -147,7 +147,7 @@ def _encoding(
     default_model: str,
 ) -> dict[str, Any]:
     from m3_core import Encoder
-    from m3_core.encoder.registry import adapter_encoder
+    from m3_core.encoder import adapter_encoder
 
     # Loaded once, for the object that is being made too: names of prompts are the checkpoint's.
     name = str(options.get("model_name", default_model))

@@ -16,8 +16,7 @@ from typing_extensions import Self
 from langchain_m3.embeddings import M3Embeddings
 from langchain_m3.in_memory_search import InMemorySearch
 from langchain_m3.retrievers import M3HybridRetriever
-from m3_core.encoder.cached import CachedEncoder
-from m3_core.encoder.protocol import TextEncoder
+from m3_core.encoder import CachedEncoder, TextEncoder
 
 # Options of the model that embeddings have too.
 _OWN = frozenset({"max_length", "query_instruction", "document_instruction"})

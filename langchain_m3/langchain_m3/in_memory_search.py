@@ -13,7 +13,7 @@ from langchain_core.vectorstores.utils import maximal_marginal_relevance
 from langchain_m3.documents import document, refuse_keywords
 from langchain_m3.retrievers import HybridFields
 from m3_core.arguments import check_count
-from m3_core.collection.fusion import Found
+from m3_core.collection import Hit
 from m3_core.filters import Filter
 
 # Keywords of searches besides k and filter.
@@ -242,7 +242,7 @@ class InMemorySearch(HybridFields, VectorStore):
         *,
         score_threshold: float | None = None,
         **options: Any,
-    ) -> list[Found]:
+    ) -> list[Hit]:
         return _above(score_threshold, super()._found(query, k, where, **options))
 
     async def _afound(
@@ -253,7 +253,7 @@ class InMemorySearch(HybridFields, VectorStore):
         *,
         score_threshold: float | None = None,
         **options: Any,
-    ) -> list[Found]:
+    ) -> list[Hit]:
         return _above(score_threshold, await super()._afound(query, k, where, **options))
 
 
@@ -280,12 +280,12 @@ def _relevance_by(fusion: str) -> Callable[[float], float]:
     return lambda score: min(max(score / top, 0.0), 1.0)
 
 
-def _above(threshold: float | None, found: list[Found]) -> list[Found]:
+def _above(threshold: float | None, found: list[Hit]) -> list[Hit]:
     return [one for one in found if threshold is None or one.score >= threshold]
 
 
 def _diverse(
-    found: Iterable[Found], vector: list[float], k: int, lambda_mult: float
+    found: Iterable[Hit], vector: list[float], k: int, lambda_mult: float
 ) -> list[Document]:
     kept = [one for one in found if one.vector is not None]
     vectors: list[Any] = [one.vector for one in kept]

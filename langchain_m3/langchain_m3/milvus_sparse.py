@@ -6,7 +6,7 @@ from langchain_milvus.utils.sparse import BaseSparseEmbedding
 
 from langchain_m3.options import EncoderFields
 from m3_core.converters import convert_texts, to_milvus
-from m3_core.encoder.cached import aconverted
+from m3_core.encoder import aconverted
 from m3_core.representations import Representations
 
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from pydantic import ConfigDict
 
-from m3_core.adapters import fields
+from m3_core import adapters
 
 
-class EncoderFields(fields.EncoderFields):
+class EncoderFields(adapters.EncoderFields):
     """The options of a model."""
 
     model_config = ConfigDict(extra="forbid", protected_namespaces=())

@@ -13,7 +13,7 @@ from qdrant_client import models
 from langchain_m3.qdrant_search import QdrantSearch
 from langchain_m3.qdrant_vectors import document
 from m3_core.arguments import check_distinct, check_ids
-from m3_core.encoder.cached import CachedEncoder
+from m3_core.encoder import CachedEncoder
 from m3_core.stores.qdrant import (
     NewPoints,
     QdrantCollection,

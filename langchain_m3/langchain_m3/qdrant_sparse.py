@@ -6,7 +6,7 @@ from langchain_qdrant.sparse_embeddings import SparseEmbeddings, SparseVector
 
 from langchain_m3.options import EncoderFields
 from m3_core.converters import convert_texts, to_qdrant
-from m3_core.encoder.cached import aconverted
+from m3_core.encoder import aconverted
 from m3_core.representations import Representations
 
 

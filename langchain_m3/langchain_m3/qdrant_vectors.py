@@ -15,9 +15,9 @@ from qdrant_client import models
 from langchain_m3.documents import refuse_keywords
 from langchain_m3.embeddings import M3Embeddings
 from langchain_m3.options import EncoderFields
-from m3_core.adapters.twins import AsyncTwins
+from m3_core.adapters import AsyncTwins
 from m3_core.arguments import check_count, check_vector
-from m3_core.encoder.cached import CachedEncoder
+from m3_core.encoder import CachedEncoder
 from m3_core.errors import StoreError
 from m3_core.stores.qdrant import (
     Connection,

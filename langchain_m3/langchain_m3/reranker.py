@@ -6,8 +6,8 @@ from langchain_core.cross_encoders import BaseCrossEncoder
 
 from langchain_m3.compressors import ScoringCompressor
 from langchain_m3.options import EncoderFields
-from m3_core.adapters.fields import ScoreFields
-from m3_core.encoder.cached import CachedEncoder
+from m3_core.adapters import ScoreFields
+from m3_core.encoder import CachedEncoder
 
 
 class M3Reranker(ScoreFields, EncoderFields, ScoringCompressor, BaseCrossEncoder):

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pydantic import ConfigDict
 
 from llamaindex_m3.postprocessors import ScoringPostprocessor
-from m3_core.adapters.reranker_fields import CascadeFields
+from m3_core.adapters import CascadeFields
 
 
 class M3CascadeReranker(CascadeFields, ScoringPostprocessor):

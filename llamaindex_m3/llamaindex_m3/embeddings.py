@@ -11,7 +11,7 @@ from pydantic import ConfigDict, Field, model_validator
 
 from llamaindex_m3.huggingface import accept_names
 from llamaindex_m3.options import EmbeddingFields, VectorFields
-from m3_core.encoder.cached import aconverted
+from m3_core.encoder import aconverted
 from m3_core.representations import Representations
 
 
@@ -55,7 +55,7 @@ class M3Embedding(EmbeddingFields, VectorFields, BaseEmbedding):
         if self.embeddings_cache is not None and (
             self.query_instruction or self.document_instruction
         ):
-            from m3_core.network.loaded import level_of_caller
+            from m3_core.network import level_of_caller
 
             warnings.warn(
                 "embeddings_cache finds vectors by the text alone, but this model puts "

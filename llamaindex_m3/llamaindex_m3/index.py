@@ -37,7 +37,7 @@ from llamaindex_m3.node_store import M3NodeStore
 from llamaindex_m3.nodes import checked_node
 from llamaindex_m3.options import refuse_replaced
 from m3_core.arguments import check_distinct
-from m3_core.collection.search import DEFAULT_WEIGHTS
+from m3_core.collection import DEFAULT_WEIGHTS
 from m3_core.representations import Representations
 from m3_core.scoring import normalized_weights
 
@@ -70,11 +70,11 @@ class M3Index(SavedIndex):
 
     Args:
         nodes: Nodes to begin with; those without text are left out.
-        objects: As of ``BaseIndex``.
+        objects: ``IndexNode`` to begin with, with what they stand for.
         index_struct: Of an index that the storage context holds already.
-        storage_context: As of ``BaseIndex``.
-        callback_manager: As there.
-        transformations: As there.
+        storage_context: Where the index keeps its nodes and its structure.
+        callback_manager: Told of insertions and queries.
+        transformations: Applied to documents that are inserted.
         show_progress: Show a progress bar while nodes are encoded.
         model_name: Local folder or hub repository.
         encoder: An ``m3_core.Encoder`` that is loaded already, in place of the name.

@@ -9,7 +9,7 @@ from llama_index.vector_stores.milvus.utils import BaseSparseEmbeddingFunction
 
 from llamaindex_m3.options import EncoderFields
 from m3_core.converters import convert_texts, to_milvus
-from m3_core.encoder.cached import aconverted
+from m3_core.encoder import aconverted
 from m3_core.representations import Representations
 
 # Weights of the nodes that M3MilvusVectorStore adds right now, in the order in which it asks.

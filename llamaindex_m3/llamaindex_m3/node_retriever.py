@@ -12,9 +12,9 @@ from llama_index.core.schema import IndexNode, NodeWithScore, QueryBundle, Query
 
 from llamaindex_m3.filters import NodeFilter, to_expression
 from llamaindex_m3.nodes import NodeCollection, ScoredNode
-from m3_core.adapters.twins import AsyncTwins
+from m3_core.adapters import AsyncTwins
 from m3_core.arguments import check_count
-from m3_core.collection.fusion import check_fusion
+from m3_core.collection import check_fusion
 from m3_core.scoring import normalized_weights
 
 
@@ -28,10 +28,10 @@ class NodeRetriever(AsyncTwins, BaseRetriever):
             mapping in the language of ``m3_core.filters``, or a function of the metadata.
         node_ids: Only these nodes.
         doc_ids: Only nodes of these documents.
-        callback_manager: As of ``BaseRetriever``.
-        object_map: As there: what ``IndexNode`` stand for.
-        objects: As there.
-        verbose: As there.
+        callback_manager: Told of every retrieval.
+        object_map: What ``IndexNode`` stand for, by their index id.
+        objects: ``IndexNode`` with what they stand for.
+        verbose: Print what retrieving an ``IndexNode`` does.
 
     Raises:
         ValueError: ``similarity_top_k`` is below 1, or the filters cannot be.

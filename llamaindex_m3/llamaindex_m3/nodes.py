@@ -22,8 +22,7 @@ from m3_core.arguments import check_ids
 from m3_core.expressions import Expression
 
 if TYPE_CHECKING:
-    from m3_core.collection.collection import DocumentCollection
-    from m3_core.collection.fusion import Found
+    from m3_core.collection import DocumentCollection, Hit
     from m3_core.representations import Representations
 
 logger = logging.getLogger(__name__)
@@ -58,7 +57,7 @@ class NodeCollection(EncoderFields):
     def model_post_init(self, context: Any) -> None:
         """Load the model and begin an empty collection."""
         super().model_post_init(context)
-        from m3_core.collection.collection import DocumentCollection
+        from m3_core.collection import DocumentCollection
 
         self._collection = DocumentCollection(self._source)
 
@@ -218,7 +217,7 @@ class NodeCollection(EncoderFields):
             IndexFileError: The files are cut, damaged or something else, or the model or its
                 options are others.
         """
-        from m3_core.collection.collection import DocumentCollection
+        from m3_core.collection import DocumentCollection
 
         self._collection = DocumentCollection.load(path, self._source)
 
@@ -322,7 +321,7 @@ def _mean(reps: Representations) -> Any:
     return None if reps.dense_vecs is None else reps.dense_vecs.mean(axis=0)
 
 
-def _scored(found: Iterable[Found]) -> list[ScoredNode]:
+def _scored(found: Iterable[Hit]) -> list[ScoredNode]:
     return [(_node(one.metadata), one.score, one.scores) for one in found]
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from pydantic import Field
 
-from m3_core.adapters.fields import EncoderFields, VectorFields
+from m3_core.adapters import EncoderFields, VectorFields
 
 __all__ = ["EmbeddingFields", "EncoderFields", "VectorFields", "refuse_replaced"]
 

@@ -14,11 +14,11 @@ from llama_index.core.schema import MetadataMode, NodeWithScore, QueryBundle
 from llama_index_instrumentation import get_dispatcher
 from pydantic import ConfigDict, Field
 
-from m3_core.adapters.reranker_fields import Ranked, RankingFields
+from m3_core.adapters import Ranked, RankingFields
 
 if TYPE_CHECKING:
     from m3_core import Reranker
-    from m3_core.encoder.cached import CachedEncoder
+    from m3_core.encoder import CachedEncoder
 
 RETRIEVAL_SCORE = "retrieval_score"
 dispatcher = get_dispatcher(__name__)

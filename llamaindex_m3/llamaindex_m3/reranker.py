@@ -5,8 +5,8 @@ from __future__ import annotations
 from pydantic import ConfigDict
 
 from llamaindex_m3.postprocessors import ScoringPostprocessor
-from m3_core.adapters.fields import ScoreFields
-from m3_core.encoder.cached import CachedEncoder
+from m3_core.adapters import ScoreFields
+from m3_core.encoder import CachedEncoder
 
 
 class M3Reranker(ScoreFields, ScoringPostprocessor):

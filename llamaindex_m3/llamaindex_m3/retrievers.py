@@ -42,10 +42,10 @@ class _OwnNodesRetriever(NodeRetriever):
             mapping in the language of ``m3_core.filters``, or a function of the metadata.
         node_ids: Only these nodes.
         doc_ids: Only nodes of these documents.
-        callback_manager: As of ``BaseRetriever``.
-        object_map: As there: what ``IndexNode`` stand for.
-        objects: As there.
-        verbose: As there.
+        callback_manager: Told of every retrieval.
+        object_map: What ``IndexNode`` stand for, by their index id.
+        objects: ``IndexNode`` with what they stand for.
+        verbose: Print what retrieving an ``IndexNode`` does.
         **options: Further fields of the embeddings, as ``device`` or ``max_length``.
 
     Raises:

@@ -7,7 +7,7 @@ from pydantic import ConfigDict
 
 from llamaindex_m3.options import EmbeddingFields
 from m3_core.converters import convert_texts, to_milvus, to_qdrant
-from m3_core.encoder.cached import aconverted
+from m3_core.encoder import aconverted
 from m3_core.representations import Representations
 
 

@@ -21,11 +21,10 @@ import torch
 from safetensors.torch import load_file, save_file
 from torch.nn import functional
 
-from m3_core.network.checkpoint import read_checkpoint
+from m3_core.network import read_checkpoint
+from m3_core.training import TrainableM3, save_checkpoint
 from m3_core.training.data import load_examples
-from m3_core.training.modeling import TrainableM3
 from m3_core.training.padded import pad
-from m3_core.training.saving import save_checkpoint
 
 log = logging.getLogger("fit")
 

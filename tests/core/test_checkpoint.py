@@ -164,6 +164,24 @@ def test_an_unreachable_hub_is_named(tmp_path: Path, monkeypatch: pytest.MonkeyP
         locate("BAAI/bge-m3", cache_folder=tmp_path)
 
 
+def test_a_cuda_device_has_its_number_or_an_error_says_why(monkeypatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 2)
+    # Which one is current is another one in the engine's thread.
+    for asked in (None, "cuda", torch.device("cuda")):
+        assert resolve_device(asked) == torch.device("cuda", 2)
+    assert resolve_device("cuda:1") == torch.device("cuda", 1)
+
+    def forked() -> int:
+        raise RuntimeError("Cannot re-initialize CUDA in forked subprocess.")
+
+    monkeypatch.setattr(torch.cuda, "current_device", forked)
+    for asked in (None, "cuda", "cuda:1"):
+        with pytest.raises(DeviceError, match=r"forked subprocess.*'spawn'"):
+            resolve_device(asked)
+
+
 def test_devices_and_types() -> None:
     cpu = torch.device("cpu")
     assert resolve_device("cpu") == cpu

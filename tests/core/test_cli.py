@@ -1,11 +1,20 @@
+import dataclasses
 import json
+import subprocess
+import sys
 
 import pytest
+from typer.testing import CliRunner
 
-from m3_core.cli.main import main
+from m3_core.cli.main import app
 from m3_core.testing import tiny_checkpoint
+from m3_core.training.options import MiningOptions, TrainOptions
 
 EXAMPLES = [{"query": f"panda {w}", "pos": [f"the {w} bear"]} for w in ("city", "river", "world")]
+
+
+def run(*arguments):
+    return CliRunner().invoke(app, [str(one) for one in arguments])
 
 
 @pytest.fixture
@@ -15,32 +24,95 @@ def data(tmp_path):
     return file
 
 
-def test_train_mix_and_evaluate(tmp_path, data, capsys):
+def test_train_mix_and_evaluate(tmp_path, data):
     base = str(tiny_checkpoint(tmp_path / "base", positions=64))
     out, mixed = str(tmp_path / "out"), str(tmp_path / "mixed")
-    run = ["train", "--model", base, "--data", str(data), "--output", out, "--group-size", "1"]
-    assert main([*run, "--cpu", "--freeze", "network", "--no-self-distill"]) == 0
-    assert main(["mix", base, out, "--weights", "0.5", "0.5", "--output", mixed]) == 0
-    capsys.readouterr()
-    ask = ["evaluate", "--model", mixed, "--data", str(data), "--device", "cpu"]
-    assert main([*ask, "--dtype", "float32"]) == 0
-    table = json.loads(capsys.readouterr().out)
+    train = ["train", "--model", base, "--data", data, "--output", out, "--group-size", "1"]
+    assert run(*train, "--cpu", "--freeze", "network", "--no-self-distill").exit_code == 0
+    weights = ["--weights", "0.5", "0.5"]
+    assert run("mix", base, out, *weights, "--output", mixed).exit_code == 0
+    ask = ["evaluate", "--model", mixed, "--data", data, "--device", "cpu"]
+    table = json.loads(run(*ask, "--dtype", "float32").stdout)
     assert set(table["dense"]) == {"recall@1", "recall@10", "mrr@10"}
     assert table["colbert"]["recall@10"] == 1.0
 
 
-def test_errors_are_one_line_on_standard_error(tmp_path, capsys):
+def test_distil_and_mine(tmp_path, data):
+    base = tiny_checkpoint(tmp_path / "base", positions=64)
+    teacher = tiny_checkpoint(tmp_path / "teacher", positions=64, seed=1)
+    train = ["--model", base, "--data", data, "--output", tmp_path / "out", "--group-size", "1"]
+    of_teacher = ["--teacher", teacher, "--score-weights", "1", "0", "0.5"]
+    found = run("distill", *train, *of_teacher, "--score-temperature", "0.1", "--cpu")
+    assert '"steps": 1' in found.stdout
+    mined = tmp_path / "mined.jsonl"
+    ask = ["mine", "--model", base, "--data", data, "--output", mined, "--negatives", "1"]
+    assert json.loads(run(*ask, "--first", "0").stdout) == {"output": str(mined), "examples": 3}
+    assert all(json.loads(line)["neg"] for line in mined.read_text("utf-8").splitlines())
+
+
+def test_errors_are_one_line_on_standard_error(tmp_path):
     base = str(tiny_checkpoint(tmp_path / "base", positions=64))
     data = tmp_path / "bad.jsonl"
     data.write_text('{"query": "q", "pos": "d"}\n', "utf-8")
-    run = ["train", "--model", base, "--data", str(data), "--output", str(tmp_path / "out")]
-    assert main(run) == 1
-    assert "bad.jsonl:1: 'pos' is str" in capsys.readouterr().err
+    train = ["train", "--model", base, "--data", data, "--output", tmp_path / "out"]
+    found = run(*train)
+    assert (found.exit_code, found.stdout) == (2, "")
+    assert "bad.jsonl:1: 'pos' is str" in found.stderr
+    found = run(*train, "--batch-size", "0")
+    assert found.exit_code == 2
+    assert found.stderr.endswith(" train: batch_size is 0; it must be 1 or more\n")
+    assert found.stderr.count("\n") == 1
+    found = run("train", "--model", base)
+    assert found.exit_code == 2
+    assert "Missing option '--data'" in found.stderr
 
 
-def test_help_describes_options(capsys):
-    with pytest.raises(SystemExit):
-        main(["train", "--help"])
-    assert "Parts that keep their weights" in capsys.readouterr().out.replace("\n", " ").replace(
-        "                        ", ""
+def test_a_list_takes_several_values_or_its_name_several_times(tmp_path, data):
+    base = tiny_checkpoint(tmp_path / "base", positions=64)
+    mix = ["mix", base, base, "--output", tmp_path / "out", "--weights", "0.5"]
+    for several in (["-0.5", "1"], ["--weights", "-0.5", "--weights", "1"]):
+        assert "3 weights" in run(*mix, *several).stderr
+
+
+@pytest.mark.parametrize("command", ["train", "distill"])
+def test_help_describes_every_option(command):
+    text = " ".join(run(command, "--help").stdout.split())
+    assert "Parts that keep their weights: network (to train the heads alone)" in text
+    for entry in dataclasses.fields(TrainOptions):
+        assert f"--{entry.name.replace('_', '-')}" in text
+    assert "[default: 1e-05]" in text
+    assert "<cls|mean|last>" in text
+    assert ("--score-weights" in text) == (command == "distill")
+
+
+def test_help_of_mining_describes_every_option():
+    text = run("mine", "--help").stdout
+    for entry in dataclasses.fields(MiningOptions):
+        assert f"--{entry.name}" in text
+
+
+def test_the_command_itself_helps_without_loading_anything_heavy():
+    code = (
+        "import sys\n"
+        "from m3_core.cli.main import main\n"
+        "try:\n    main(sys.argv[1:])\n"
+        "finally:\n    sys.stderr.write(' '.join(sys.modules))"
     )
+    for arguments in ([], ["train"], ["distill"], ["mine"], ["mix"], ["evaluate"]):
+        found = subprocess.run(
+            [sys.executable, "-c", code, *arguments, "--help"], capture_output=True, text=True
+        )
+        assert found.returncode == 0, found.stderr
+        assert "Usage: m3-retrieval" in found.stdout
+        assert not {"torch", "transformers", "numpy", "datasets"} & set(found.stderr.split())
+
+
+def test_the_command_that_is_installed():
+    found = subprocess.run(
+        [sys.executable, "-m", "m3_core.cli.main", "evaluate", "--model", "/none", "--data", "/no"],
+        capture_output=True,
+        text=True,
+    )
+    assert found.returncode == 2
+    assert found.stderr.startswith("m3-retrieval evaluate: ")
+    assert found.stderr.count("\n") == 1

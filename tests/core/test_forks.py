@@ -14,7 +14,7 @@ from tests.forking import HAS_FORK, in_child
 
 from m3_core import LexicalIndex
 from m3_core.collection.collection import DocumentCollection
-from m3_core.collection.locks import ManyReaders
+from m3_core.collection.locks import ReadWriteLock
 from m3_core.encoder.cached import CachedEncoder
 from m3_core.encoder.protocol import TextEncoder
 from m3_core.forks import away_from_fork, whole_in_forks
@@ -90,7 +90,7 @@ def test_children_see_each_change_wholly_or_not_at_all() -> None:
 
 
 def test_locks_that_other_threads_hold_are_free_in_the_child() -> None:
-    index, lock = LexicalIndex(), ManyReaders()
+    index, lock = LexicalIndex(), ReadWriteLock()
     index.add(["a"], [{1: 1.0}])
     held, release = threading.Event(), threading.Event()
 
@@ -114,7 +114,7 @@ def test_locks_that_other_threads_hold_are_free_in_the_child() -> None:
 
 
 def test_a_child_of_who_holds_a_lock_lets_go_of_it() -> None:
-    lock = ManyReaders()
+    lock = ReadWriteLock()
 
     def works() -> bool:
         with lock.writing():

@@ -99,7 +99,7 @@ def test_batches_hand_out_each_text_once_within_the_budget() -> None:
     tokens = TokenBatch(
         np.arange(offsets[-1], dtype=np.int32), offsets, np.zeros(len(lengths), bool)
     )
-    job, seen = Job(Work(tokens, 1, None), 1, lambda _: None), []
+    job, seen = Job(Work(tokens, 1, None), 1, lambda: None), []
     assert job.take(10).tolist() == []
     first = job.take_one()
     assert first.tolist() == [4]

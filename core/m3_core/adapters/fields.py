@@ -15,16 +15,13 @@ from m3_core.adapters.assignment import Assignable
 from m3_core.adapters.keywords import refuse_elsewhere
 from m3_core.adapters.reranker_fields import Ranked, RankingFields
 from m3_core.adapters.spellings import Text  # noqa: TC001 (pydantic reads it)
-from m3_core.encoder.cached import CachedEncoder
-from m3_core.encoder.encoder import Encoder
-from m3_core.encoder.options import EncoderOptions
-from m3_core.encoder.registry import adapter_encoder
-from m3_core.rerankers.hybrid import SCORED_ROLES, HybridScorer, weighted_parts
+from m3_core.encoder import CachedEncoder, Encoder, EncoderOptions, adapter_encoder
+from m3_core.rerankers import SCORED_ROLES, HybridScorer, weighted_parts
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from m3_core.encoder.protocol import Role, TextEncoder
+    from m3_core.encoder import Role, TextEncoder
 
 # Options of loading that an encoder remembers, as far as they are fields.
 _LOADING = ("revision", "dtype", "trust_remote_code")

@@ -10,18 +10,20 @@ from pydantic import Field, PrivateAttr, field_validator, model_validator
 from m3_core.adapters.assignment import Assignable
 from m3_core.adapters.keywords import accept_reranker_names, refuse_elsewhere
 from m3_core.adapters.spellings import Text  # noqa: TC001 (pydantic reads it)
-from m3_core.encoder.registry import adapter_encoder
-from m3_core.network.loaded import Source
-from m3_core.rerankers.adapter import adapter_reranker
-from m3_core.rerankers.cascade import Cascade, CascadeScore
-from m3_core.rerankers.hybrid import weighted_parts
-from m3_core.rerankers.network import RerankerOptions
-from m3_core.rerankers.ranking import select_best
+from m3_core.encoder import adapter_encoder
+from m3_core.network import Source
+from m3_core.rerankers import (
+    Cascade,
+    RerankerOptions,
+    adapter_reranker,
+    select_best,
+    weighted_parts,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
 
-    from m3_core.rerankers import Reranker
+    from m3_core.rerankers import CascadeScore, Reranker
 
 Ranked = list[tuple[int, float, dict[str, float]]]
 """Positions of the texts to keep, best first, with their scores and others that led to these."""

@@ -1,1 +1,35 @@
 """Documents in memory: what both frameworks' stores and retrievers share."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from m3_core.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from m3_core.collection.collection import DocumentCollection
+    from m3_core.collection.fusion import Hit, check_fusion
+    from m3_core.collection.search import DEFAULT_WEIGHTS
+    from m3_core.collection.stored import copied_metadata
+
+__all__ = [
+    "DEFAULT_WEIGHTS",
+    "DocumentCollection",
+    "Hit",
+    "check_fusion",
+    "copied_metadata",
+]
+
+_HOMES = {
+    "check_fusion": "fusion",
+    "copied_metadata": "stored",
+    "DEFAULT_WEIGHTS": "search",
+    "DocumentCollection": "collection",
+    "Hit": "fusion",
+}
+
+__getattr__ = lazy_names(__name__, _HOMES)
+
+
+def __dir__() -> list[str]:
+    return __all__

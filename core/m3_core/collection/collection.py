@@ -14,15 +14,15 @@ import numpy as np
 
 from m3_core.arguments import check_distinct, check_ids, check_vector
 from m3_core.collection.files import read_collection, write_collection
-from m3_core.collection.fusion import Found, Fusion
+from m3_core.collection.fusion import Fusion, Hit
 from m3_core.collection.search import (
     DEFAULT_WEIGHTS,
+    SearchPlan,
     SearchRequest,
-    Wanted,
     search_store,
 )
 from m3_core.collection.stored import StoredDocuments, copied_metadata
-from m3_core.encoder.protocol import PARTS
+from m3_core.encoder import PARTS
 from m3_core.filters import Filter, parse_filter
 from m3_core.representations import Representations
 from m3_core.scoring import normalized_weights
@@ -34,10 +34,10 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike
 
-    from m3_core.collection.locks import ManyReaders
+    from m3_core.collection.locks import ReadWriteLock
     from m3_core.collection.store import RepresentationStore
     from m3_core.collection.stored import Records
-    from m3_core.encoder.cached import CachedEncoder
+    from m3_core.encoder import CachedEncoder
 
 logger = logging.getLogger(__name__)
 
@@ -79,7 +79,7 @@ class DocumentCollection:
         return self._stored.store
 
     @property
-    def _lock(self) -> ManyReaders:
+    def _lock(self) -> ReadWriteLock:
         return self._stored.lock
 
     @property
@@ -256,7 +256,7 @@ class DocumentCollection:
         exhaustive: bool | None = False,
         vector: ArrayLike | None = None,
         return_vectors: bool = False,
-    ) -> list[Found]:
+    ) -> list[Hit]:
         """Find the best documents for a query, which goes through the network once.
 
         The best ``fetch_k`` of the dense and of the lexical ranking are candidates; where
@@ -303,11 +303,11 @@ class DocumentCollection:
             vector=vector,
             return_vectors=return_vectors,
         )
-        wanted = self._wanted(request)
-        reps = self._given(request, wanted)
-        return self._find(request, wanted, reps or self.encodings.queries([query]))
+        plan = self._plan(request)
+        reps = self._given(request, plan)
+        return self._find(request, plan, reps or self.encodings.queries([query]))
 
-    async def asearch(self, query: str, k: int, **options: Any) -> list[Found]:
+    async def asearch(self, query: str, k: int, **options: Any) -> list[Hit]:
         """Do ``search``, with its keywords, without holding up the event loop.
 
         Encoding occupies no thread; the search itself, which grows with the collection, does.
@@ -321,11 +321,11 @@ class DocumentCollection:
             Best first.
         """
         request = SearchRequest(k=k, **options)
-        wanted = self._wanted(request)
-        reps = self._given(request, wanted)
+        plan = self._plan(request)
+        reps = self._given(request, plan)
         if reps is None:
             reps = await self.encodings.aqueries([query])
-        return await asyncio.to_thread(self._find, request, wanted, reps)
+        return await asyncio.to_thread(self._find, request, plan, reps)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write everything into a folder; an older state in it stays until this one is complete.
@@ -371,43 +371,43 @@ class DocumentCollection:
             records = zip(new.texts, new.metadatas, strict=True)
             self._records.update(zip(new.ids, records, strict=True))
 
-    def _wanted(self, request: SearchRequest) -> Wanted:
+    def _plan(self, request: SearchRequest) -> SearchPlan:
         pairs = zip(PARTS, normalized_weights(request.weights), strict=True)
-        shares = {name: share for name, share in pairs if name in self.encodings.parts}
-        if not any(shares.values()):
+        by_part = {name: weight for name, weight in pairs if name in self.encodings.parts}
+        if not any(by_part.values()):
             raise ValueError(
                 f"weights {tuple(request.weights)} leave nothing to score by: stored are "
                 f"{', '.join(self.encodings.parts)}"
             )
         exhaustive = request.exhaustive
         if exhaustive is None:
-            is_small = len(self) <= EXHAUSTIVE_UP_TO or not shares.get("colbert")
+            is_small = len(self) <= EXHAUSTIVE_UP_TO or not by_part.get("colbert")
             exhaustive = is_small and request.fetch_k is None
         least = max(FETCH_TIMES * request.k, FETCH_LEAST)
         fetch = None if exhaustive else max(request.k, request.fetch_k or least)
-        return Wanted(k=request.k, fetch=fetch, shares=shares, fusion=request.fusion)
+        return SearchPlan(k=request.k, candidates=fetch, weights=by_part, fusion=request.fusion)
 
-    def _given(self, request: SearchRequest, wanted: Wanted) -> Representations | None:
+    def _given(self, request: SearchRequest, plan: SearchPlan) -> Representations | None:
         """What a request brings in place of the query's encoding, if nothing else is needed."""
         # Candidates come from all rankings, whatever their weights.
-        shares, everything = wanted.shares, wanted.fetch is not None
-        needed = [name for name, share in shares.items() if share > 0 or everything]
+        weights, everything = plan.weights, plan.candidates is not None
+        needed = [name for name, weight in weights.items() if weight > 0 or everything]
         if request.vector is None or needed != ["dense"]:
             return None
         return Representations(dense_vecs=check_vector(request.vector)[np.newaxis])
 
-    def _find(self, request: SearchRequest, wanted: Wanted, reps: Representations) -> list[Found]:
-        if request.vector is not None and "dense" in wanted.shares:
+    def _find(self, request: SearchRequest, plan: SearchPlan, reps: Representations) -> list[Hit]:
+        if request.vector is not None and "dense" in plan.weights:
             reps = dataclasses.replace(reps, dense_vecs=check_vector(request.vector)[np.newaxis])
         with self._looking(request.where, request.ids) as allowed:
-            ranked = search_store(self._store, reps, dataclasses.replace(wanted, allowed=allowed))
+            ranked = search_store(self._store, reps, dataclasses.replace(plan, allowed=allowed))
             records = [self._records[one] for one, _, _ in ranked]
             rows = self._store.ids.find(one for one, _, _ in ranked)
             are_asked = request.return_vectors
             vectors = self._store.dense.take(rows) if are_asked else [None] * len(ranked)
         # Stored metadata are never changed, so that they can be copied without the lock.
         return [
-            Found(one, text, copy.deepcopy(metadata), score, scores, vector)
+            Hit(one, text, copy.deepcopy(metadata), score, scores, vector)
             for (one, score, scores), (text, metadata), vector in zip(
                 ranked, records, vectors, strict=True
             )

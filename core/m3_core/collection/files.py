@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from m3_core.errors import IndexFileError
-from m3_core.lexical_index.index import LexicalIndex
+from m3_core.lexical_index import LexicalIndex
 from m3_core.representations import MultiVectors
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ Fusion = Literal["weights", "rrf"]
 
 
 @dataclass(frozen=True, slots=True)
-class Found:
+class Hit:
     """A document that a search found.
 
     Attributes:
@@ -60,13 +60,13 @@ def check_fusion(fusion: Any) -> Fusion:
 
 
 def fuse(
-    rankings: Mapping[str, Mapping[str, float]], shares: Mapping[str, float], fusion: Fusion
+    rankings: Mapping[str, Mapping[str, float]], weights: Mapping[str, float], fusion: Fusion
 ) -> list[tuple[str, float]]:
     """Merge rankings by weighted scores or by ranks.
 
     Args:
         rankings: By name, ``{id: score}``, best first.
-        shares: A weight for each name; rankings with the weight 0 are left out.
+        weights: A weight for each name; rankings with the weight 0 are left out.
         fusion: ``"weights"``: weighted mean of the scores, an absent one counting 0.
             ``"rrf"``: weighted reciprocal ranks.
 
@@ -80,15 +80,15 @@ def fuse(
         >>> fuse({"x": {"a": 1.0, "b": 0.5}, "y": {"b": 1.0}}, {"x": 0.5, "y": 0.5}, "weights")
         [('b', 0.75), ('a', 0.5)]
     """
-    used = [name for name in rankings if shares[name] > 0]
+    used = [name for name in rankings if weights[name] > 0]
     if not used:
         raise ValueError("the weights of all scores that are there are 0")
     if fusion == "rrf":
         orders = [list(rankings[name]) for name in used]
-        return reciprocal_rank_fusion(orders, weights=[shares[name] for name in used])
-    total = sum(shares[name] for name in used)
+        return reciprocal_rank_fusion(orders, weights=[weights[name] for name in used])
+    total = sum(weights[name] for name in used)
     sums: dict[str, float] = {}
     for name in used:
         for one, score in rankings[name].items():
-            sums[one] = sums.get(one, 0.0) + shares[name] / total * score
+            sums[one] = sums.get(one, 0.0) + weights[name] / total * score
     return sorted(sums.items(), key=lambda pair: -pair[1])

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 
-class ManyReaders:
+class ReadWriteLock:
     """A lock that many readers or one writer hold; a waiting writer goes before new readers."""
 
     def __init__(self) -> None:

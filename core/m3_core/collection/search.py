@@ -53,43 +53,43 @@ class SearchRequest:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Wanted:
-    """What a search shall find.
+class SearchPlan:
+    """How a search is done, worked out from its request.
 
     Attributes:
         k: How many documents at most.
-        fetch: Candidates of each first ranking; ``None``: score all documents.
-        shares: Weights of the stored parts; a part of weight 0 is passed over.
+        candidates: How many each first ranking brings; ``None``: score all documents.
+        weights: Weights of the stored parts; a part of weight 0 is passed over.
         fusion: By weighted scores, or by ranks.
         allowed: Only these ids; ``None``: all.
     """
 
     k: int
-    fetch: int | None
-    shares: Mapping[str, float]
+    candidates: int | None
+    weights: Mapping[str, float]
     fusion: Fusion = "weights"
     allowed: Collection[str] | None = None
 
 
-def search_store(store: RepresentationStore, query: Representations, wanted: Wanted) -> Ranked:
+def search_store(store: RepresentationStore, query: Representations, plan: SearchPlan) -> Ranked:
     """Rank documents for a query.
 
     Args:
         store: The documents.
         query: One text, with the parts that have a weight, and those that bring candidates.
-        wanted: What to find.
+        plan: What to find.
 
     Returns:
         Ids, scores and the scores that they were made of, best first.
     """
-    used = [name for name, share in wanted.shares.items() if share > 0]
-    is_exhaustive = wanted.fetch is None and wanted.fusion == "weights"
-    if set(wanted.shares) == {"sparse"} or (is_exhaustive and used == ["sparse"]):
-        found = _lexical_best(store, query, wanted.k, wanted.allowed)
+    used = [name for name, weight in plan.weights.items() if weight > 0]
+    is_exhaustive = plan.candidates is None and plan.fusion == "weights"
+    if set(plan.weights) == {"sparse"} or (is_exhaustive and used == ["sparse"]):
+        found = _lexical_best(store, query, plan.k, plan.allowed)
         return [(one, score, {"sparse": score}) for one, score in found.items()]
     if is_exhaustive:
-        return _of_all(store, query, wanted, used)
-    return _of_candidates(store, query, wanted)
+        return _of_all(store, query, plan, used)
+    return _of_candidates(store, query, plan)
 
 
 def best_places(scores: NDArray[np.float32], k: int) -> NDArray[np.int64]:
@@ -113,15 +113,15 @@ def best_places(scores: NDArray[np.float32], k: int) -> NDArray[np.int64]:
 
 
 def _of_all(
-    store: RepresentationStore, query: Representations, wanted: Wanted, used: list[str]
+    store: RepresentationStore, query: Representations, plan: SearchPlan, used: list[str]
 ) -> Ranked:
     """Weighted means of all documents' scores, in float32."""
-    rows = store.rows(wanted.allowed)
+    rows = store.rows(plan.allowed)
     parts = {name: store.scores(query, name, rows) for name in used} if len(rows) else {}
     total = np.zeros(len(rows), np.float32)
     for name, scores in parts.items():
-        total += np.float32(wanted.shares[name] / sum(wanted.shares.values())) * scores
-    best = best_places(total, wanted.k)
+        total += np.float32(plan.weights[name] / sum(plan.weights.values())) * scores
+    best = best_places(total, plan.k)
     names = store.ids.names(rows[best].tolist())
     return [
         (one, float(total[place]), {name: float(scores[place]) for name, scores in parts.items()})
@@ -129,32 +129,32 @@ def _of_all(
     ]
 
 
-def _of_candidates(store: RepresentationStore, query: Representations, wanted: Wanted) -> Ranked:
+def _of_candidates(store: RepresentationStore, query: Representations, plan: SearchPlan) -> Ranked:
     """Score the best of the dense and of the lexical ranking in all stored parts, and fuse."""
-    fetch = wanted.fetch or max(len(store), 1)
+    limit = plan.candidates or max(len(store), 1)
     rankings: dict[str, dict[str, float]] = {}
-    if "sparse" in wanted.shares:
-        rankings["sparse"] = _lexical_best(store, query, fetch, wanted.allowed)
-    if "dense" in wanted.shares:
-        rows = store.rows(wanted.allowed)
+    if "sparse" in plan.weights:
+        rankings["sparse"] = _lexical_best(store, query, limit, plan.allowed)
+    if "dense" in plan.weights:
+        rows = store.rows(plan.allowed)
         scores = store.scores(query, "dense", rows)
-        best = best_places(scores, fetch)
+        best = best_places(scores, limit)
         names = store.ids.names(rows[best].tolist())
         rankings["dense"] = dict(zip(names, scores[best].tolist(), strict=True))
     candidates = list(dict.fromkeys(one for ranking in rankings.values() for one in ranking))
     if not candidates:
         return []
-    if wanted.fusion == "weights":
+    if plan.fusion == "weights":
         # All scores of all candidates, not only those of the ranking that brought them.
         rankings = {name: _scores_of(store, query, name, candidates) for name in rankings}
     # The first two bring candidates whatever their weights; this one only scores.
-    if wanted.shares.get("colbert"):
+    if plan.weights.get("colbert"):
         late = _scores_of(store, query, "colbert", candidates)
         rankings["colbert"] = dict(sorted(late.items(), key=lambda pair: -pair[1]))
-    fused = fuse(rankings, wanted.shares, wanted.fusion)
+    fused = fuse(rankings, plan.weights, plan.fusion)
     return [
         (one, score, {name: r[one] for name, r in rankings.items() if one in r})
-        for one, score in fused[: wanted.k]
+        for one, score in fused[: plan.k]
     ]
 
 

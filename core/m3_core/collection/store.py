@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from m3_core.collection.vectors import MultiVectorRows, RowIds, VectorRows
-from m3_core.lexical_index.index import LexicalIndex
+from m3_core.lexical_index import LexicalIndex
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Sequence

@@ -7,11 +7,11 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from m3_core.collection.files import Content
-from m3_core.collection.locks import ManyReaders
+from m3_core.collection.locks import ReadWriteLock
 from m3_core.collection.store import RepresentationStore
 
 if TYPE_CHECKING:
-    from m3_core.lexical_index.index import LexicalIndex
+    from m3_core.lexical_index import LexicalIndex
 
 Records = dict[str, tuple[str, dict[str, Any]]]
 
@@ -37,7 +37,7 @@ class StoredDocuments:
         self.parts = parts
         self.records: Records = {}
         self.store = RepresentationStore(fingerprint)
-        self.lock = ManyReaders()
+        self.lock = ReadWriteLock()
 
     def __deepcopy__(self, memo: dict[int, Any]) -> StoredDocuments:
         made = StoredDocuments.__new__(StoredDocuments)

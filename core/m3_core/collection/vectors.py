@@ -49,7 +49,7 @@ class RowIds:
         self._places.update((one, first + i) for i, one in enumerate(ids))
 
     def delete(self, ids: Iterable[str]) -> None:
-        """Mark rows as dead.
+        """Mark rows as deleted.
 
         Args:
             ids: Their ids; unknown ones are ignored.
@@ -60,7 +60,7 @@ class RowIds:
                 self._ids[place] = None
 
     def compact(self) -> NDArray[np.int64] | None:
-        """Number the rows anew if many are dead.
+        """Number the rows anew if many are deleted.
 
         Returns:
             The old numbers of the rows that stay, or ``None`` if nothing was changed.

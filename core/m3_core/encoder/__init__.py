@@ -1,1 +1,61 @@
-"""Texts to the three representations, and who shares them."""
+"""Texts to the three representations, and who shares them.
+
+The names below load on first use; ``TextEncoder`` and ``CachedEncoder`` load no torch.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from m3_core.lazy import lazy_names
+
+if TYPE_CHECKING:
+    from m3_core.encoder.cache import TEXTS_ON_THE_LOOP
+    from m3_core.encoder.cached import CachedEncoder, aconverted
+    from m3_core.encoder.encoder import Encoder
+    from m3_core.encoder.heads import dense_vectors, token_weights
+    from m3_core.encoder.options import EncoderOptions
+    from m3_core.encoder.protocol import PARTS, Role, TextEncoder
+    from m3_core.encoder.registry import adapter_encoder, shared_encoder
+    from m3_core.encoder.results import RepresentationCollector
+    from m3_core.encoder.stats import EncoderStats
+
+__all__ = [
+    "PARTS",
+    "TEXTS_ON_THE_LOOP",
+    "CachedEncoder",
+    "Encoder",
+    "EncoderOptions",
+    "EncoderStats",
+    "RepresentationCollector",
+    "Role",
+    "TextEncoder",
+    "aconverted",
+    "adapter_encoder",
+    "dense_vectors",
+    "shared_encoder",
+    "token_weights",
+]
+
+_HOMES = {
+    "aconverted": "cached",
+    "adapter_encoder": "registry",
+    "CachedEncoder": "cached",
+    "dense_vectors": "heads",
+    "Encoder": "encoder",
+    "EncoderOptions": "options",
+    "EncoderStats": "stats",
+    "PARTS": "protocol",
+    "RepresentationCollector": "results",
+    "Role": "protocol",
+    "shared_encoder": "registry",
+    "TextEncoder": "protocol",
+    "TEXTS_ON_THE_LOOP": "cache",
+    "token_weights": "heads",
+}
+
+__getattr__ = lazy_names(__name__, _HOMES)
+
+
+def __dir__() -> list[str]:
+    return __all__

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import sys
 import threading
 import weakref
 from collections import OrderedDict
@@ -16,22 +15,22 @@ from collections.abc import Generator, Sized
 from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, field
-from functools import cached_property, partial
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import numpy as np
-
 from m3_core.encoder.protocol import PARTS, flags_of
-from m3_core.forks import survive_forks
-from m3_core.representations import LexicalWeights, MultiVectors, Representations
+from m3_core.encoder.rows import Rows, assembled, rows_of, size_of
+from m3_core.forks import computed_once, survive_forks
 from m3_core.texts import DistinctTexts, check_texts, distinct
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Sequence
 
+    import numpy as np
     from numpy.typing import NDArray
 
     from m3_core.encoder.protocol import Role, TextEncoder
+    from m3_core.representations import Representations
 
 # Dense vector and weights of a text of 500 tokens take about 8 KiB.
 DEFAULT_BYTES = 128 << 20
@@ -57,7 +56,7 @@ class CacheUser:
     parts: tuple[str, ...]
     roles: tuple[Role, ...]
 
-    @cached_property
+    @computed_once
     def every_key(self) -> dict[str, str]:
         """For each part that the encoder gives, a name of all options that change it."""
         encoder = self.encoder
@@ -65,7 +64,7 @@ class CacheUser:
         return {part: encoder.fingerprint((part,)) for part in PARTS if part in given}
 
     def keys(self, parts: Iterable[str]) -> dict[str, str]:
-        """As ``every_key``, of some parts."""
+        """Under which keys encodings of some parts are kept."""
         return {part: self.every_key[part] for part in parts}
 
     def prefix(self, role: Role) -> tuple[str, int]:
@@ -76,21 +75,24 @@ class CacheUser:
         return instruction, encoder.max_length
 
 
-# One text's rows: arrays that own their memory, by representation.
-_Rows = dict[str, tuple[np.ndarray[Any, Any], ...]]
-
-
 @dataclass(slots=True, eq=False)
 class _Running:
     """A text that somebody computes right now, and who may wait for it.
 
     Whoever waits for an event loop must run in it: a loop may be stopped, or its thread may be
-    waiting itself.
+    waiting itself. Nor can a thread wait for itself, as a signal handler in it would.
     """
 
     parts: frozenset[str]
     loop: asyncio.AbstractEventLoop | None
-    rows: Future[_Rows | None] = field(default_factory=Future)
+    thread: int = field(default_factory=threading.get_ident)
+    rows: Future[Rows | None] = field(default_factory=Future)
+
+    def may_be_awaited(self, loop: asyncio.AbstractEventLoop | None) -> bool:
+        """Whether the calling thread may wait for it, in an event loop or in none."""
+        if self.loop is not None:
+            return self.loop is loop
+        return self.thread != threading.get_ident()
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +104,7 @@ class _Missing:
     parts: tuple[str, ...]
 
 
-_Steps = Generator["_Missing | _Running | list[_Rows]", Any, None]
+_Steps = Generator["_Missing | _Running | list[Rows]", Any, None]
 
 
 class EncodingCache:
@@ -119,7 +121,6 @@ class EncodingCache:
     def __init__(self, max_bytes: int = DEFAULT_BYTES, max_entries: int = DEFAULT_ENTRIES) -> None:
         self.max_bytes = max_bytes
         self.max_entries = max_entries
-        self.hits = self.misses = 0
         self._vocabulary_size: int | None = None
         self._users: weakref.WeakSet[CacheUser] = weakref.WeakSet()
         self.after_fork()
@@ -127,10 +128,12 @@ class EncodingCache:
 
     def after_fork(self) -> None:
         """Begin anew: another thread may have been in the middle of a change."""
-        self._lock = threading.Lock()
-        self._entries: OrderedDict[bytes, _Rows] = OrderedDict()
+        # A signal handler or a finaliser may come here while its own thread is here already.
+        self._lock = threading.RLock()
+        self._entries: OrderedDict[bytes, Rows] = OrderedDict()
         self._running: dict[bytes, _Running] = {}
         self._bytes = 0
+        self.hits = self.misses = 0
 
     def __len__(self) -> int:
         return len(self._entries)
@@ -205,18 +208,7 @@ class EncodingCache:
         *,
         show_progress: bool,
     ) -> Representations:
-        """Do ``encode`` without holding up the event loop.
-
-        Args:
-            user: As there.
-            role: As there.
-            texts: As there.
-            parts: As there.
-            show_progress: As there.
-
-        Returns:
-            The same.
-        """
+        """Do ``encode`` without holding up the event loop; takes and gives the same."""
         many = isinstance(texts, Sized) and len(texts) > TEXTS_ON_THE_LOOP
         order, unique = await _aside(many, lambda: distinct(check_texts(texts)))
         if not unique:
@@ -244,11 +236,11 @@ class EncodingCache:
     def _assembled(
         self,
         user: CacheUser,
-        found: list[_Rows],
+        found: list[Rows],
         order: NDArray[np.int64],
         parts: Sequence[str],
     ) -> Representations:
-        return _assemble(found, order, user.keys(parts), self._vocabulary_size)
+        return assembled(found, order, user.keys(parts), self._vocabulary_size)
 
     def _steps(
         self,
@@ -261,43 +253,49 @@ class EncodingCache:
         """What to compute and for whom to wait, and then the rows of all texts."""
         keys = [_text_key(user.prefix(role), text) for text in texts]
         needed = frozenset(user.keys(wanted).values())
-        found: list[_Rows | None] = [None] * len(texts)
+        found: list[Rows | None] = [None] * len(texts)
         while (missing := [i for i, rows in enumerate(found) if rows is None]) != []:
             mine: list[int] = []
             others: list[tuple[int, _Running]] = []
-            with self._lock:
-                encoder, parts, named = self._to_compute(user, role, wanted)
-                for i in missing:
-                    rows = self._entries.get(keys[i])
-                    running = self._running.get(keys[i])
-                    if rows is not None and needed <= rows.keys():
-                        self._entries.move_to_end(keys[i])
-                        found[i] = rows
-                    elif (
-                        running is not None
-                        and needed <= running.parts
-                        and running.loop in (None, loop)
-                    ):
-                        others.append((i, running))
-                    else:
-                        mine.append(i)
-                started = {keys[i]: _Running(frozenset(named.values()), loop) for i in mine}
-                self._running.update(started)
-                self.misses += len(mine)
-                self.hits += len(missing) - len(mine)
-            # Own texts first: whoever waits has finished what others may wait for.
-            if mine:
-                computed: dict[bytes, _Rows] = {}
-                try:
+            started: dict[bytes, _Running] = {}
+            computed: dict[bytes, Rows] = {}
+            encoder, parts, named = self._to_compute(user, role, wanted)
+            try:
+                with self._lock:
+                    for i in missing:
+                        key = keys[i]
+                        rows, running = self._entries.get(key), self._running.get(key)
+                        if rows is not None and needed <= rows.keys():
+                            self._entries.move_to_end(key)
+                            found[i] = rows
+                        elif (
+                            running is not None
+                            and needed <= running.parts
+                            and running.may_be_awaited(loop)
+                        ):
+                            others.append((i, running))
+                        else:
+                            mine.append(i)
+                            started[key] = _Running(frozenset(named.values()), loop)
+                    self._running.update(started)
+                    self.misses += len(mine)
+                    self.hits += len(missing) - len(mine)
+                # Own texts first: whoever waits has finished what others may wait for.
+                if mine:
                     is_all = len(mine) == len(texts)
                     own = texts if is_all else DistinctTexts(texts[i] for i in mine)
                     reps = yield _Missing(encoder, own, parts)
                     if reps.lexical_weights is not None:
                         self._vocabulary_size = reps.lexical_weights.vocabulary_size
-                    for i, rows in zip(mine, _rows_of(reps, named), strict=True):
+                    for i, rows in zip(mine, rows_of(reps, named), strict=True):
                         found[i] = computed[keys[i]] = rows
-                finally:
+            finally:
+                try:
                     self._finish(started, computed)
+                except BaseException:
+                    # Interrupted: others would wait for ever.
+                    self._finish(started, computed)
+                    raise
             for i, running in others:
                 # None if who computed it failed: then it is tried here in the next round.
                 found[i] = yield running
@@ -308,9 +306,11 @@ class EncodingCache:
     ) -> tuple[TextEncoder, tuple[str, ...], dict[str, str]]:
         """What to compute, and with whose options, so that most users of a text are served."""
         prefix = user.prefix(role)
+        with self._lock:
+            users = list(self._users)
         alike = [
             other
-            for other in self._users
+            for other in users
             if other is not user and role in other.roles and other.prefix(role) == prefix
         ]
         chosen = user
@@ -324,7 +324,7 @@ class EncodingCache:
         ordered = tuple(part for part in PARTS if part in parts)
         return chosen.encoder, ordered, chosen.keys(ordered)
 
-    def _finish(self, started: dict[bytes, _Running], computed: dict[bytes, _Rows]) -> None:
+    def _finish(self, started: dict[bytes, _Running], computed: dict[bytes, Rows]) -> None:
         with self._lock:
             for key, running in started.items():
                 if self._running.get(key) is running:
@@ -332,20 +332,22 @@ class EncodingCache:
                 if key in computed:
                     self._store(key, computed[key])
         for key, running in started.items():
-            running.rows.set_result(computed.get(key))
+            if not running.rows.done():
+                running.rows.set_result(computed.get(key))
 
-    def _store(self, key: bytes, rows: _Rows) -> None:
+    def _store(self, key: bytes, rows: Rows) -> None:
         old = self._entries.pop(key, None)
         if old is not None:
-            self._bytes -= _size(old)
             rows = old | rows
         self._entries[key] = rows
-        self._bytes += _size(rows)
+        added = size_of(rows) - (0 if old is None else size_of(old))
+        self._bytes += added
         while self._entries and (
             self._bytes > self.max_bytes or len(self._entries) > self.max_entries
         ):
             _, oldest = self._entries.popitem(last=False)
-            self._bytes -= _size(oldest)
+            freed = size_of(oldest)
+            self._bytes -= freed
 
 
 class Direct:
@@ -404,6 +406,18 @@ def cache_of(encoder: TextEncoder) -> EncodingCache:
     return _caches.setdefault(encoder.origin, EncodingCache())
 
 
+def known_cache(encoder: TextEncoder) -> EncodingCache | None:
+    """Give the cache of an encoder, if anybody has asked for it.
+
+    Args:
+        encoder: The encoder.
+
+    Returns:
+        As of ``cache_of``, or ``None``: none is made.
+    """
+    return _caches.get(encoder.origin)
+
+
 def _text_key(prefix: tuple[str, int], text: str) -> bytes:
     """What the network sees of a text: equal for both roles if they have the same instruction."""
     instruction, max_length = prefix
@@ -446,42 +460,3 @@ async def aencode_parts(
     """Do ``encode_parts`` without holding up the event loop."""
     encode = encoder.aencode_queries if role == "query" else encoder.aencode_documents
     return await encode(texts, **flags_of(parts), show_progress=show_progress)
-
-
-def _rows_of(reps: Representations, named: Mapping[str, str]) -> list[_Rows]:
-    """Copies, since a view of one text would keep its whole batch in memory."""
-    rows: list[_Rows] = [{} for _ in range(len(reps))]
-    for name, key in named.items():
-        part = getattr(reps, PARTS[name])
-        for i, row in enumerate(rows):
-            if name == "dense":
-                row[key] = (part[i].copy(),)
-                continue
-            own = slice(part.offsets[i], part.offsets[i + 1])
-            arrays = (part.token_ids, part.weights) if name == "sparse" else (part.vectors,)
-            row[key] = tuple(array[own].copy() for array in arrays)
-    return rows
-
-
-def _assemble(
-    found: list[_Rows],
-    order: NDArray[np.int64],
-    named: Mapping[str, str],
-    vocabulary_size: int | None,
-) -> Representations:
-    rows = [found[row] for row in order.tolist()]
-    parts: dict[str, Any] = {}
-    for name, key in named.items():
-        columns = list(zip(*(row[key] for row in rows), strict=True))
-        if name == "dense":
-            parts[PARTS[name]] = np.stack(columns[0])
-            continue
-        kind: Any = LexicalWeights if name == "sparse" else MultiVectors
-        offsets = np.cumsum([0, *map(len, columns[0])], dtype=np.int64)
-        known = {"vocabulary_size": vocabulary_size} if name == "sparse" else {}
-        parts[PARTS[name]] = kind(*map(np.concatenate, columns), offsets, **known)
-    return Representations(**parts)
-
-
-def _size(rows: _Rows) -> int:
-    return sum(sys.getsizeof(array) for arrays in rows.values() for array in arrays)

@@ -124,7 +124,7 @@ class CachedEncoder:
         return self.encoder.closed
 
     def fingerprint(self, parts: Collection[str] = ("dense",), *, queries: bool = False) -> str:
-        """As of the encoder."""
+        """Name what changes the encoder's representations; see ``TextEncoder.fingerprint``."""
         return self.encoder.fingerprint(parts, queries=queries)
 
     def close(self) -> None:

@@ -12,14 +12,16 @@ from m3_core.encoder.fingerprint import options_fingerprint
 from m3_core.encoder.options import EncoderOptions, make_request
 from m3_core.encoder.pipeline import Pipeline, Request, load_pipeline
 from m3_core.encoder.results import RepresentationCollector
-from m3_core.network.batches import Work
-from m3_core.network.known_models import choose_instructions, find_known
-from m3_core.network.loaded import (
+from m3_core.encoder.stats import EncoderStats
+from m3_core.network import (
     CHARACTERS_ON_THE_LOOP,
     LoadedModel,
     ModelUser,
     Source,
     TruncationWarning,
+    Work,
+    choose_instructions,
+    find_known,
     level_of_caller,
     progress_bar,
 )
@@ -33,9 +35,7 @@ if TYPE_CHECKING:
     import torch
 
     from m3_core.encoder.protocol import Role
-    from m3_core.network.checkpoint import Pooling
-    from m3_core.network.engine import Ticket
-    from m3_core.network.tokens import TokenBatch
+    from m3_core.network import Pooling, Ticket, TokenBatch
     from m3_core.representations import Representations
 
 
@@ -167,11 +167,11 @@ class Encoder(ModelUser):
         Args:
             model: The loaded checkpoint.
             source: By which name it was asked for.
-            max_length: As of ``from_pretrained``.
-            query_instruction: As there.
-            document_instruction: As there.
-            pooling: As there.
-            task: As there.
+            max_length: Tokens a text at most.
+            query_instruction: Put before queries.
+            document_instruction: Put before documents.
+            pooling: How the dense vector is taken.
+            task: Of LLM-Embedder: chooses the instructions.
             **options: Other fields of ``EncoderOptions``.
 
         Returns:
@@ -470,6 +470,15 @@ class Encoder(ModelUser):
             text = self.model.tokenizer.id_to_token(int(token_id))
             decoded[text] = max(float(weight), decoded.get(text, 0.0))
         return decoded
+
+    def stats(self) -> EncoderStats:
+        """What engine and cache of the model have done so far, for all who share it.
+
+        Returns:
+            Numbers of requests, texts, tokens and batches, how full these were, how long requests
+            waited, and how often adapters found what they asked for.
+        """
+        return EncoderStats.of(self, super().stats())
 
     def __repr__(self) -> str:
         kind = type(self).__name__

@@ -12,7 +12,7 @@ import torch
 from torch.nn import functional
 
 if TYPE_CHECKING:
-    from m3_core.network.checkpoint import Head, Pooling
+    from m3_core.network import Head, Pooling
 
 
 def pool(hidden: torch.Tensor, offsets: torch.Tensor, pooling: Pooling) -> torch.Tensor:
@@ -33,7 +33,8 @@ def pool(hidden: torch.Tensor, offsets: torch.Tensor, pooling: Pooling) -> torch
     """
     if pooling == "mean":
         lengths = offsets.diff()
-        return torch.segment_reduce(hidden.float(), "mean", lengths=lengths, axis=0)
+        # Checking the lengths would wait for the device.
+        return torch.segment_reduce(hidden.float(), "mean", lengths=lengths, axis=0, unsafe=True)
     index = offsets[:-1] if pooling == "cls" else offsets[1:] - 1
     return hidden[index].float()
 

@@ -11,7 +11,7 @@ from m3_core.errors import MissingRepresentationError
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from m3_core.network.checkpoint import Pooling
+    from m3_core.network import Pooling
 
 # M3-Embedding (arXiv 2402.03216), "Multiple CLS": one CLS before every 256 tokens.
 MCLS_TOKENS = 256

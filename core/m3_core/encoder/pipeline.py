@@ -10,21 +10,23 @@ import torch
 
 from m3_core.encoder import heads
 from m3_core.errors import UnsupportedModelError
-from m3_core.network.checkpoint import read_heads
-from m3_core.network.known_models import find_known
-from m3_core.network.transformers_network import TransformersBackbone
+from m3_core.network import find_known, load_backbone, read_heads, to_device
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Sequence
 
     from numpy.typing import NDArray
 
-    from m3_core.network.backbone import Backbone
-    from m3_core.network.batches import PackedBatch
-    from m3_core.network.checkpoint import Checkpoint, Head, Pooling
-    from m3_core.network.engine import Results
-    from m3_core.network.loaded import Source
-    from m3_core.network.tokens import Tokenizer
+    from m3_core.network import (
+        Backbone,
+        Checkpoint,
+        Head,
+        PackedBatch,
+        Pooling,
+        Results,
+        Source,
+        Tokenizer,
+    )
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -90,7 +92,7 @@ class Pipeline:
         return 0 if self._colbert_head is None else self._colbert_head.weight.shape[0]
 
     def default_token_budget(self) -> int:
-        """As of ``device.default_token_budget``."""
+        """Tokens a batch at which the device is well used."""
         return self.backbone.default_token_budget()
 
     def markers(self, offsets: NDArray[np.int64], every: int | None) -> NDArray[np.bool_]:
@@ -191,7 +193,7 @@ class Pipeline:
         return kept, entries.reshape(-1).astype(np.int64), keys
 
     def _on_device(self, array: NDArray[np.int64]) -> torch.Tensor:
-        return torch.from_numpy(array).to(self.device, non_blocking=True)
+        return to_device(array, self.device)
 
 
 def load_pipeline(
@@ -228,10 +230,7 @@ def load_pipeline(
         int(checkpoint.config["hidden_size"]),
         required=known is not None and known.kind == "m3",
     )
-    backbone = TransformersBackbone.load(
-        checkpoint, device, dtype, trust_remote_code=source.trust_remote_code
-    )
-    return Pipeline(backbone, tokenizer, stored)
+    return Pipeline(load_backbone(checkpoint, device, dtype, source), tokenizer, stored)
 
 
 def _finite_rows(vectors: torch.Tensor) -> torch.Tensor:

@@ -30,7 +30,11 @@ class TextEncoder(Protocol):
 
     @property
     def origin(self) -> object:
-        """What computes: of one origin, equal fingerprints mean the very same numbers."""
+        """What computes: of one origin, equal fingerprints mean the very same numbers.
+
+        Any object of a class of its own, kept as long as the encoder: the cache of encodings
+        belongs to it, by a weak reference. Often the encoder itself.
+        """
 
     @property
     def representations(self) -> frozenset[str]:

@@ -11,7 +11,7 @@ from m3_core.encoder.options import EncoderOptions
 from m3_core.encoder.pipeline import load_pipeline
 from m3_core.encoder.protocol import TextEncoder
 from m3_core.forks import survive_forks
-from m3_core.network.loaded import Source, shared_model
+from m3_core.network import Source, shared_model
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -49,8 +49,8 @@ def shared_encoder(name: str | Path, **options: Any) -> Encoder:
     Encoders that differ in options but not in how the network is loaded share its weights.
 
     Args:
-        name: As of ``Encoder.from_pretrained``.
-        **options: As there.
+        name: A local folder or a hub repository.
+        **options: Those of ``Encoder.from_pretrained``.
 
     Returns:
         The same object wherever model and options come out the same, from any thread; loaded anew

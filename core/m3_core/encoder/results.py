@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from m3_core.encoder.pipeline import Pipeline, Request
-    from m3_core.network.tokens import TokenBatch
+    from m3_core.network import TokenBatch
 
 
 class RepresentationCollector:

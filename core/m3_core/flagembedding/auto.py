@@ -10,7 +10,7 @@ from m3_core.errors import UnsupportedModelError
 from m3_core.flagembedding.decoders import FlagICLModel, FlagLLMModel
 from m3_core.flagembedding.dense import FlagModel
 from m3_core.flagembedding.m3 import BGEM3FlagModel
-from m3_core.network.known_models import find_known
+from m3_core.network import find_known
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -81,29 +81,13 @@ class FlagAutoModel:
     ) -> _AnyEmbedder:
         """Load a model with the class that fits its name.
 
-        Args:
-            model_name_or_path: A folder or a repository of the hub. A folder whose name holds
-                that of a known model counts as that model; of ``checkpoint-...`` folders the one
-                above counts.
-            model_class: ``"encoder-only-base"``, ``"encoder-only-m3"``, ``"decoder-only-base"`` or
-                ``"decoder-only-icl"``, for other names.
-            normalize_embeddings: As of ``FlagModel``; so are the others that are not named here.
-            use_fp16: As there.
-            use_bf16: As there.
-            query_instruction_for_retrieval: As there.
-            devices: As there.
-            pooling_method: As there; the model's own if ``None``.
-            trust_remote_code: As there.
-            query_instruction_format: As there; the model's own if ``None``.
-            truncate_dim: As there.
-            **kwargs: Other arguments of the class.
-
-        Returns:
-            The loaded model.
-
-        Raises:
-            ValueError: The name says nothing and no class was given, or it is not one of these.
-            UnsupportedModelError: The model is known to need code of its own.
+        The arguments are those of ``FlagModel``. ``pooling_method`` and
+        ``query_instruction_format`` are the known model's own if ``None``. A folder whose name
+        holds that of a known model counts as that model; of ``checkpoint-...`` folders the one
+        above counts. For other names ``model_class`` says what to load: ``"encoder-only-base"``,
+        ``"encoder-only-m3"``, ``"decoder-only-base"`` or ``"decoder-only-icl"``. A name that says
+        nothing without it is a ``ValueError``, and a model that is known to need code of its own an
+        ``UnsupportedModelError``.
         """
         path = PurePath(model_name_or_path)
         name = path.parent.name if path.name.startswith("checkpoint-") else path.name

@@ -6,19 +6,16 @@ from typing import TYPE_CHECKING, Any, cast
 
 import numpy as np
 
-from m3_core.encoder import heads
+from m3_core.encoder import dense_vectors
 from m3_core.errors import NonFiniteError, UnsupportedModelError
-from m3_core.network.batches import Work
-from m3_core.network.checkpoint import read_json
-from m3_core.network.loaded import Source, shared_model
-from m3_core.network.transformers_network import load_network
-from m3_core.rerankers.decoder import (
+from m3_core.network import Source, Work, load_network, read_json, shared_model, to_device
+from m3_core.rerankers import (
     CAUSAL_ATTENTION_NAME,
+    DECODER_TYPES,
     Decoder,
     positions,
     register_attention,
 )
-from m3_core.rerankers.llm import MODEL_TYPES
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Mapping, Sequence
@@ -27,11 +24,7 @@ if TYPE_CHECKING:
     import torch
     from numpy.typing import NDArray
 
-    from m3_core.network.batches import PackedBatch
-    from m3_core.network.checkpoint import Checkpoint
-    from m3_core.network.engine import Results
-    from m3_core.network.loaded import LoadedModel
-    from m3_core.network.tokens import TokenBatch, Tokenizer
+    from m3_core.network import Checkpoint, LoadedModel, PackedBatch, Results, TokenBatch, Tokenizer
 
 
 class DecoderProgram(Decoder):
@@ -57,7 +50,7 @@ class DecoderProgram(Decoder):
         ids, packing = self.packed(batch)
         output = self.network(
             input_ids=ids[None],
-            position_ids=positions(packing.offsets.diff())[None],
+            position_ids=positions(batch, self.device)[None],
             use_cache=False,
             packing=packing,
         )
@@ -65,8 +58,8 @@ class DecoderProgram(Decoder):
         results: list[Results] = []
         for task, texts in tasks:
             normalize, truncate_dim = cast("tuple[bool, int | None]", task)
-            states = last[texts] if len(texts) < len(last) else last
-            dense = heads.dense_vectors(states, normalize=normalize, truncate_dim=truncate_dim)
+            states = last[to_device(texts, self.device)] if len(texts) < len(last) else last
+            dense = dense_vectors(states, normalize=normalize, truncate_dim=truncate_dim)
             results.append({"dense": dense})
         return results
 
@@ -143,10 +136,10 @@ def load_decoder(
     from transformers import AutoModel
 
     config, name = checkpoint.config, checkpoint.name
-    if config["model_type"] not in MODEL_TYPES:
+    if config["model_type"] not in DECODER_TYPES:
         raise UnsupportedModelError(
             f"{name!r} is of type {config['model_type']!r}; a decoder that embeds must be one "
-            f"of {', '.join(MODEL_TYPES)}. Encoders load with FlagModel or BGEM3FlagModel"
+            f"of {', '.join(DECODER_TYPES)}. Encoders load with FlagModel or BGEM3FlagModel"
         )
     if config.get("is_causal") is False or config.get("use_bidirectional_attention"):
         raise UnsupportedModelError(

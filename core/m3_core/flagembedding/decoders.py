@@ -24,26 +24,10 @@ if TYPE_CHECKING:
 class FlagLLMModel(DenseCalls):
     """bge-multilingual-gemma2 and other decoders whose last token is the text's vector.
 
-    Args:
-        model_name_or_path: A folder or a repository of the hub.
-        normalize_embeddings: As of ``EmbedderSettings``; so are the others not named here.
-        use_fp16: As there.
-        use_bf16: As there.
-        query_instruction_for_retrieval: As there.
-        query_instruction_format: As there.
-        devices: As there.
-        trust_remote_code: Refused for a checkpoint with code of its own, which is never run.
-        cache_dir: Where downloads are kept.
-        batch_size: As there.
-        query_max_length: As there.
-        passage_max_length: As there.
-        convert_to_numpy: Give arrays; tensors on the model's device if false.
-        truncate_dim: As there.
-        **kwargs: As there.
-
-    Raises:
-        ValueError: ``pooling_method`` is another than ``"last_token"``.
-        UnsupportedModelError: The model needs code of its own or is none of these.
+    ``EmbedderSettings`` says what the arguments mean. A checkpoint that needs code of its own is
+    refused whatever ``trust_remote_code`` says, and so is another ``pooling_method`` than
+    ``"last_token"``. ``cache_dir`` is where downloads are kept; ``convert_to_numpy=False`` gives
+    tensors on the model's device, not arrays.
     """
 
     DEFAULT_POOLING_METHOD = "last_token"
@@ -146,25 +130,10 @@ class FlagLLMModel(DenseCalls):
 class FlagICLModel(FlagLLMModel):
     """bge-en-icl: queries come after examples of the task and end in a suffix.
 
-    Args:
-        model_name_or_path: A folder or a repository of the hub.
-        normalize_embeddings: As of ``FlagLLMModel``; so are the others that are not named here.
-        use_fp16: As there.
-        use_bf16: As there.
-        query_instruction_for_retrieval: As there.
-        query_instruction_format: As there.
-        suffix: Put after queries.
-        devices: As there.
-        examples_for_task: Examples with ``"instruct"``, ``"query"`` and ``"response"``.
-        examples_instruction_format: How the three are put together.
-        trust_remote_code: As there.
-        cache_dir: As there.
-        batch_size: As there.
-        query_max_length: Tokens a query at most, without the examples.
-        passage_max_length: As there.
-        convert_to_numpy: As there.
-        truncate_dim: As there.
-        **kwargs: As there.
+    The arguments are those of ``FlagLLMModel`` and: ``suffix``, put after queries;
+    ``examples_for_task``, dicts with ``"instruct"``, ``"query"`` and ``"response"``; and
+    ``examples_instruction_format``, how the three are put together. ``query_max_length`` counts
+    a query's tokens without the examples.
     """
 
     def __init__(

@@ -118,23 +118,8 @@ class DenseCalls(EmbedderSettings):
 class FlagModel(DenseCalls, Embedder):
     """A dense BGE model behind FlagEmbedding's interface.
 
-    Args:
-        model_name_or_path: A folder or a repository of the hub.
-        normalize_embeddings: As of ``Embedder`` and its base; so are others not named here.
-        use_fp16: As there.
-        use_bf16: As there.
-        query_instruction_for_retrieval: As there.
-        query_instruction_format: As there.
-        devices: As there.
-        pooling_method: As there.
-        trust_remote_code: As there.
-        cache_dir: As there.
-        batch_size: As there.
-        query_max_length: As there.
-        passage_max_length: As there.
-        convert_to_numpy: Give arrays; tensors on the model's device if false.
-        truncate_dim: As there.
-        **kwargs: As there.
+    ``EmbedderSettings`` says what the arguments mean, ``Embedder`` what ``trust_remote_code`` and
+    ``cache_dir`` do. ``convert_to_numpy=False`` gives tensors on the model's device, not arrays.
     """
 
     def __init__(

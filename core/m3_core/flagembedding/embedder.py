@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, TypedDict, cast
 
-from m3_core.encoder.registry import shared_encoder
+from m3_core.encoder import shared_encoder
 from m3_core.flagembedding.options import (
     LengthLimit,
     detailed_instruct,
@@ -16,10 +16,8 @@ from m3_core.texts import check_texts
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from m3_core.encoder.encoder import Encoder
-    from m3_core.encoder.results import RepresentationCollector
-    from m3_core.network.checkpoint import Pooling
-    from m3_core.network.tokens import TokenBatch
+    from m3_core.encoder import Encoder, RepresentationCollector
+    from m3_core.network import Pooling, TokenBatch
     from m3_core.representations import Representations
 
 _POOLINGS: dict[str, Pooling] = {"cls": "cls", "mean": "mean", "last_token": "last"}

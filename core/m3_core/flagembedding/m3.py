@@ -14,29 +14,10 @@ if TYPE_CHECKING:
 class BGEM3FlagModel(M3Scores):
     """BGE-M3 behind FlagEmbedding's interface.
 
-    Args:
-        model_name_or_path: A folder or a repository of the hub.
-        normalize_embeddings: As of ``Embedder`` and its base; so are others not named here.
-        use_fp16: As there.
-        use_bf16: As there.
-        query_instruction_for_retrieval: As there.
-        query_instruction_format: As there.
-        devices: As there.
-        pooling_method: As there.
-        trust_remote_code: As there.
-        cache_dir: As there.
-        colbert_dim: Width of the multi-vectors, which the checkpoint says; ``-1`` for that.
-        batch_size: As there.
-        query_max_length: As there.
-        passage_max_length: As there.
-        return_dense: Give dense vectors where a call does not say.
-        return_sparse: Give lexical weights where a call does not say.
-        return_colbert_vecs: Give multi-vectors where a call does not say.
-        truncate_dim: As there.
-        **kwargs: As there.
-
-    Raises:
-        ValueError: ``colbert_dim`` is not the checkpoint's, or as ``Embedder``.
+    ``EmbedderSettings`` says what the arguments mean, ``Embedder`` what ``trust_remote_code`` and
+    ``cache_dir`` do. Of this class alone are ``colbert_dim``, the width of the multi-vectors, which
+    must be the checkpoint's (or -1), and ``return_dense``, ``return_sparse`` and
+    ``return_colbert_vecs``, what a call gives that does not say.
     """
 
     def __init__(

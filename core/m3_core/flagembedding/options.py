@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from m3_core.network.device import cpu_multiplies, resolve_device
-from m3_core.network.loaded import TruncationWarning, level_of_caller
+from m3_core.network import TruncationWarning, cpu_multiplies, level_of_caller, resolve_device
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

@@ -10,7 +10,7 @@ from m3_core.flagembedding.options import (
     dtype_name,
     one_device,
 )
-from m3_core.rerankers.base import Reranker
+from m3_core.rerankers import Reranker
 from m3_core.texts import check_pairs
 
 if TYPE_CHECKING:

@@ -10,7 +10,7 @@ from enum import Enum
 from typing import TYPE_CHECKING, Any
 
 from m3_core.flagembedding.reranker import PairScorer
-from m3_core.rerankers.loading import reranker_kind_at
+from m3_core.rerankers import reranker_kind_at
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from m3_core.network.tokens import TokenBatch
+    from m3_core.network import TokenBatch
     from m3_core.representations import Representations
 
 

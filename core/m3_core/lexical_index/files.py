@@ -1,10 +1,9 @@
 """The file of a lexical index: a safetensors file, written whole or not at all.
 
-Format 1: the layout of https://huggingface.co/docs/safetensors, any reader of which can open it.
-Segment i has the tensors ``i.tokens``, ``i.offsets``, ``i.rows``, ``i.weights`` (lists),
-``i.column_tokens``, ``i.columns`` (columns) and ``i.ids``: bytes of JSON lines, one string a
-document, ``null`` for a dead one. The metadata hold the format, its version, the fingerprint and
-a CRC-32 of each tensor.
+Segment i has the tensors ``i.tokens``, ``i.offsets``, ``i.rows``, ``i.weights`` (posting lists),
+``i.column.t`` for each token t that has a column, and ``i.ids``: bytes of JSON lines, one string a
+document, ``null`` for a deleted one. The metadata hold the format, its version, the fingerprint and
+a CRC-32 of each tensor, which safetensors has none of.
 """
 
 from __future__ import annotations
@@ -15,7 +14,7 @@ import secrets
 import zlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -24,29 +23,21 @@ from m3_core.lexical_index.segments import Segment
 from m3_core.representations import checked_offsets
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
-
     from numpy.typing import NDArray
 
 FORMAT = "m3-lexical-index"
 VERSION = "1"
 
-_DTYPES: dict[str, type[np.generic]] = {
-    "I64": np.int64,
-    "I32": np.int32,
-    "F32": np.float32,
-    "U8": np.uint8,
+_PARTS: dict[str, type[np.generic]] = {
+    "tokens": np.int32,
+    "offsets": np.int64,
+    "rows": np.int32,
+    "weights": np.float32,
+    "ids": np.uint8,
 }
-_NAMES = {np.dtype(dtype): name for name, dtype in _DTYPES.items()}
-_PARTS = {
-    "tokens": "I32",
-    "offsets": "I64",
-    "rows": "I32",
-    "weights": "F32",
-    "column_tokens": "I32",
-    "columns": "F32",
-    "ids": "U8",
-}
+_COLUMN = ".column."
+# What reading a damaged file may raise, beside safetensors' own error.
+_DAMAGES = (ValueError, KeyError, TypeError, AttributeError, RecursionError)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -61,13 +52,15 @@ class IndexContent:
     segments: tuple[Segment, ...]
     fingerprint: str | None
 
-    def serials(self) -> dict[str, int]:
+    def numbers(self) -> dict[str, int]:
         """Number of each living document by its id, in the order of adding."""
         found: dict[str, int] = {}
         for segment in self.segments:
-            dead = set(segment.dead.tolist())
-            pairs = zip(segment.ids, segment.serials.tolist(), strict=True)
-            found |= {name: serial for row, (name, serial) in enumerate(pairs) if row not in dead}
+            deleted = set(segment.deleted.tolist())
+            pairs = zip(segment.ids, segment.numbers.tolist(), strict=True)
+            found |= {
+                name: number for row, (name, number) in enumerate(pairs) if row not in deleted
+            }
         return found
 
 
@@ -81,41 +74,28 @@ def write_index(path: str | os.PathLike[str], content: IndexContent) -> None:
     Raises:
         OSError: Something could not be written; ``path`` is as it was.
     """
+    from safetensors import SafetensorError
+    from safetensors.numpy import save_file
+
     target = Path(path).resolve()
-    # Blocks stay apart: columns are written one after another, never copied into one array.
-    tensors: dict[str, tuple[list[int], list[NDArray[Any]]]] = {}
+    tensors: dict[str, NDArray[Any]] = {}
     for number, segment in enumerate(content.segments):
-        for name, (shape, blocks) in _tensors(segment).items():
-            tensors[f"{number}.{name}"] = (shape, blocks)
-    # Wide types first, so that every tensor is aligned.
-    order = sorted(tensors, key=lambda name: -tensors[name][1][0].itemsize)
-    header: dict[str, Any] = {}
-    checksums: dict[str, int] = {}
-    position = 0
-    for name in order:
-        shape, blocks = tensors[name]
-        end = position + sum(block.nbytes for block in blocks)
-        header[name] = {
-            "dtype": _NAMES[blocks[0].dtype],
-            "shape": shape,
-            "data_offsets": [position, end],
-        }
-        checksums[name] = _checksum(blocks)
-        position = end
+        tensors |= {f"{number}.{name}": array for name, array in _tensors(segment).items()}
     metadata = {"format": FORMAT, "version": VERSION, "segments": str(len(content.segments))}
-    metadata["checksums"] = json.dumps(checksums)
+    metadata["checksums"] = json.dumps({name: _checksum(array) for name, array in tensors.items()})
     if content.fingerprint is not None:
         metadata["fingerprint"] = content.fingerprint
-    text = json.dumps({"__metadata__": metadata, **header}).encode()
-    text += b" " * (-len(text) % 8)
     temporary = target.with_name(f".{target.name}.{secrets.token_hex(8)}.tmp")
     try:
-        with temporary.open("xb") as file:
-            file.write(len(text).to_bytes(8, "little") + text)
-            for name in order:
-                for block in tensors[name][1]:
-                    file.write(block.data.cast("B") if block.size else b"")
-            file.flush()
+        temporary.touch(exist_ok=False)
+        mode = temporary.stat().st_mode
+        try:
+            save_file(tensors, temporary, metadata)
+        except SafetensorError as error:
+            raise OSError(f"{target} cannot be written: {error}") from error
+        # safetensors writes files that only their owner reads, whatever the process asks for.
+        temporary.chmod(mode)
+        with temporary.open("rb+") as file:
             os.fsync(file.fileno())
         temporary.replace(target)
     except BaseException:
@@ -124,30 +104,25 @@ def write_index(path: str | os.PathLike[str], content: IndexContent) -> None:
     _sync_folder(target.parent)
 
 
-def _tensors(segment: Segment) -> dict[str, tuple[list[int], list[NDArray[Any]]]]:
-    dead = set(segment.dead.tolist())
-    names = [None if row in dead else name for row, name in enumerate(segment.ids)]
+def _tensors(segment: Segment) -> dict[str, NDArray[Any]]:
+    deleted = set(segment.deleted.tolist())
+    names = [None if row in deleted else name for row, name in enumerate(segment.ids)]
     encode = json.JSONEncoder().encode
     lines = "".join([encode(name) + "\n" for name in names]).encode()
-    columns: list[NDArray[Any]] = list(segment.columns.values())
     arrays: dict[str, NDArray[Any]] = {
         "tokens": segment.tokens,
         "offsets": segment.offsets,
         "rows": segment.rows,
         "weights": segment.weights,
-        "column_tokens": np.fromiter(segment.columns, np.int32),
         "ids": np.frombuffer(lines, np.uint8),
     }
-    whole = {name: ([len(array)], [array]) for name, array in arrays.items()}
-    blocks = columns or [np.zeros(0, np.float32)]
-    return whole | {"columns": ([len(columns), len(segment)], blocks)}
+    # One tensor a column: they are never copied into one array.
+    arrays |= {f"column.{token}": column for token, column in segment.columns.items()}
+    return {name: np.ascontiguousarray(array) for name, array in arrays.items()}
 
 
-def _checksum(blocks: Sequence[NDArray[Any]]) -> int:
-    value = 0
-    for block in blocks:
-        value = zlib.crc32(block.data, value)
-    return value
+def _checksum(array: NDArray[Any]) -> int:
+    return zlib.crc32(array.data) if array.size else 0
 
 
 def _sync_folder(folder: Path) -> None:
@@ -175,81 +150,81 @@ def read_index(path: str | os.PathLike[str], fingerprint: str | None) -> IndexCo
         OSError: The file is absent or cannot be read.
         IndexFileError: The file is cut, damaged or something else, or the fingerprint differs.
     """
+    from safetensors import SafetensorError, safe_open
+
     path = Path(path)
-    with path.open("rb") as file:
-        try:
-            header, start = _read_header(file)
-            metadata = header.pop("__metadata__")
-            if metadata["format"] != FORMAT:
-                raise ValueError(f"its format is {metadata['format']!r}, not {FORMAT!r}")
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            raise IndexFileError(
-                f"{path} is no lexical index, or its beginning is damaged: {error!r}"
-            ) from error
-        if metadata["version"] != VERSION:
-            raise IndexFileError(
-                f"{path} is a lexical index of format {metadata['version']!r}; this version of "
-                f"the package reads format {VERSION!r}: build the index anew or use the version "
-                "that wrote it"
-            )
-        found = metadata.get("fingerprint")
-        if fingerprint is not None and found != fingerprint:
-            raise IndexFileError(
-                f"{path} was made with another model or other options: its fingerprint is "
-                f"{found!r}, expected was {fingerprint!r}; load the model that it was made with "
-                "or build the index anew"
-            )
-        try:
-            content = IndexContent(_read_segments(file, header, metadata, start), found)
-            num_living = sum(len(segment) - len(segment.dead) for segment in content.segments)
-            if len(content.serials()) != num_living:
-                raise ValueError("an id comes twice")
-        except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
-            raise IndexFileError(
-                f"{path} is cut or damaged ({error}); restore it or build the index anew"
-            ) from error
+    # It says in one way what safetensors says in many: absent, a folder, not to be read.
+    with path.open("rb"):
+        pass
+    try:
+        with safe_open(path, "numpy") as file:
+            metadata = file.metadata() or {}
+            _check_format(path, metadata, fingerprint)
+            segments = _read_segments(file, metadata)
+        content = IndexContent(segments, metadata.get("fingerprint"))
+        num_living = sum(len(segment) - len(segment.deleted) for segment in segments)
+        if len(content.numbers()) != num_living:
+            raise ValueError("an id comes twice")
+    except (SafetensorError, *_DAMAGES) as error:
+        raise IndexFileError(
+            f"{path} is no lexical index, cut or damaged ({error!r}); restore it or build the "
+            "index anew"
+        ) from error
     return content
 
 
-def _read_header(file: IO[bytes]) -> tuple[dict[str, Any], int]:
-    size = os.fstat(file.fileno()).st_size
-    length = int.from_bytes(file.read(8), "little")
-    if not 2 <= length <= size - 8:
-        raise ValueError("it does not begin with the length of a safetensors header")
-    return json.loads(file.read(length)), 8 + length
+def _check_format(path: Path, metadata: dict[str, str], fingerprint: str | None) -> None:
+    if metadata.get("format") != FORMAT:
+        raise ValueError(f"its format is {metadata.get('format')!r}, not {FORMAT!r}")
+    if metadata["version"] != VERSION:
+        raise IndexFileError(
+            f"{path} is a lexical index of format {metadata['version']!r}; this version of "
+            f"the package reads format {VERSION!r}: build the index anew or use the version "
+            "that wrote it"
+        )
+    found = metadata.get("fingerprint")
+    if fingerprint is not None and found != fingerprint:
+        raise IndexFileError(
+            f"{path} was made with another model or other options: its fingerprint is "
+            f"{found!r}, expected was {fingerprint!r}; load the model that it was made with "
+            "or build the index anew"
+        )
 
 
-def _read_segments(
-    file: IO[bytes], header: dict[str, Any], metadata: dict[str, str], start: int
-) -> tuple[Segment, ...]:
+def _read_segments(file: Any, metadata: dict[str, str]) -> tuple[Segment, ...]:
     checksums = json.loads(metadata["checksums"])
-    if set(header) != set(checksums):
+    if set(file.keys()) != set(checksums):
         raise ValueError("tensors and checksums differ in their names")
-    size = os.fstat(file.fileno()).st_size - start
-    expected = max((entry["data_offsets"][1] for entry in header.values()), default=0)
-    if size != expected:
-        raise ValueError(f"{size} bytes of data, expected {expected}")
+
+    def read(name: str, dtype: type[np.generic]) -> NDArray[Any]:
+        array: NDArray[Any] = file.get_tensor(name)
+        if array.dtype != dtype or array.ndim != 1:
+            raise ValueError(f"tensor {name} is of type {array.dtype} and shape {array.shape}")
+        if _checksum(array) != checksums[name]:
+            raise ValueError(f"tensor {name} does not match its checksum")
+        return array
+
+    columns: dict[int, dict[int, NDArray[np.float32]]] = {}
+    for name in checksums:
+        number, mark, token = name.partition(_COLUMN)
+        if mark:
+            columns.setdefault(int(number), {})[int(token)] = read(name, np.float32)
     segments: list[Segment] = []
-    first = 0
-    for number in range(int(metadata["segments"])):
-        arrays = {}
-        for part, dtype in _PARTS.items():
-            name = f"{number}.{part}"
-            if header[name]["dtype"] != dtype:
-                raise ValueError(f"tensor {name} is of type {header[name]['dtype']}")
-            begin, end = header[name]["data_offsets"]
-            file.seek(start + begin)
-            count = (end - begin) // np.dtype(_DTYPES[dtype]).itemsize
-            array = np.fromfile(file, _DTYPES[dtype], count)
-            if array.nbytes != end - begin or zlib.crc32(array.data) != checksums[name]:
-                raise ValueError(f"tensor {name} does not match its checksum")
-            arrays[part] = array.reshape(header[name]["shape"])
-        segments.append(_segment(arrays, first))
+    first, count = 0, int(metadata["segments"])
+    if len(checksums) != count * len(_PARTS) + sum(map(len, columns.values())):
+        raise ValueError(f"{len(checksums)} tensors are not those of {count} segments")
+    for index in range(count):
+        arrays = {part: read(f"{index}.{part}", dtype) for part, dtype in _PARTS.items()}
+        segments.append(_segment(arrays, columns.pop(index, {}), first))
         first += len(segments[-1])
+    if columns:
+        raise ValueError("a column belongs to no segment")
     return tuple(segments)
 
 
-def _segment(arrays: dict[str, NDArray[Any]], first_serial: int) -> Segment:
+def _segment(
+    arrays: dict[str, NDArray[Any]], columns: dict[int, NDArray[np.float32]], first_number: int
+) -> Segment:
     # JSON holds no raw line feed, so the lines are one array's elements: read at once, it is fast.
     lines = arrays["ids"].tobytes().decode().removesuffix("\n").replace("\n", ",")
     names = json.loads(f"[{lines}]")
@@ -257,21 +232,20 @@ def _segment(arrays: dict[str, NDArray[Any]], first_serial: int) -> Segment:
         raise ValueError("an id is no string")
     tokens, rows, weights = arrays["tokens"], arrays["rows"], arrays["weights"]
     if len(tokens) and (tokens[0] < 0 or (np.diff(tokens) <= 0).any()):
-        raise ValueError("the token ids of the lists do not ascend")
+        raise ValueError("the token ids of the posting lists do not ascend")
     if len(arrays["offsets"]) != len(tokens) + 1 or rows.shape != weights.shape:
-        raise ValueError("the lists do not fit their token ids")
+        raise ValueError("the posting lists do not fit their token ids")
     if len(rows) and (rows.min() < 0 or rows.max() >= len(names)):
-        raise ValueError("a list names a document that is not there")
-    columns = arrays["columns"]
-    if columns.shape != (len(arrays["column_tokens"]), len(names)):
+        raise ValueError("a posting list names a document that is not there")
+    if any(len(column) != len(names) for column in columns.values()):
         raise ValueError("the columns do not fit the documents")
     return Segment(
         ids=["" if name is None else name for name in names],
-        serials=np.arange(first_serial, first_serial + len(names)),
+        numbers=np.arange(first_number, first_number + len(names)),
         tokens=tokens,
         offsets=checked_offsets(arrays["offsets"], len(rows), "postings"),
         rows=rows,
         weights=weights,
-        columns=dict(zip(arrays["column_tokens"].tolist(), columns, strict=True)),
-        dead=np.array([row for row, name in enumerate(names) if name is None], np.int32),
+        columns=columns,
+        deleted=np.array([row for row, name in enumerate(names) if name is None], np.int32),
     )

@@ -1,4 +1,4 @@
-"""Inverted lists of lexical weights in memory: add, delete, search exactly, save, load."""
+"""Posting lists of lexical weights in memory: add, delete, search exactly, save, load."""
 
 from __future__ import annotations
 
@@ -55,8 +55,8 @@ class LexicalIndex:
         """
         self.fingerprint = fingerprint
         self._snapshot = Snapshot()
-        self._serials: dict[str, int] = {}
-        self._next_serial = 0
+        self._numbers: dict[str, int] = {}
+        self._next_number = 0
         # Score arrays of searches that have ended, for the next ones.
         self._buffers: list[NDArray[np.float32]] = []
         self.after_fork()
@@ -69,10 +69,10 @@ class LexicalIndex:
         self._exchanging = threading.Lock()
 
     def __len__(self) -> int:
-        return len(self._serials)
+        return len(self._numbers)
 
     def __contains__(self, document: object) -> bool:
-        return document in self._serials
+        return document in self._numbers
 
     def __repr__(self) -> str:
         return f"LexicalIndex(documents={len(self)}, fingerprint={self.fingerprint!r})"
@@ -82,8 +82,8 @@ class LexicalIndex:
             return {
                 "fingerprint": self.fingerprint,
                 "_snapshot": self._snapshot,
-                "_serials": dict(self._serials),
-                "_next_serial": self._next_serial,
+                "_numbers": dict(self._numbers),
+                "_next_number": self._next_number,
             }
 
     def __setstate__(self, state: dict[str, Any]) -> None:
@@ -95,11 +95,11 @@ class LexicalIndex:
     def ids(self) -> list[str]:
         """Ids of all documents, in the order of adding."""
         with self._exchanging:
-            return list(self._serials)
+            return list(self._numbers)
 
     @property
     def nbytes(self) -> int:
-        """Bytes of the inverted lists; ids are not counted."""
+        """Bytes of the posting lists; ids are not counted."""
         return sum(segment.nbytes for segment in self._snapshot.segments)
 
     def add(
@@ -129,18 +129,18 @@ class LexicalIndex:
         if not ids:
             return
         with self._writing:
-            first = self._next_serial
+            first = self._next_number
             new = list(segments_from(ids, first, texts))
-            replaced = [self._serials[document] for document in ids if document in self._serials]
+            replaced = [self._numbers[document] for document in ids if document in self._numbers]
             old = without(self._snapshot.segments, replaced)
             snapshot = Snapshot(tuple(appended(old, new)))
             with self._exchanging, whole_in_forks():
                 # Taken out first, so that the order of the keys stays that of adding.
                 for document in ids:
-                    self._serials.pop(document, None)
-                self._serials.update(zip(ids, range(first, first + len(ids)), strict=True))
+                    self._numbers.pop(document, None)
+                self._numbers.update(zip(ids, range(first, first + len(ids)), strict=True))
                 self._snapshot = snapshot
-                self._next_serial = first + len(ids)
+                self._next_number = first + len(ids)
 
     def delete(self, ids: Iterable[str]) -> int:
         """Delete documents.
@@ -156,17 +156,17 @@ class LexicalIndex:
         """
         known = dict.fromkeys(checked_ids(ids))
         with self._writing:
-            found = [document for document in known if document in self._serials]
-            gone = [self._serials[document] for document in found]
+            found = [document for document in known if document in self._numbers]
+            gone = [self._numbers[document] for document in found]
             snapshot = Snapshot(tuple(appended(without(self._snapshot.segments, gone), [])))
             with self._exchanging, whole_in_forks():
                 for document in found:
-                    del self._serials[document]
+                    del self._numbers[document]
                 self._snapshot = snapshot
         return len(found)
 
     def get(self, document: str) -> dict[int, float]:
-        """Weights of one document; reads through all lists, since none is kept by document.
+        """Weights of one document; reads through all posting lists, since none is kept by document.
 
         Args:
             document: Its id.
@@ -178,11 +178,11 @@ class LexicalIndex:
             KeyError: The id is unknown.
         """
         with self._exchanging:
-            snapshot, serial = self._snapshot, self._serials.get(document)
-        if serial is None:
+            snapshot, number = self._snapshot, self._numbers.get(document)
+        if number is None:
             raise KeyError(f"the index holds no document with the id {document!r}")
         for segment in snapshot.segments:
-            row = int(segment.find(np.array([serial]))[0])
+            row = int(segment.find(np.array([number]))[0])
             if row >= 0:
                 return segment.document(row)
         raise AssertionError("ids and segments disagree")
@@ -249,8 +249,8 @@ class LexicalIndex:
         if names is not None:
             with self._exchanging:
                 snapshot = self._snapshot
-                serials = [self._serials[name] for name in names if name in self._serials]
-            rows = snapshot.rows(np.unique(np.array(serials, np.int64)))
+                numbers = [self._numbers[name] for name in names if name in self._numbers]
+            rows = snapshot.rows(np.unique(np.array(numbers, np.int64)))
         return [
             search_snapshot(snapshot, query, int(k), self._buffers, rows, accept, fill=fill)
             for query in queries_of(texts)
@@ -305,6 +305,6 @@ class LexicalIndex:
         content = read_index(path, fingerprint)
         index = cls(content.fingerprint)
         index._snapshot = Snapshot(content.segments)
-        index._serials = content.serials()
-        index._next_serial = int(index._snapshot.starts[-1])
+        index._numbers = content.numbers()
+        index._next_number = int(index._snapshot.starts[-1])
         return index

@@ -1,4 +1,4 @@
-"""Joining segments: when it pays, and how, in bounded memory."""
+"""Merging segments: when it pays, and how, in bounded memory."""
 
 from __future__ import annotations
 
@@ -18,36 +18,36 @@ if TYPE_CHECKING:
 COLUMN_SHARE = 0.4
 # Below this many documents columns gain nothing.
 COLUMN_DOCUMENTS = 1024
-# Segments are joined while the one before is at most so many times as large as those behind it:
+# Segments are merged while the one before is at most so many times as large as those behind it:
 # adding one by one rewrites each document a few times, and leaves few segments to search.
-JOIN_RATIO = 3
-# A segment is rewritten once more than this share of its documents is dead.
-DEAD_SHARE = 0.25
+MERGE_RATIO = 3
+# A segment is rewritten once more than this share of its documents is deleted.
+DELETED_SHARE = 0.25
 
 
-def without(segments: Sequence[Segment], serials: Sequence[int]) -> list[Segment]:
-    """Mark documents as dead, and rewrite the segments in which many are.
+def without(segments: Sequence[Segment], numbers: Sequence[int]) -> list[Segment]:
+    """Mark documents as deleted, and rewrite the segments in which many are.
 
     Args:
         segments: All segments.
-        serials: The documents, alive until now.
+        numbers: The documents, alive until now.
 
     Returns:
         The segments that still hold a living document.
     """
-    if not serials:
+    if not numbers:
         return list(segments)
-    gone = np.array(serials, np.int64)
+    gone = np.array(numbers, np.int64)
     marked = [segment.without(gone) for segment in segments]
     return [
-        join([segment]) if len(segment.dead) > DEAD_SHARE * len(segment) else segment
+        merge([segment]) if len(segment.deleted) > DELETED_SHARE * len(segment) else segment
         for segment in marked
-        if len(segment.dead) < len(segment)
+        if len(segment.deleted) < len(segment)
     ]
 
 
 def appended(old: Sequence[Segment], new: Sequence[Segment]) -> list[Segment]:
-    """Put new segments behind the old ones, joining so that sizes fall fast to the end.
+    """Put new segments behind the old ones, merging so that sizes fall fast to the end.
 
     Args:
         old: Segments as this function has given them, some perhaps smaller or gone.
@@ -61,22 +61,22 @@ def appended(old: Sequence[Segment], new: Sequence[Segment]) -> list[Segment]:
         return []
     start = len(old) if new else len(segments) - 1
     size = sum(map(len, segments[start:]))
-    while start and len(segments[start - 1]) <= JOIN_RATIO * size:
+    while start and len(segments[start - 1]) <= MERGE_RATIO * size:
         start -= 1
         size += len(segments[start])
     tail = segments[start:]
     if len(tail) > 1 or (new and size >= COLUMN_DOCUMENTS):
-        tail = [join(tail)]
+        tail = [merge(tail)]
     return [*segments[:start], *tail]
 
 
-def join(segments: Sequence[Segment]) -> Segment:
-    """Make one segment of several that follow each other, leaving out dead documents.
+def merge(segments: Sequence[Segment]) -> Segment:
+    """Make one segment of several that follow each other, leaving out deleted documents.
 
     Needs memory for the result and about 100 MiB beside the segments.
 
     Args:
-        segments: At least one, serials ascending.
+        segments: At least one, numbers ascending.
 
     Returns:
         The living documents in order.
@@ -84,12 +84,12 @@ def join(segments: Sequence[Segment]) -> Segment:
     living, renumbered, first = [], [], 0
     for segment in segments:
         alive = np.ones(len(segment), bool)
-        alive[segment.dead] = False
+        alive[segment.deleted] = False
         living.append(alive)
         new_rows = np.cumsum(alive, dtype=np.int32) - 1 + np.int32(first)
         renumbered.append(np.where(alive, new_rows, -1).astype(np.int32))
         first += int(alive.sum())
-    writer = _ListWriter(first, sum(len(segment.rows) + _held(segment) for segment in segments))
+    writer = _PostingWriter(first, sum(len(segment.rows) + _held(segment) for segment in segments))
     for low, high in _token_ranges(segments):
         parts = [
             _postings(segment, rows, low, high)
@@ -105,13 +105,13 @@ def join(segments: Sequence[Segment]) -> Segment:
             for document, lives in zip(segment.ids, alive.tolist(), strict=True)
             if lives
         ],
-        serials=np.concatenate([segment.serials[alive] for segment, alive in pairs]),
+        numbers=np.concatenate([segment.numbers[alive] for segment, alive in pairs]),
         tokens=np.concatenate([np.zeros(0, np.int32), *writer.tokens]),
         offsets=np.cumsum(np.concatenate([np.zeros(1, np.int64), *writer.lengths])),
         rows=writer.rows[: writer.filled],
         weights=writer.weights[: writer.filled],
         columns=writer.columns,
-        dead=np.zeros(0, np.int32),
+        deleted=np.zeros(0, np.int32),
     )
 
 
@@ -120,7 +120,7 @@ def _held(segment: Segment) -> int:
     return len(segment.columns) * len(segment)
 
 
-class _ListWriter:
+class _PostingWriter:
     """Lists and columns of a segment, written token after token."""
 
     def __init__(self, num_documents: int, most_postings: int) -> None:
@@ -197,8 +197,8 @@ def _postings(
             tokens.append(np.full(len(held), token, np.int32))
             rows.append(renumbered[held])
             weights.append(column[held])
-    joined = np.concatenate(tokens), np.concatenate(rows), np.concatenate(weights)
-    if not len(segment.dead):
-        return joined
-    alive = joined[1] >= 0
-    return joined[0][alive], joined[1][alive], joined[2][alive]
+    merged = np.concatenate(tokens), np.concatenate(rows), np.concatenate(weights)
+    if not len(segment.deleted):
+        return merged
+    alive = merged[1] >= 0
+    return merged[0][alive], merged[1][alive], merged[2][alive]

@@ -1,8 +1,9 @@
 """Exact search over segments: add up in float32, choose, compare in float64.
 
-All lists of the query's tokens are added into one float32 array. Its k largest are found from the
-maxima of blocks, without sorting; everything within rounding of the k-th is then scored again in
-float64, so that results and ties depend neither on rounding nor on how segments were joined.
+All posting lists of the query's tokens are added into one float32 array. Its k largest are found
+from the maxima of blocks, without sorting; everything within rounding of the k-th is then scored
+again in float64, so that results and ties depend neither on rounding nor on how segments were
+merged.
 """
 
 from __future__ import annotations
@@ -71,11 +72,11 @@ class Snapshot:
         """Length of the array that ``scores`` needs: whole blocks."""
         return -(-int(self.starts[-1]) // BLOCK) * BLOCK
 
-    def rows(self, serials: NDArray[np.int64]) -> NDArray[np.int64]:
+    def rows(self, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
         """Rows of living documents, ascending.
 
         Args:
-            serials: The documents' numbers, all alive.
+            numbers: The documents' numbers, all alive.
 
         Returns:
             Shape: (documents,). Dtype: int64.
@@ -83,7 +84,7 @@ class Snapshot:
         found = [
             rows[rows >= 0] + start
             for segment, start in zip(self.segments, self.starts.tolist(), strict=False)
-            for rows in [segment.find(serials).astype(np.int64)]
+            for rows in [segment.find(numbers).astype(np.int64)]
         ]
         return np.sort(np.concatenate([np.zeros(0, np.int64), *found]))
 
@@ -100,11 +101,11 @@ class Snapshot:
         """Which rows are alive."""
         alive = np.ones(int(self.starts[-1]), bool)
         for segment, start in zip(self.segments, self.starts, strict=False):
-            alive[start + segment.dead] = False
+            alive[start + segment.deleted] = False
         return alive
 
     def scores(self, query: Query, out: NDArray[np.float32]) -> None:
-        """Add up all documents' scores in float32; 0 for dead ones and beyond the last.
+        """Add up all documents' scores in float32; 0 for deleted ones and beyond the last.
 
         Args:
             query: The query.
@@ -115,16 +116,16 @@ class Snapshot:
         out.fill(0)
         for segment, start in zip(self.segments, self.starts.tolist(), strict=False):
             part = out[start : start + len(segment)]
-            lists = segment.lists(query.tokens)
+            postings = segment.posting_lists(query.tokens)
             for token, weight, where in zip(
-                query.tokens.tolist(), query.weights, lists, strict=True
+                query.tokens.tolist(), query.weights, postings, strict=True
             ):
                 column = segment.columns.get(token)
                 if column is not None:
                     saxpy(column, part, a=weight)
                 elif where.start < where.stop:
                     np.add.at(part, segment.rows[where], segment.weights[where] * weight)
-            part[segment.dead] = 0
+            part[segment.deleted] = 0
 
     def exact(self, query: Query, rows: NDArray[np.int64]) -> NDArray[np.float64]:
         """Score some documents in float64.
@@ -144,9 +145,9 @@ class Snapshot:
                 continue
             # int32 as the lists are: another type would have searchsorted copy whole lists.
             inside = (rows[part] - self.starts[number]).astype(np.int32)
-            lists = segment.lists(query.tokens)
+            postings = segment.posting_lists(query.tokens)
             for token, weight, where in zip(
-                query.tokens.tolist(), query.weights.tolist(), lists, strict=True
+                query.tokens.tolist(), query.weights.tolist(), postings, strict=True
             ):
                 column = segment.columns.get(token)
                 if column is not None:

@@ -1,7 +1,8 @@
-"""Inverted lists of a block of documents: built, never changed.
+"""Posting lists of a block of documents: built, never changed.
 
-A token that few documents of a segment hold has a list of (document, weight) pairs; one that many
-hold has a column with a weight for every document, which is smaller and faster from there on.
+A token that few documents of a segment hold has a posting list of (document, weight) pairs; one
+that many hold has a column with a weight for every document, which is smaller and faster from
+there on.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
     from m3_core.representations import LexicalWeights
 
-# Postings turned round at a time while segments are built or joined: about 100 MiB of temporaries.
+# Postings turned round at a time while segments are built or merged: about 100 MiB of temporaries.
 CHUNK_POSTINGS = 1 << 22
 
 
@@ -27,26 +28,26 @@ class Segment:
     """Documents in the order in which they were added, and what they weigh, by token.
 
     Attributes:
-        ids: The documents' ids, dead ones included.
-        serials: Number of each document in the whole index; ascending. Shape: (documents,).
-        tokens: Token ids that have a list, ascending. Shape: (lists,). Dtype: int32.
+        ids: The documents' ids, deleted ones included.
+        numbers: Document numbers in the whole index; ascending. Shape: (documents,).
+        tokens: Token ids that have a posting list, ascending. Shape: (lists,). Dtype: int32.
         offsets: List i is the postings from ``offsets[i]`` to ``offsets[i + 1]``.
             Shape: (lists + 1,). Dtype: int64.
         rows: Documents of each list, ascending. Shape: (postings,). Dtype: int32.
         weights: Their weights, all above 0. Shape: (postings,). Dtype: float32.
         columns: Weights of all documents, 0 where absent, of the tokens that have a column.
             Shape of each: (documents,). Dtype: float32.
-        dead: Documents that were deleted or replaced. Shape: (dead,). Dtype: int32.
+        deleted: Documents that were deleted or replaced. Shape: (deleted,). Dtype: int32.
     """
 
     ids: Sequence[str]
-    serials: NDArray[np.int64]
+    numbers: NDArray[np.int64]
     tokens: NDArray[np.int32]
     offsets: NDArray[np.int64]
     rows: NDArray[np.int32]
     weights: NDArray[np.float32]
     columns: dict[int, NDArray[np.float32]]
-    dead: NDArray[np.int32]
+    deleted: NDArray[np.int32]
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -54,37 +55,37 @@ class Segment:
     @property
     def nbytes(self) -> int:
         """Bytes of all arrays; the ids are not counted."""
-        lists = self.tokens.nbytes + self.offsets.nbytes + self.rows.nbytes + self.weights.nbytes
+        postings = self.tokens.nbytes + self.offsets.nbytes + self.rows.nbytes + self.weights.nbytes
         columns = sum(column.nbytes for column in self.columns.values())
-        return lists + columns + self.serials.nbytes + self.dead.nbytes
+        return postings + columns + self.numbers.nbytes + self.deleted.nbytes
 
-    def without(self, serials: NDArray[np.int64]) -> Segment:
-        """Share all arrays with a segment in which some more documents are dead.
+    def without(self, numbers: NDArray[np.int64]) -> Segment:
+        """Share all arrays with a segment in which some more documents are deleted.
 
         Args:
-            serials: Documents of the index, alive until now; those of other segments are ignored.
+            numbers: Documents of the index, alive until now; those of other segments are ignored.
 
         Returns:
             Itself, if none of them is here.
         """
-        rows = self.find(serials)
+        rows = self.find(numbers)
         rows = rows[rows >= 0]
-        return replace(self, dead=np.concatenate([self.dead, rows])) if len(rows) else self
+        return replace(self, deleted=np.concatenate([self.deleted, rows])) if len(rows) else self
 
-    def find(self, serials: NDArray[np.int64]) -> NDArray[np.int32]:
+    def find(self, numbers: NDArray[np.int64]) -> NDArray[np.int32]:
         """Rows of documents.
 
         Args:
-            serials: Their numbers in the index.
+            numbers: Their numbers in the index.
 
         Returns:
-            Shape: as ``serials``. Dtype: int32. -1 for documents of other segments.
+            Shape: as ``numbers``. Dtype: int32. -1 for documents of other segments.
         """
-        rows = np.searchsorted(self.serials, serials).clip(max=len(self) - 1)
-        return np.where(self.serials[rows] == serials, rows, -1).astype(np.int32)
+        rows = np.searchsorted(self.numbers, numbers).clip(max=len(self) - 1)
+        return np.where(self.numbers[rows] == numbers, rows, -1).astype(np.int32)
 
-    def lists(self, tokens: NDArray[np.int32]) -> list[slice]:
-        """Where the lists of some tokens lie; empty for tokens without a list."""
+    def posting_lists(self, tokens: NDArray[np.int32]) -> list[slice]:
+        """Where the posting lists of some tokens lie; empty for tokens without a posting list."""
         if not len(self.tokens):
             return [slice(0, 0)] * len(tokens)
         places = np.searchsorted(self.tokens, tokens).clip(max=len(self.tokens) - 1)
@@ -94,7 +95,7 @@ class Segment:
         return [slice(start, stop) for start, stop in zip(starts, stops, strict=True)]
 
     def document(self, row: int) -> dict[int, float]:
-        """Collect one document's weights; reads all lists.
+        """Collect one document's weights; reads all posting lists.
 
         Args:
             row: The document.
@@ -110,13 +111,13 @@ class Segment:
 
 
 def segments_from(
-    ids: Sequence[str], first_serial: int, texts: LexicalWeights
+    ids: Sequence[str], first_number: int, texts: LexicalWeights
 ) -> Iterator[Segment]:
-    """Turn documents into segments with nothing but lists.
+    """Turn documents into segments with nothing but posting lists.
 
     Args:
         ids: One a document.
-        first_serial: Number of the first document in the index.
+        first_number: The first document's number in the index.
         texts: Their weights, all above 0.
 
     Yields:
@@ -151,13 +152,13 @@ def segments_from(
             )
         yield Segment(
             ids=ids[start:stop],
-            serials=np.arange(first_serial + start, first_serial + stop),
+            numbers=np.arange(first_number + start, first_number + stop),
             tokens=tokens,
             offsets=list_offsets,
             rows=rows.astype(np.int32, copy=False),
             weights=by_token.data,
             columns={},
-            dead=np.zeros(0, np.int32),
+            deleted=np.zeros(0, np.int32),
         )
         start = stop
 

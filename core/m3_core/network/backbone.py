@@ -10,6 +10,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from m3_core.network.batches import PackedBatch
+    from m3_core.network.checkpoint import Checkpoint
+    from m3_core.network.loaded import Source
 
 
 class Backbone(Protocol):
@@ -40,8 +42,29 @@ class Backbone(Protocol):
         """
 
     def default_token_budget(self) -> int:
-        """Tokens a batch at which the device is well used.
+        """Tokens a batch at which the device is well used."""
 
-        Returns:
-            As of ``device.default_token_budget``.
-        """
+
+def load_backbone(
+    checkpoint: Checkpoint, device: torch.device, dtype: torch.dtype, source: Source
+) -> Backbone:
+    """Load the network of an encoder's checkpoint with the runtime that fits it.
+
+    Args:
+        checkpoint: Its folder and configuration.
+        device: Where it shall run.
+        dtype: In what data type.
+        source: What the user asked for.
+
+    Returns:
+        The network; today always through transformers on torch.
+
+    Raises:
+        UnsupportedModelError: The architecture is not known here.
+        CheckpointError: The files are absent, unreadable or incomplete.
+    """
+    from m3_core.network.transformers_network import TransformersBackbone
+
+    return TransformersBackbone.load(
+        checkpoint, device, dtype, trust_remote_code=source.trust_remote_code
+    )

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import time
 from dataclasses import dataclass
-from functools import cached_property
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
 
+from m3_core.forks import computed_once
 from m3_core.representations import ragged_positions
 
 if TYPE_CHECKING:
@@ -17,8 +17,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from m3_core.network.tokens import TokenBatch
-
-HostArrays = dict[str, "NDArray[Any]"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -36,12 +34,12 @@ class PackedBatch:
     offsets: NDArray[np.int64]
     documents: NDArray[np.int64] | None = None
 
-    @cached_property
+    @computed_once
     def lengths(self) -> NDArray[np.int64]:
         """Tokens a text. Shape: (texts,)."""
         return np.diff(self.offsets)
 
-    @cached_property
+    @computed_once
     def groups(self) -> list[tuple[int, int, int]]:
         """Runs of texts of equal length as (first token, number of texts, their length)."""
         lengths = self.lengths
@@ -116,26 +114,38 @@ class Job:
     Args:
         work: The work, of at least one text.
         threads: Threads that torch shall compute it with.
-        done: Called once, in the engine's thread or in that of who gives the work up.
+        done: Called once by ``tell``, in whatever thread ends the work.
+        let_in: Called once when there is room for it; by ``tell`` at the latest.
     """
 
     __slots__ = (
+        "_claims",
+        "_done",
         "_ends",
+        "_let_in",
         "_next",
         "_order",
         "arrived",
-        "done",
         "error",
         "is_over",
         "left",
+        "num_tokens",
         "threads",
         "work",
     )
 
-    def __init__(self, work: Work, threads: int, done: Callable[[Job], object]) -> None:
+    def __init__(
+        self,
+        work: Work,
+        threads: int,
+        done: Callable[[], object],
+        let_in: Callable[[], object] | None = None,
+    ) -> None:
         self.work = work
         self.threads = threads
-        self.done = done
+        self._done = done
+        self._let_in = [] if let_in is None else [let_in]
+        self._claims = [True]
         self.error: BaseException | None = None
         self.is_over = False
         self.arrived = time.perf_counter()
@@ -144,6 +154,7 @@ class Job:
         self._order = np.argsort(-lengths, kind="stable")
         self._ends = np.cumsum(lengths[self._order])
         self._next = 0
+        self.num_tokens = int(lengths.sum())
 
     @property
     def has_begun(self) -> bool:
@@ -151,14 +162,15 @@ class Job:
         return self.left < len(self._order)
 
     @property
-    def num_tokens(self) -> int:
-        """Tokens of all its texts."""
-        return int(self._ends[-1])
+    def has_waiting(self) -> bool:
+        """Whether any of its texts was not handed out yet."""
+        return self._next < len(self._order)
 
     @property
     def waiting_tokens(self) -> int:
         """Tokens of the texts that were not handed out yet."""
-        return self.num_tokens - (int(self._ends[self._next - 1]) if self._next else 0)
+        handed_out = self._next
+        return self.num_tokens - (int(self._ends[handed_out - 1]) if handed_out else 0)
 
     def take(self, budget: int) -> NDArray[np.int64]:
         """Hand out the next texts, the longest first: as many as fit the budget.
@@ -182,6 +194,34 @@ class Job:
     def put_back(self, rows: NDArray[np.int64]) -> None:
         """Take back the texts that were handed out last."""
         self._next -= len(rows)
+
+    def end(self, error: BaseException | None) -> bool:
+        """Mark it as done, failed or given up; of all who try only the first succeeds.
+
+        Args:
+            error: Why it failed, if it did.
+
+        Returns:
+            False if it had ended already.
+        """
+        try:
+            # One step that no signal, finaliser or thread can come between.
+            self._claims.pop()
+        except IndexError:
+            return False
+        self.error = error
+        self.is_over = True
+        return True
+
+    def may_enter(self) -> None:
+        """Tell whoever waits for room that there is some."""
+        if self._let_in:
+            self._let_in.pop()()
+
+    def tell(self) -> None:
+        """Tell whoever waits for it that it has ended."""
+        self.may_enter()
+        self._done()
 
 
 @dataclass(slots=True, eq=False)

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-import torch
-
 from m3_core.errors import CheckpointNotFoundError, CorruptCheckpointError, MissingHeadError
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+
+    import torch
 
 Pooling = Literal["cls", "mean", "last"]
 
@@ -225,6 +225,8 @@ def _read_head(folder: Path, name: str) -> Head | None:
             continue
         try:
             if path.suffix == ".pt":
+                import torch
+
                 state = torch.load(path, map_location="cpu", weights_only=True)
             else:
                 from safetensors.torch import load_file

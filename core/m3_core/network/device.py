@@ -41,15 +41,15 @@ def resolve_device(device: str | torch.device | None) -> torch.device:
         device: ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"mps"``, a ``torch.device``, or ``None``.
 
     Returns:
-        The device.
+        The device; of CUDA's with its index.
 
     Raises:
         ValueError: The string names no device.
-        DeviceError: This machine has no such device.
+        DeviceError: This machine has no such device, or this process cannot use it.
     """
     if device is None:
         if torch.cuda.is_available():
-            return torch.device("cuda")
+            return _current_cuda_device()
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     try:
         chosen = torch.device(device)
@@ -64,9 +64,22 @@ def resolve_device(device: str | torch.device | None) -> torch.device:
                 f"device {device!r} was asked for; torch {torch.__version__} finds {found} CUDA "
                 "devices: install a CUDA build of torch or pass device='cpu'"
             )
+        # Which one is current depends on the thread, and the engine has its own.
+        current = _current_cuda_device()
+        chosen = current if chosen.index is None else chosen
     if chosen.type == "mps" and not torch.backends.mps.is_available():
         raise DeviceError("device 'mps' was asked for; it is not available: pass device='cpu'")
     return chosen
+
+
+def _current_cuda_device() -> torch.device:
+    try:
+        return torch.device("cuda", torch.cuda.current_device())
+    except RuntimeError as error:
+        raise DeviceError(
+            f"CUDA cannot be used in this process: {error}; a process that was forked from one "
+            "that uses CUDA cannot use it: start it with 'spawn', or pass device='cpu'"
+        ) from error
 
 
 def _cpu_capabilities() -> Mapping[str, object]:

@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import copy
 import logging
 import os
 import threading
 import time
+import traceback
 import weakref
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
@@ -22,6 +24,7 @@ from m3_core.errors import ClosedError, DeviceError, OutOfMemoryError
 from m3_core.forks import survive_forks
 from m3_core.network.batches import Job, pack
 from m3_core.network.memory import is_out_of_memory
+from m3_core.network.transfer import Arriving, ToHost
 from m3_core.network.waiting import WaitingRoom
 
 if TYPE_CHECKING:
@@ -32,6 +35,7 @@ if TYPE_CHECKING:
 
     from m3_core.errors import M3Error
     from m3_core.network.batches import PackedBatch, Share, Work
+    from m3_core.network.transfer import Results
 
 _log = logging.getLogger("m3_core")
 
@@ -39,11 +43,9 @@ _log = logging.getLogger("m3_core")
 SHORT_TOKENS = 512
 # Synchronous callers wait and asynchronous ones are suspended beyond so many tokens a lane.
 MAX_WAITING_TOKENS = 1 << 20
-# Long work is cut into batches of about this time, so that a query does not wait longer for one.
+# Beside short work, long work is cut into batches of about this time: a query waits for one.
 BATCH_SECONDS = 0.05
 LEAST_LONG_TOKENS = 512
-
-Results = dict[str, "torch.Tensor | NDArray[Any]"]
 
 
 class Program(Protocol):
@@ -111,21 +113,12 @@ class _Counts:
 
 @dataclass(slots=True)
 class _Pending:
-    """Results of a batch on their way to the host."""
+    """A batch that is being computed, or whose results are on their way to the host."""
 
     shares: list[list[Share]]
-    results: list[Results]
-    copied: torch.cuda.Event | None
+    results: Arriving
     tokens: int
     began: float
-
-    def arrays(self) -> list[dict[str, NDArray[Any]]]:
-        if self.copied is not None:
-            self.copied.synchronize()
-        return [
-            {k: v.numpy() if isinstance(v, torch.Tensor) else v for k, v in result.items()}
-            for result in self.results
-        ]
 
 
 class Ticket:
@@ -145,7 +138,7 @@ class Ticket:
         self._finished = finished
 
     def wait(self) -> None:
-        """Wait until all is computed; whoever is interrupted gives the work up.
+        """Wait until all is computed; whoever is interrupted gives the work up. Once only.
 
         Raises:
             ClosedError: The engine was closed meanwhile.
@@ -153,12 +146,18 @@ class Ticket:
             Exception: What the program or the collector raised for these texts.
         """
         try:
-            self._finished.acquire()
+            with self._finished:
+                pass
         except BaseException:
             self.cancel()
             raise
-        if self._job.error is not None:
-            raise self._job.error
+        error, self._job.error = self._job.error, None
+        if error is not None:
+            try:
+                raise error
+            finally:
+                # The error's traceback holds this frame.
+                del error, self
 
     def cancel(self) -> None:
         """Give the work up; what of it is being computed is thrown away."""
@@ -180,6 +179,7 @@ class Engine:
 
     def __init__(self, program: Program, token_budget: int, name: str) -> None:
         self.program = program
+        self.device = program.device
         self.token_budget = token_budget
         self.name = name
         self._process = os.getpid()
@@ -192,12 +192,20 @@ class Engine:
 
     def after_fork(self) -> None:
         """Begin anew in a forked child, where neither the thread nor any waiting caller is."""
+        left: WaitingRoom | None = getattr(self, "_room", None)
         self._room = WaitingRoom(SHORT_TOKENS, MAX_WAITING_TOKENS)
         self._room.refusal = self._refusal
-        self._thread: threading.Thread | None = None
         self._threads = 0
-        self._starting = threading.Lock()
+        self._to_host: ToHost | None = None
         self._counts = _Counts()
+        if left is not None:
+            for job in left.present():
+                forked = ClosedError(
+                    f"the process was forked while {self.name!r} computed this: ask again in the "
+                    "child"
+                )
+                if left.leave(job, forked):
+                    job.tell()
 
     def submit(self, work: Work) -> Ticket:
         """Hand in work, waiting for room if too much waits already.
@@ -213,16 +221,17 @@ class Engine:
             DeviceError: This is a forked child of the process that loaded a model on CUDA.
         """
         self._check_caller()
-        finished = threading.Lock()
+        finished, let_in = threading.Lock(), threading.Lock()
         finished.acquire()
-        job = Job(work, torch.get_num_threads(), lambda _: finished.release())
+        let_in.acquire()
+        job = Job(work, torch.get_num_threads(), finished.release, let_in.release)
         ticket = Ticket(self, job, finished)
         if not len(work.tokens.lengths):
             finished.release()
             return ticket
         try:
-            while not self._enter(job, finished.release):
-                finished.acquire()
+            self._enter(job)
+            let_in.acquire()
         except BaseException:
             ticket.cancel()
             raise
@@ -243,7 +252,7 @@ class Engine:
         loop = asyncio.get_running_loop()
         waiting: asyncio.Future[None] = loop.create_future()
 
-        def notify(_: object = None) -> None:
+        def notify() -> None:
             try:
                 loop.call_soon_threadsafe(_resolve, waiting)
             except RuntimeError:
@@ -251,15 +260,18 @@ class Engine:
 
         job = Job(work, torch.get_num_threads(), notify)
         try:
-            while not self._enter(job, notify):
-                await waiting
-                waiting = loop.create_future()
+            self._enter(job)
             await waiting
         except BaseException:
             self._give_up(job)
             raise
-        if job.error is not None:
-            raise job.error
+        error, job.error = job.error, None
+        if error is not None:
+            try:
+                raise error
+            finally:
+                # The error's traceback holds this frame.
+                del error
 
     def stats(self) -> EngineStats:
         """What the engine has done so far.
@@ -290,80 +302,104 @@ class Engine:
         """
         self._refusal = error or ClosedError(f"{self.name!r} was closed: load it again")
         room = self._room
-        for job in room.close(self._refusal):
-            self._end(job, self._refusal)
-        room.wake()
-        thread = self._thread
-        if thread is not None and thread is not threading.current_thread():
-            thread.join()
+        room.refuse(self._refusal)
+        for job in room.present():
+            if job.has_waiting:
+                self._end(job, _another(self._refusal))
+        thread = room.thread
+        if thread is not threading.current_thread():
+            if thread is not None:
+                thread.join()
+            # Whoever keeps an error of this engine, or a ticket, shall not keep the weights.
+            self.__dict__.pop("program", None)
 
     def _check_caller(self) -> None:
-        if threading.current_thread() is self._thread:
+        if threading.current_thread() is self._room.thread:
             raise RuntimeError(
                 f"{self.name!r} was called from a callback of its own engine, which would wait for "
                 "itself: call it from the thread that asked"
             )
-        if self._process != os.getpid() and self.program.device.type == "cuda":
+        if self._process != os.getpid() and self.device.type == "cuda":
             raise DeviceError(
                 f"{self.name!r} was loaded on CUDA before this process was forked, and CUDA does "
                 "not survive a fork: load the model in the child, or start children with 'spawn'"
             )
 
-    def _enter(self, job: Job, when_free: Any) -> bool:
-        entered = self._room.enter(job, when_free)
-        if entered and self._thread is None:
-            self._start()
-        return entered
+    def _enter(self, job: Job) -> None:
+        room = self._room
+        if room.refusal is not None:
+            raise _another(room.refusal)
+        room.enter(job)
+        if room.thread is None:
+            self._start(room)
+        if room.refusal is not None and job.has_waiting:
+            # It was closed meanwhile, perhaps before this job could be seen.
+            self._end(job, _another(room.refusal))
 
-    def _start(self) -> None:
-        with self._starting:
-            if self._thread is None:
-                # A thread that held the engine would keep a forgotten model in memory.
-                self._thread = threading.Thread(
-                    target=_serve,
-                    args=(weakref.ref(self), self._room),
-                    name=f"m3-engine {self.name}",
-                    daemon=True,
-                )
-                weakref.finalize(self, _forgotten, self._room)
-                self._thread.start()
+    def _start(self, room: WaitingRoom) -> None:
+        """Start the thread. Several callers may: of their threads the first stays."""
+        weakref.finalize(self, _forgotten, room)
+        # A thread that held the engine would keep a forgotten model in memory.
+        threading.Thread(
+            target=_serve,
+            args=(weakref.ref(self), room),
+            name=f"m3-engine {self.name}",
+            daemon=True,
+        ).start()
 
     def _give_up(self, job: Job) -> None:
-        self._counts.cancelled += self._room.leave(job, None)
+        if self._room.leave(job, None):
+            self._counts.cancelled += 1
 
     def _end(self, job: Job, error: BaseException | None) -> None:
         if self._room.leave(job, error):
-            self._counts.failed += error is not None
-            job.done(job)
+            if error is not None:
+                self._counts.failed += 1
+            job.tell()
 
     def _advance(self, pending: _Pending | None) -> _Pending | None:
         """Start the next batch, finish the one before it, and return what is on its way."""
-        long_budget = self.token_budget
-        if self._seconds_per_token:
-            aim = int(BATCH_SECONDS / self._seconds_per_token)
-            long_budget = min(long_budget, max(aim, LEAST_LONG_TOKENS))
-        shares = self._room.take(self.token_budget, long_budget)
+        shares = self._room.take(self.token_budget, self._careful_budget())
         launched = self._launch(shares) if shares else None
         if pending is not None:
             self._finish(pending)
-        if shares and launched is None:
-            self._retry(shares, last_resort=pending is None)
-        if launched is not None and self.program.device.type != "cuda":
+        if isinstance(launched, BaseException):
+            self._recover(shares, launched, last_resort=pending is None)
+            # The error's traceback leads to this frame: it shall not keep others' texts.
+            shares.clear()
+            del launched
+            return None
+        if launched is not None and self.device.type != "cuda":
             # Nothing computes beside the host: whoever waits shall not wait for the next batch.
             self._finish(launched)
             return None
         return launched
 
-    def _launch(self, shares: list[Share]) -> _Pending | None:
-        """Start computing a batch; ``None`` if memory did not suffice or it was split."""
+    def _launch(self, shares: list[Share]) -> _Pending | BaseException:
+        """Start computing a batch, or say why that failed."""
         try:
             return self._started(shares)
-        except Exception as error:  # noqa: BLE001 (it is handed to the callers)
-            if not is_out_of_memory(error):
-                self._isolate(shares, error)
-                return _Pending([], [], None, 0, 0.0)
-        # Only here has the traceback let go of the failed batch's tensors.
-        return None
+        except BaseException as error:  # noqa: BLE001 (it is handed to the callers)
+            return _freed(error)
+
+    def _recover(self, shares: list[Share], error: BaseException, *, last_resort: bool) -> None:
+        """Compute each job of a failed batch alone, so that only those at fault fail."""
+        if is_out_of_memory(error):
+            self._retry(shares, last_resort=last_resort)
+            return
+        if len(shares) == 1:
+            self._end(shares[0].job, error)
+            return
+        for part in [[share] for share in shares]:
+            if part[0].job.is_over:
+                continue
+            alone = self._launch(part)
+            if isinstance(alone, BaseException):
+                self._recover(part, alone, last_resort=True)
+            else:
+                self._finish(alone)
+            part.clear()
+            del alone
 
     def _started(self, shares: list[Share]) -> _Pending:
         threads = shares[0].job.threads
@@ -377,22 +413,11 @@ class Engine:
         with torch.inference_mode():
             tasks = [(task, texts) for task, (texts, _) in asked.items()]
             results = self.program.compute(batch, tasks)
-            on_host, copied = self._to_host(results)
+            if self._to_host is None:
+                self._to_host = ToHost(self.device)
+            arriving = self._to_host.start(results)
         owners = [owners for _, owners in asked.values()]
-        return _Pending(owners, on_host, copied, len(batch.ids), began)
-
-    def _to_host(self, results: list[Results]) -> tuple[list[Results], torch.cuda.Event | None]:
-        device = self.program.device
-        if device.type == "cpu":
-            return results, None
-        on_host = [{key: _copied(value) for key, value in result.items()} for result in results]
-        if device.type == "cuda":
-            copied = torch.cuda.Event()
-            copied.record(torch.cuda.current_stream(device))
-            return on_host, copied
-        if device.type == "mps":
-            torch.mps.synchronize()
-        return on_host, None
+        return _Pending(owners, arriving, len(batch.ids), began)
 
     def _count(self, batch: PackedBatch, shares: list[Share]) -> None:
         counts, now = self._counts, time.perf_counter()
@@ -404,21 +429,35 @@ class Engine:
             if not share.job.has_begun:
                 counts.waited += now - share.job.arrived
 
+    def _careful_budget(self) -> int:
+        """Tokens a batch of long work at most, where short work may come."""
+        if not self._seconds_per_token:
+            return self.token_budget
+        aim = max(int(BATCH_SECONDS / self._seconds_per_token), LEAST_LONG_TOKENS)
+        return min(self.token_budget, aim)
+
     def _measure(self, pending: _Pending) -> None:
-        """Learn how long a token takes, from batches that are long enough to tell."""
-        now = time.perf_counter()
+        """Learn how long a token of long work takes.
+
+        Of shorter batches a device needs the same time for fewer tokens, and of the first one it
+        loads its kernels: long work would be cut into batches that leave it idle.
+        """
+        now, is_first = time.perf_counter(), not self._finished_at
         began, self._finished_at = max(pending.began, self._finished_at), now
-        if pending.tokens >= LEAST_LONG_TOKENS // 2:
+        if is_first and self.device.type == "cuda":
+            return
+        usual = self._careful_budget() if self._seconds_per_token else LEAST_LONG_TOKENS
+        if pending.tokens >= usual // 2:
             each = (now - began) / pending.tokens
             known = self._seconds_per_token or each
             self._seconds_per_token = known + (each - known) / 4
 
     def _finish(self, pending: _Pending) -> None:
         try:
-            arrays = pending.arrays()
+            arrays = pending.results.arrays()
         except Exception as error:  # noqa: BLE001 (a kernel that failed; handed to the callers)
             for share in (one for owners in pending.shares for one in owners):
-                self._end(share.job, error)
+                self._end(share.job, _another(error))
             return
         self._measure(pending)
         for owners, results in zip(pending.shares, arrays, strict=True):
@@ -434,34 +473,22 @@ class Engine:
             if job.work.progress is not None:
                 job.work.progress(len(share.rows))
         except BaseException as error:  # noqa: BLE001 (handed to the caller)
-            self._end(job, error)
+            self._end(job, _freed(error))
             return
         job.left -= len(share.rows)
         if not job.left:
             self._end(job, None)
 
-    def _isolate(self, shares: list[Share], error: Exception) -> None:
-        """Compute each job of a failed batch alone, so that only those at fault fail."""
-        if len(shares) == 1:
-            self._end(shares[0].job, error)
-            return
-        for share in shares:
-            alone = self._launch([share])
-            if alone is None:
-                self._retry([share], last_resort=True)
-            else:
-                self._finish(alone)
-
     def _retry(self, shares: list[Share], *, last_resort: bool) -> None:
         """Hand a batch out again that did not fit into memory, in smaller parts."""
-        if self.program.device.type == "cuda":
+        if self.device.type == "cuda":
             torch.cuda.empty_cache()
         tokens = [int(s.job.work.tokens.lengths[s.rows].sum()) for s in shares]
         if len(shares) == 1 and len(shares[0].rows) == 1 and last_resort:
             row = int(shares[0].rows[0])
             error = OutOfMemoryError(
                 f"text {row} of {tokens[0]} tokens does not fit into the memory of "
-                f"{self.program.device} even alone: pass a smaller max_length or split the text"
+                f"{self.device} even alone: pass a smaller max_length or split the text"
             )
             self._end(shares[0].job, error)
             return
@@ -471,7 +498,7 @@ class Engine:
             "most from now on",
             self.name,
             sum(tokens),
-            self.program.device,
+            self.device,
             self.token_budget,
         )
         self._room.put_back(shares)
@@ -481,32 +508,53 @@ _engines: weakref.WeakSet[Engine] = weakref.WeakSet()
 
 
 def _serve(engine_ref: weakref.ref[Engine], room: WaitingRoom) -> None:
+    if not room.claim():
+        return
     pending: _Pending | None = None
-    while True:
-        if pending is None:
-            room.wait()
-        engine = engine_ref()
-        if engine is None or (room.refusal is not None and pending is None):
-            return
-        try:
+    try:
+        while True:
+            if pending is None:
+                room.wait()
+            engine = engine_ref()
+            if engine is None or (room.refusal is not None and pending is None):
+                return
             pending = engine._advance(pending)
-        except BaseException as error:
-            # A fault of the engine itself: whoever waits is told rather than left waiting.
-            _log.exception("the engine of %s failed", engine.name)
-            for job in room.close(ClosedError(f"the engine of {engine.name!r} failed: {error!r}")):
-                engine._end(job, room.refusal)
-            raise
-        del engine
+            del engine
+    except BaseException as error:
+        # A fault of the engine itself: whoever waits is told rather than left waiting.
+        _log.exception("the thread %s failed", threading.current_thread().name)
+        room.refusal = ClosedError(f"the engine failed: {error!r}")
+        raise
+    finally:
+        refusal = room.refusal or ClosedError("the engine's thread has ended")
+        room.refuse(refusal)
+        for job in room.present():
+            if room.leave(job, _another(refusal)):
+                job.tell()
 
 
 def _forgotten(room: WaitingRoom) -> None:
-    room.refusal = ClosedError("the model is no longer in use")
-    room.wake()
+    room.refuse(ClosedError("the model is no longer in use"))
 
 
-def _copied(value: torch.Tensor | NDArray[Any]) -> torch.Tensor | NDArray[Any]:
-    # To page-locked memory, so that the device goes on computing.
-    return value.to("cpu", non_blocking=True) if isinstance(value, torch.Tensor) else value
+def _freed(error: BaseException) -> BaseException:
+    """Let an error go of what the frames that raised it hold: tensors, and others' texts."""
+    linked: BaseException | None = error
+    while linked is not None:
+        traceback.clear_frames(linked.__traceback__)
+        linked = linked.__cause__ or linked.__context__
+    # Without the engine's own frame, which is not over yet.
+    at = error.__traceback__
+    return error.with_traceback(at.tb_next if at is not None else None)
+
+
+def _another(error: BaseException) -> BaseException:
+    """An error for one of several callers: each raises its own, with its own traceback."""
+    try:
+        own = copy.copy(error)
+    except Exception:  # noqa: BLE001 (its constructor wants something else)
+        return error
+    return own.with_traceback(None)
 
 
 def _resolve(waiting: asyncio.Future[None]) -> None:

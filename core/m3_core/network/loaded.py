@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 import os
 import sys
 import threading
+import time
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import cached_property
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
 
 import torch
 
 from m3_core.errors import ClosedError
-from m3_core.forks import survive_forks
+from m3_core.forks import computed_once, survive_forks
 from m3_core.network.checkpoint import locate, read_checkpoint
 from m3_core.network.device import resolve_device, resolve_dtype
 from m3_core.network.engine import Engine, Program
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
     from m3_core.network.batches import Work
     from m3_core.network.checkpoint import Checkpoint
     from m3_core.network.engine import EngineStats
+
+_log = logging.getLogger("m3_core")
 
 U = TypeVar("U", bound="ModelUser")
 
@@ -87,7 +90,7 @@ class Source:
     """The names of all but ``name``."""
 
     def locate(self) -> Path:
-        """As of ``checkpoint.locate``."""
+        """Find the folder with the files, downloading it if need be."""
         return locate(
             self.name,
             revision=self.revision,
@@ -98,9 +101,6 @@ class Source:
 
 
 Source.OPTIONS = frozenset(field.name for field in dataclasses.fields(Source)) - {"name"}
-
-# Makes a network of a checkpoint; which one it is tells an encoder from a reranker.
-Build = "Callable[[Checkpoint, Tokenizer, torch.device, torch.dtype, Source], Network]"
 
 
 class LoadedModel:
@@ -130,7 +130,7 @@ class LoadedModel:
         self.dtype = network.dtype
         self._network: Network | None = network
         budget = source.token_budget or network.default_token_budget()
-        self._engine = Engine(network, budget, checkpoint.name)
+        self._engine: Engine | None = Engine(network, budget, checkpoint.name)
 
     @classmethod
     def load(cls, source: Source, build: Callable[..., Network]) -> LoadedModel:
@@ -147,11 +147,19 @@ class LoadedModel:
             CheckpointError: The files are absent, unreadable, incomplete or of another model.
             DeviceError: The device is absent or cannot compute in the data type.
         """
+        began = time.perf_counter()
         device = resolve_device(source.device)
         dtype = resolve_dtype(source.dtype, device)
         checkpoint = read_checkpoint(source.locate(), str(source.name))
         tokenizer = Tokenizer.from_folder(checkpoint.folder)
         network = build(checkpoint, tokenizer, device, dtype, source)
+        _log.info(
+            "loaded %s on %s in %s within %.1f s",
+            checkpoint.name,
+            device,
+            str(dtype).removeprefix("torch."),
+            time.perf_counter() - began,
+        )
         return cls(checkpoint, tokenizer, network, source, build)
 
     @property
@@ -161,9 +169,10 @@ class LoadedModel:
         Raises:
             ClosedError: The model was closed.
         """
-        if self._network is None:
+        network = self._network
+        if network is None:
             raise self._closed_error()
-        return self._network
+        return network
 
     @property
     def engine(self) -> Engine:
@@ -172,18 +181,19 @@ class LoadedModel:
         Raises:
             ClosedError: The model was closed.
         """
-        if self._network is None:
+        engine = self._engine
+        if engine is None:
             raise self._closed_error()
-        return self._engine
+        return engine
 
     @property
     def closed(self) -> bool:
         """Whether the network is gone."""
         return self._network is None
 
-    @cached_property
+    @computed_once
     def fingerprint(self) -> str:
-        """As of ``fingerprint.checkpoint_fingerprint``."""
+        """Name the files that change what the network gives; equal in every process."""
         return checkpoint_fingerprint(self.checkpoint.folder)
 
     def check_length(self, max_length: int, least: int = 3) -> int:
@@ -209,13 +219,12 @@ class LoadedModel:
 
     def close(self) -> None:
         """Let go of the network and its memory; callers that wait for it get ``ClosedError``."""
-        if self._network is None:
+        engine, self._network, self._engine = self._engine, None, None
+        if engine is None:
             return
-        self._network = None
-        self._engine.close(self._closed_error())
-        on_cuda = self.device.type == "cuda"
-        del self._engine
-        if on_cuda:
+        engine.close(self._closed_error())
+        del engine
+        if self.device.type == "cuda":
             torch.cuda.empty_cache()
 
     def _closed_error(self) -> ClosedError:
@@ -374,7 +383,7 @@ class _Registry:
         found = (
             build,
             os.path.realpath(source.locate()),
-            _exact(device),
+            device if device.type == "cuda" else device.type,
             resolve_dtype(source.dtype, device),
             source.trust_remote_code,
             source.token_budget,
@@ -404,9 +413,3 @@ def shared_model(source: Source, build: Callable[..., Network]) -> LoadedModel:
         said; loaded anew after ``close()``.
     """
     return _registry.get(source, build)
-
-
-def _exact(device: torch.device) -> str:
-    if device.type != "cuda":
-        return device.type
-    return f"cuda:{torch.cuda.current_device() if device.index is None else device.index}"

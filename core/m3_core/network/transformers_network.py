@@ -17,6 +17,7 @@ from torch.nn import functional
 
 from m3_core.errors import CorruptCheckpointError, UnsupportedModelError
 from m3_core.network.device import default_token_budget
+from m3_core.network.transfer import to_device
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -48,7 +49,7 @@ class Packing:
         self.groups = batch.groups
         self.varlen = varlen
         self.longest = int(batch.lengths.max(initial=0))
-        self.offsets = torch.from_numpy(batch.offsets).to(device, non_blocking=True)
+        self.offsets = to_device(batch.offsets, device)
         self.boundaries = self.offsets.to(torch.int32) if varlen else None
 
 
@@ -193,11 +194,11 @@ class TransformersBackbone:
             and the batch's offsets on the device, shape (texts + 1,), int64.
         """
         packing = Packing(batch, self.device, self._varlen)
-        ids = torch.from_numpy(batch.ids.astype(np.int64)).to(self.device, non_blocking=True)
-        positions = torch.from_numpy(self._positions(batch)).to(self.device, non_blocking=True)
+        ids = to_device(batch.ids.astype(np.int64), self.device)
+        positions = to_device(self._positions(batch), self.device)
         types = torch.zeros_like(ids)
         if token_types is not None:
-            types = torch.from_numpy(token_types).to(self.device, non_blocking=True)
+            types = to_device(token_types, self.device)
         with torch.inference_mode():
             output = self.network(
                 input_ids=ids[None],

@@ -1,4 +1,10 @@
-"""Where work waits for the engine: two lanes, in order of arrival, of bounded length."""
+"""Where work waits for the engine: two lanes, in order of arrival, of bounded length.
+
+Callers hold no lock here. A signal handler, a finaliser or the garbage collector may run between
+any two steps of a thread and ask, cancel or close in it again, which would wait for itself. So
+callers do single steps on containers that are safe by themselves, and the lanes belong to the
+engine's thread.
+"""
 
 from __future__ import annotations
 
@@ -10,10 +16,12 @@ from typing import TYPE_CHECKING
 from m3_core.network.batches import Share
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from m3_core.errors import M3Error
     from m3_core.network.batches import Job
+
+
+# So many batches of long work are cut for short work's sake after some has come.
+CAREFUL_BATCHES = 100
 
 
 class Lane:
@@ -23,16 +31,18 @@ class Lane:
         takes_turns: A job that was not handed out wholly goes behind the others.
 
     Attributes:
-        jobs: The jobs.
-        tokens: What of them was not handed out yet.
+        jobs: What was not handed out wholly; of the engine's thread.
+        living: Jobs that were let in and are not over.
+        outside: Jobs that have no room yet, in order; callers append, the engine's thread takes.
     """
 
-    __slots__ = ("jobs", "takes_turns", "tokens")
+    __slots__ = ("jobs", "living", "outside", "takes_turns")
 
     def __init__(self, *, takes_turns: bool) -> None:
         self.takes_turns = takes_turns
         self.jobs: deque[Job] = deque()
-        self.tokens = 0
+        self.living: dict[Job, None] = {}
+        self.outside: deque[Job] = deque()
 
     def take(self, budget: int) -> list[Share]:
         """Hand out the next texts of jobs that may share a forward pass.
@@ -48,6 +58,8 @@ class Lane:
         left = budget
         while self.jobs and left > 0:
             job = self.jobs.popleft()
+            if job.is_over:
+                continue
             if shares and job.work.group != shares[0].job.work.group:
                 others.append(job)
                 continue
@@ -58,13 +70,12 @@ class Lane:
             if len(rows):
                 shares.append(Share(job, rows, rows))
             left -= before - job.waiting_tokens
-            if job.waiting_tokens:
+            if job.has_waiting:
                 if self.takes_turns and len(rows):
                     self.jobs.append(job)
                 else:
                     self.jobs.appendleft(job)
                 break
-        self.tokens -= budget - left
         self.jobs.extendleft(reversed(others))
         return shares
 
@@ -72,117 +83,52 @@ class Lane:
 class WaitingRoom:
     """All work that waits for one engine; safe under threads, signals and in finalisers.
 
-    Only locks and queues implemented in C are held here: Python's own conditions can be left
-    locked by a signal that arrives at the wrong moment.
-
     Args:
         short_tokens: Work of so many tokens at most goes before longer work.
-        max_tokens: Waiting tokens of a lane at most; a single job may have more.
+        max_tokens: Waiting tokens of a lane at most, short jobs counted as ``short_tokens`` each;
+            a single job may have more.
 
     Attributes:
         refusal: Why no more work is taken, once it is not.
         entered: Jobs that were let in so far.
+        thread: The engine's thread, once it runs.
     """
 
     def __init__(self, short_tokens: int, max_tokens: int) -> None:
         self.short_tokens = short_tokens
         self.max_tokens = max_tokens
         self.refusal: M3Error | None = None
-        self._lock = threading.Lock()
         self.entered = 0
+        self.thread: threading.Thread | None = None
         self._short, self._long = Lane(takes_turns=False), Lane(takes_turns=True)
         self._long_is_next = False
-        self._wake: SimpleQueue[None] = SimpleQueue()
-        self._outside: deque[Callable[[], object]] = deque()
+        self._careful_batches = 0
+        self._arriving: SimpleQueue[Job | None] = SimpleQueue()
+        self._claims = [True]
 
     @property
     def waiting_tokens(self) -> int:
-        """Tokens that were not handed out yet."""
-        return self._short.tokens + self._long.tokens
+        """Tokens that were let in and not handed out yet."""
+        living = [*list(self._short.living), *list(self._long.living)]
+        return sum(job.waiting_tokens for job in living)
 
-    def enter(self, job: Job, when_free: Callable[[], object]) -> bool:
-        """Let a job wait, if there is room.
+    # What follows is for callers, in any thread.
 
-        Args:
-            job: The job.
-            when_free: Called once if there is none, when it is worth another try.
-
-        Returns:
-            Whether it waits now.
-
-        Raises:
-            M3Error: The engine was closed.
-        """
-        with self._lock:
-            if self.refusal is not None:
-                raise self.refusal
-            lane = self._lane(job)
-            if lane.tokens and lane.tokens + job.num_tokens > self.max_tokens:
-                self._outside.append(when_free)
-                return False
-            lane.jobs.append(job)
-            lane.tokens += job.num_tokens
-            self.entered += 1
-        self._wake.put(None)
-        return True
-
-    def wait(self) -> None:
-        """Wait until there is work, or the engine was closed."""
-        while not (self.waiting_tokens or self.refusal):
-            self._wake.get()
-        try:
-            while True:
-                self._wake.get_nowait()
-        except Empty:
-            pass
-
-    def wake(self) -> None:
-        """Have ``wait`` look again."""
-        self._wake.put(None)
-
-    def take(self, budget: int, long_budget: int) -> list[Share]:
-        """Hand out the next batch's texts.
-
-        Short work goes first; long work has at least every other batch.
+    def enter(self, job: Job) -> None:
+        """Let a job wait, behind those that wait for room if there is none.
 
         Args:
-            budget: Tokens at most.
-            long_budget: Tokens of long work at most.
-
-        Returns:
-            Texts of one group; none if nothing waits.
+            job: The job; its ``let_in`` is called as soon as there is room.
         """
-        with self._lock:
-            has_short = self._short.tokens > 0
-            if self._long.tokens and (self._long_is_next or not has_short):
-                self._long_is_next = False
-                shares = self._long.take(long_budget)
-            else:
-                self._long_is_next = self._long.tokens > 0
-                shares = self._short.take(budget)
-            outside, self._outside = self._outside, deque()
-        for call in outside:
-            call()
-        return shares
-
-    def put_back(self, shares: list[Share]) -> None:
-        """Take back what was handed out last.
-
-        Args:
-            shares: As ``take`` gave them.
-        """
-        with self._lock:
-            for share in reversed(shares):
-                job = share.job
-                if job.is_over:
-                    continue
-                before = job.waiting_tokens
-                job.put_back(share.rows)
-                lane = self._lane(job)
-                lane.tokens += job.waiting_tokens - before
-                if before and job in lane.jobs:
-                    lane.jobs.remove(job)
-                lane.jobs.appendleft(job)
+        lane = self._lane(job)
+        if lane.outside or self._is_full(lane, job):
+            lane.outside.append(job)
+            # Room may have come meanwhile.
+            self._arriving.put(None)
+        else:
+            lane.living[job] = None
+            self._arriving.put(job)
+            job.may_enter()
 
     def leave(self, job: Job, error: BaseException | None) -> bool:
         """End a job: done, failed or given up.
@@ -194,32 +140,122 @@ class WaitingRoom:
         Returns:
             False if it had ended already.
         """
-        with self._lock:
-            if job.is_over:
-                return False
-            job.is_over, job.error = True, error
-            lane = self._lane(job)
-            if job.waiting_tokens and job in lane.jobs:
-                lane.tokens -= job.waiting_tokens
-                lane.jobs.remove(job)
-        return True
+        ended = job.end(error)
+        self._lane(job).living.pop(job, None)
+        return ended
 
-    def close(self, refusal: M3Error) -> list[Job]:
-        """Refuse further work.
+    def refuse(self, refusal: M3Error) -> None:
+        """Take no further work.
 
         Args:
             refusal: What callers are told.
+        """
+        self.refusal = refusal
+        self._arriving.put(None)
+
+    def present(self) -> list[Job]:
+        """All jobs that are not over, let in or not."""
+        lanes = (self._short, self._long)
+        jobs = [job for lane in lanes for job in [*list(lane.living), *list(lane.outside)]]
+        return [job for job in jobs if not job.is_over]
+
+    # What follows is for the engine's thread.
+
+    def claim(self) -> bool:
+        """Make the calling thread the engine's thread; only the first succeeds."""
+        try:
+            self._claims.pop()
+        except IndexError:
+            return False
+        self.thread = threading.current_thread()
+        return True
+
+    def wait(self) -> None:
+        """Wait until there is work, or no more is taken."""
+        self._gather()
+        while not (self._short.jobs or self._long.jobs or self.refusal):
+            self._sit_down(self._arriving.get())
+            self._gather()
+
+    def take(self, budget: int, careful_budget: int) -> list[Share]:
+        """Hand out the next batch's texts.
+
+        Short work goes first; long work has at least every other batch. For some batches after
+        short work found long work waiting, long work is cut smaller; without short work its
+        batches, and so its results to the last bit, do not depend on time.
+
+        Args:
+            budget: Tokens at most.
+            careful_budget: Tokens of long work at most, where short work may come.
 
         Returns:
-            What waited; to be ended by the caller.
+            Texts of one group; none if nothing waits.
         """
-        with self._lock:
-            self.refusal = refusal
-            jobs = [*self._short.jobs, *self._long.jobs]
-            outside, self._outside = self._outside, deque()
-        for call in outside:
-            call()
-        return jobs
+        self._gather()
+        if self._long.jobs and (self._long_is_next or not self._short.jobs):
+            self._long_is_next = False
+            if not self._careful_batches:
+                return self._long.take(budget)
+            self._careful_batches -= 1
+            return self._long.take(careful_budget)
+        self._long_is_next = bool(self._long.jobs)
+        if self._long_is_next:
+            self._careful_batches = CAREFUL_BATCHES
+        return self._short.take(budget)
+
+    def put_back(self, shares: list[Share]) -> None:
+        """Take back what was handed out last.
+
+        Args:
+            shares: As ``take`` gave them.
+        """
+        for share in reversed(shares):
+            job = share.job
+            if job.is_over:
+                continue
+            jobs = self._lane(job).jobs
+            if job.has_waiting:
+                jobs.remove(job)
+            job.put_back(share.rows)
+            jobs.appendleft(job)
+
+    def _gather(self) -> None:
+        """Let in what arrived, then what waits for room."""
+        try:
+            while True:
+                self._sit_down(self._arriving.get_nowait())
+        except Empty:
+            pass
+        for lane in (self._short, self._long):
+            if len(lane.jobs) > 2 * len(lane.living) + 64:
+                # Most were given up: let go of their texts now.
+                lane.jobs = deque(job for job in lane.jobs if not job.is_over)
+            while lane.outside:
+                job = lane.outside[0]
+                if not job.is_over and self._is_full(lane, job):
+                    break
+                # In this order, so that the job is always in one of them.
+                lane.living[job] = None
+                lane.outside.popleft()
+                if job.is_over:
+                    lane.living.pop(job, None)
+                else:
+                    self._sit_down(job)
+                    job.may_enter()
+
+    def _sit_down(self, job: Job | None) -> None:
+        if job is not None:
+            self._lane(job).jobs.append(job)
+            self.entered += 1
+
+    def _is_full(self, lane: Lane, job: Job) -> bool:
+        living = list(lane.living) if lane is self._long else lane.living
+        if not living:
+            return False
+        if lane is self._short:
+            return (len(living) + 1) * self.short_tokens > self.max_tokens
+        waiting = sum(other.waiting_tokens for other in living)
+        return waiting > 0 and waiting + job.num_tokens > self.max_tokens
 
     def _lane(self, job: Job) -> Lane:
         return self._short if job.num_tokens <= self.short_tokens else self._long

@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
-from m3_core.network.loaded import Source
+from m3_core.network import Source
 from m3_core.rerankers.base import Reranker
 from m3_core.rerankers.network import RerankerOptions
 

@@ -7,13 +7,13 @@ import warnings
 from dataclasses import fields
 from typing import TYPE_CHECKING, Any, cast
 
-from m3_core.network.batches import Work
-from m3_core.network.loaded import (
+from m3_core.network import (
     CHARACTERS_ON_THE_LOOP,
     LoadedModel,
     ModelUser,
     Source,
     TruncationWarning,
+    Work,
     level_of_caller,
     progress_bar,
     shared_model,
@@ -158,9 +158,9 @@ class Reranker(ModelUser):
         """Load a reranker once for the whole process, or return one over the loaded weights.
 
         Args:
-            name: As of ``from_pretrained``.
-            **options: As there. Those that change scores but not weights may differ from one
-                call to the next.
+            name: A local folder or a hub repository.
+            **options: Those of ``from_pretrained``. Those that change scores but not weights may
+                differ from one call to the next.
 
         Returns:
             A reranker; closing it closes all over the same weights, and the next is loaded anew.
@@ -244,17 +244,9 @@ class Reranker(ModelUser):
         query_max_length: int | None = None,
         show_progress: bool = False,
     ) -> list[list[float]]:
-        """Score pairs with each of the cutoff layers.
+        """Score pairs with each of the cutoff layers; arguments and errors of ``compute_score``.
 
-        Args:
-            pairs: As of ``compute_score``; so are the other arguments and the errors.
-            normalize: As there.
-            max_length: As there.
-            query_max_length: As there.
-            show_progress: As there.
-
-        Returns:
-            One list of scores a layer, in the order of ``cutoff_layers``.
+        The result is one list of scores a layer, in the order of ``cutoff_layers``.
         """
         scores = self._score(pairs, max_length, query_max_length, show_progress=show_progress)
         result: list[list[float]] = (sigmoid(scores) if normalize else scores).T.tolist()

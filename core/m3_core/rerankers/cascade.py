@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from m3_core.encoder.protocol import TextEncoder
+from m3_core.encoder import TextEncoder
 from m3_core.rerankers import Reranker
 from m3_core.rerankers.hybrid import HybridScorer
 from m3_core.rerankers.ranking import select_best

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from m3_core.errors import UnsupportedModelError
-from m3_core.network.transformers_network import (
+from m3_core.network import (
     ATTENTION_NAME,
     MODEL_TYPES,
     TransformersBackbone,
@@ -25,9 +25,7 @@ if TYPE_CHECKING:
     import torch
     from numpy.typing import NDArray
 
-    from m3_core.network.batches import PackedBatch
-    from m3_core.network.checkpoint import Checkpoint
-    from m3_core.network.tokens import Tokenizer
+    from m3_core.network import Checkpoint, PackedBatch, Tokenizer
     from m3_core.rerankers.pairs import PairLayout
 
 
@@ -107,7 +105,7 @@ class CrossEncoder:
             )
 
     def layout(self, tokenizer: Tokenizer, options: RerankerOptions) -> PairLayout:
-        """As of ``pairs.encoder_layout``."""
+        """How pairs are put together: with the tokenizer's own marks between the two."""
         return encoder_layout(tokenizer)
 
     def score(
@@ -136,5 +134,5 @@ class CrossEncoder:
         return scores.float()
 
     def default_token_budget(self) -> int:
-        """As of ``device.default_token_budget``."""
+        """Tokens a batch at which the device is well used."""
         return self._backbone.default_token_budget()

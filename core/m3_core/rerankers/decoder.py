@@ -14,16 +14,13 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from m3_core.network.device import default_token_budget
-from m3_core.network.transformers_network import Packing, varlen_kernel
+from m3_core.network import Packing, default_token_budget, to_device, varlen_kernel
 from m3_core.rerankers.pairs import prompt_layout
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from m3_core.network.batches import PackedBatch
-    from m3_core.network.checkpoint import Checkpoint
-    from m3_core.network.tokens import Tokenizer
+    from m3_core.network import Checkpoint, PackedBatch, Tokenizer
     from m3_core.rerankers.network import RerankerOptions
     from m3_core.rerankers.pairs import PairLayout
 
@@ -139,22 +136,18 @@ def _visible(length: int, window: int | None, device: torch.device) -> torch.Ten
     return visible if window is None else visible.triu(1 - window)
 
 
-def positions(lengths: torch.Tensor) -> torch.Tensor:
+def positions(batch: PackedBatch, device: torch.device) -> torch.Tensor:
     """Number each pair's tokens from 0.
 
     Args:
-        lengths: Tokens a pair. Shape: (pairs,). Dtype: int64.
+        batch: The pairs.
+        device: Where the numbers are needed; counted on the host, which knows the lengths.
 
     Returns:
         Shape: (tokens,). Dtype: int64.
-
-    Example:
-        >>> positions(torch.tensor([2, 3])).tolist()
-        [0, 1, 0, 1, 2]
     """
-    starts = lengths.cumsum(0) - lengths
-    numbers = torch.arange(int(lengths.sum()), device=lengths.device)
-    return numbers - starts.repeat_interleave(lengths)
+    starts = np.repeat(batch.offsets[:-1], batch.lengths)
+    return to_device(np.arange(len(starts)) - starts, device)
 
 
 class Decoder:
@@ -180,11 +173,11 @@ class Decoder:
         self.varlen: Callable[..., Any] | None = kernel if windowed else None
 
     def layout(self, tokenizer: Tokenizer, options: RerankerOptions) -> PairLayout:
-        """As of ``pairs.prompt_layout``."""
+        """How pairs are put together: query, document, prompt."""
         return prompt_layout(tokenizer, options.prompt, self.bos)
 
     def default_token_budget(self) -> int:
-        """As of ``device.default_token_budget``."""
+        """Tokens a batch at which the device is well used."""
         config = self.network.config
         width = max(config.hidden_size, config.intermediate_size // 4)
         return default_token_budget(self.device, self.dtype, width)
@@ -198,7 +191,7 @@ class Decoder:
         Returns:
             Ids, shape (tokens,), int64, and what attention needs to know.
         """
-        ids = torch.from_numpy(batch.ids.astype(np.int64)).to(self.device, non_blocking=True)
+        ids = to_device(batch.ids.astype(np.int64), self.device)
         return ids, Packing(batch, self.device, self.varlen)
 
 

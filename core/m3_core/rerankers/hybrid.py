@@ -7,8 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from m3_core.encoder.cache import TEXTS_ON_THE_LOOP
-from m3_core.encoder.cached import CachedEncoder
+from m3_core.encoder import TEXTS_ON_THE_LOOP, CachedEncoder
 from m3_core.rerankers.ranking import select_best
 from m3_core.scoring import hybrid_scores, normalized_weights
 from m3_core.texts import check_pairs, distinct, pairs_of
@@ -16,7 +15,7 @@ from m3_core.texts import check_pairs, distinct, pairs_of
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from m3_core.encoder.protocol import Role, TextEncoder
+    from m3_core.encoder import Role, TextEncoder
     from m3_core.representations import Representations
     from m3_core.texts import CheckedTexts
 
@@ -41,9 +40,9 @@ def weighted_parts(weights: Sequence[float]) -> tuple[str, ...]:
         >>> weighted_parts((1.0, 0.3, 0.0))
         ('dense', 'sparse')
     """
-    shares = normalized_weights(weights)
+    normalized = normalized_weights(weights)
     parts = ("dense", "sparse", "colbert")
-    return tuple(part for part, share in zip(parts, shares, strict=True) if share > 0)
+    return tuple(part for part, weight in zip(parts, normalized, strict=True) if weight > 0)
 
 
 class HybridScorer:

@@ -18,7 +18,7 @@ from transformers import LlamaConfig, LlamaModel
 from transformers.models.llama.modeling_llama import LlamaPreTrainedModel
 
 from m3_core.errors import UnsupportedModelError
-from m3_core.network.transformers_network import load_network
+from m3_core.network import load_network
 from m3_core.rerankers.decoder import (
     CAUSAL_ATTENTION_NAME,
     YES_NO_PROMPT,
@@ -37,9 +37,7 @@ if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
 
-    from m3_core.network.batches import PackedBatch
-    from m3_core.network.checkpoint import Checkpoint
-    from m3_core.network.tokens import Tokenizer
+    from m3_core.network import Checkpoint, PackedBatch, Tokenizer
 
 
 def llama_config(config: Mapping[str, Any], name: str) -> LlamaConfig:
@@ -178,7 +176,7 @@ class LayerwiseReranker(Decoder):
         ids, packing = self.packed(batch)
         wanted = options.cutoff_layers or (config.num_hidden_layers,)
         hidden = network.embed_tokens(ids)[None] * config.scale_emb
-        where = network.rotary_emb(hidden, positions(packing.offsets.diff())[None])
+        where = network.rotary_emb(hidden, positions(batch, self.device)[None])
         factor = config.scale_depth / config.num_hidden_layers**0.5
         scores: dict[int, torch.Tensor] = {}
         for number, layer in enumerate(network.layers[: max(wanted)], start=1):

@@ -23,8 +23,7 @@ from transformers import Gemma2Config, Gemma2Model
 from transformers.models.gemma2.modeling_gemma2 import Gemma2PreTrainedModel
 
 from m3_core.errors import UnsupportedModelError
-from m3_core.network.batches import PackedBatch
-from m3_core.network.transformers_network import Packing, load_network
+from m3_core.network import PackedBatch, Packing, load_network, to_device
 from m3_core.rerankers.decoder import (
     CAUSAL_ATTENTION_NAME,
     LIGHTWEIGHT_PROMPT,
@@ -42,8 +41,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from m3_core.network.checkpoint import Checkpoint
-    from m3_core.network.tokens import Tokenizer
+    from m3_core.network import Checkpoint, Tokenizer
 
 
 # Entries of config.json that say how its own code is loaded.
@@ -213,13 +211,13 @@ class LightweightReranker(Decoder):
         hidden = functional.embedding(ids, weight)[None]
         # In the data type of the states, as Gemma was trained.
         hidden = hidden * torch.tensor(config.hidden_size**0.5, dtype=hidden.dtype)
-        where = network.rotary_emb(hidden, positions(packing.offsets.diff())[None])
+        where = network.rotary_emb(hidden, positions(batch, self.device)[None])
         scores: dict[int, torch.Tensor] = {}
         for index, layer in enumerate(network.layers[: max(wanted)]):
             if index and index in options.compress_layers and options.compress_ratio > 1:
                 hidden, batch, documents = _merge(hidden, batch, documents, options.compress_ratio)
                 packing = Packing(batch, self.device, self.varlen)
-                where = network.rotary_emb(hidden, positions(packing.offsets.diff())[None])
+                where = network.rotary_emb(hidden, positions(batch, self.device)[None])
             hidden = layer(hidden, position_embeddings=where, attention_mask=None, packing=packing)
             if index + 1 in wanted:
                 head = self.network.lm_head[ascending.index(index + 1)]
@@ -236,9 +234,9 @@ def _merge(
 ) -> tuple[torch.Tensor, PackedBatch, NDArray[np.int64]]:
     """States, bounds of pairs and bounds of documents with fewer tokens."""
     counts, lengths = tokens_merged(batch.lengths, documents, ratio)
-    merged = torch.segment_reduce(
-        hidden[0].float(), "mean", lengths=torch.from_numpy(counts).to(hidden.device), axis=0
-    )
+    on_device = to_device(counts, hidden.device)
+    # Checking the lengths would wait for the device.
+    merged = torch.segment_reduce(hidden[0].float(), "mean", lengths=on_device, axis=0, unsafe=True)
     starts = documents[:, 0]
     after = batch.lengths - documents[:, 1]
     offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])

@@ -13,7 +13,7 @@ import torch
 from torch.nn import functional
 
 from m3_core.errors import UnsupportedModelError
-from m3_core.network.transformers_network import load_network
+from m3_core.network import load_network
 from m3_core.rerankers.decoder import (
     CAUSAL_ATTENTION_NAME,
     YES_NO_PROMPT,
@@ -29,11 +29,9 @@ if TYPE_CHECKING:
     import torch
     from numpy.typing import NDArray
 
-    from m3_core.network.batches import PackedBatch
-    from m3_core.network.checkpoint import Checkpoint
-    from m3_core.network.tokens import Tokenizer
+    from m3_core.network import Checkpoint, PackedBatch, Tokenizer
 
-MODEL_TYPES = ("gemma", "gemma2", "llama", "mistral", "qwen2", "qwen3")
+DECODER_TYPES = ("gemma", "gemma2", "llama", "mistral", "qwen2", "qwen3")
 
 
 class CausalReranker(Decoder):
@@ -80,10 +78,10 @@ class CausalReranker(Decoder):
         from transformers import AutoModelForCausalLM
 
         model_type = checkpoint.config["model_type"]
-        if model_type not in MODEL_TYPES:
+        if model_type not in DECODER_TYPES:
             raise UnsupportedModelError(
                 f"{checkpoint.name!r} is a language model of type {model_type!r}; a reranker must "
-                f"be one of {', '.join(MODEL_TYPES)}"
+                f"be one of {', '.join(DECODER_TYPES)}"
             )
         register_attention()
         network = load_network(
@@ -127,7 +125,7 @@ class CausalReranker(Decoder):
         ids, packing = self.packed(batch)
         output = self.network.base_model(
             input_ids=ids[None],
-            position_ids=positions(packing.offsets.diff())[None],
+            position_ids=positions(batch, self.device)[None],
             use_cache=False,
             packing=packing,
         )

@@ -6,7 +6,7 @@ import importlib
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from m3_core.errors import UnsupportedModelError
-from m3_core.network.checkpoint import locate, read_checkpoint
+from m3_core.network import locate, read_checkpoint
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Mapping, Sequence
@@ -16,11 +16,7 @@ if TYPE_CHECKING:
     import torch
     from numpy.typing import NDArray
 
-    from m3_core.network.batches import PackedBatch
-    from m3_core.network.checkpoint import Checkpoint
-    from m3_core.network.engine import Results
-    from m3_core.network.loaded import Source
-    from m3_core.network.tokens import Tokenizer
+    from m3_core.network import Checkpoint, PackedBatch, Results, Source, Tokenizer
     from m3_core.rerankers.network import NetworkLoader, RerankerNetwork, RerankerOptions
 
 RerankerKind = Literal["cross-encoder", "llm", "layerwise", "lightweight"]
@@ -98,7 +94,7 @@ class RerankerProgram:
         self.dtype = network.dtype
 
     def default_token_budget(self) -> int:
-        """As of ``device.default_token_budget``."""
+        """Tokens a batch at which the device is well used."""
         return self.network.default_token_budget()
 
     def compute(

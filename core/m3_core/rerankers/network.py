@@ -12,9 +12,7 @@ if TYPE_CHECKING:
     import torch
     from numpy.typing import NDArray
 
-    from m3_core.network.batches import PackedBatch
-    from m3_core.network.checkpoint import Checkpoint
-    from m3_core.network.tokens import Tokenizer
+    from m3_core.network import Checkpoint, PackedBatch, Tokenizer
     from m3_core.rerankers.pairs import PairLayout
 
 

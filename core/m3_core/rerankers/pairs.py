@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from m3_core.network.tokens import TokenBatch
+from m3_core.network import TokenBatch
 from m3_core.texts import CheckedTexts, distinct
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from m3_core.network.tokens import Tokenizer
+    from m3_core.network import Tokenizer
 
 
 @dataclass(frozen=True, slots=True)

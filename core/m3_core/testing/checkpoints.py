@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 if TYPE_CHECKING:
     import torch
 
-    from m3_core.network.checkpoint import Pooling
+    from m3_core.network import Pooling
 
 WORDS = (
     "the of and to in is was for that with on as are by this be from at which not have an they "

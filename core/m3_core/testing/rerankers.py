@@ -149,8 +149,7 @@ def _empty_network(folder: Path, config: dict[str, Any], kind: str) -> torch.nn.
     """The network's tensors by name and shape, without content."""
     import torch
 
-    from m3_core.rerankers.layerwise import LayerwiseMiniCPM, llama_config
-    from m3_core.rerankers.lightweight import LightweightGemma2, gemma2_config
+    from m3_core.rerankers import LayerwiseMiniCPM, LightweightGemma2, gemma2_config, llama_config
 
     with torch.device("meta"):
         if kind == "layerwise":

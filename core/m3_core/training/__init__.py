@@ -11,18 +11,52 @@ from typing import TYPE_CHECKING
 from m3_core.lazy import lazy_names
 
 if TYPE_CHECKING:
+    from m3_core.training.cocktail import mix_checkpoints
+    from m3_core.training.data import find_files, read_lines
+    from m3_core.training.evaluation import evaluate_encoder
+    from m3_core.training.finetune import TrainResult, train
     from m3_core.training.loss import LossOptions, Scores, m3_loss
+    from m3_core.training.mining import mine, mine_files
     from m3_core.training.modeling import TrainableM3
+    from m3_core.training.options import Distillation, MiningOptions, TrainOptions
     from m3_core.training.saving import save_checkpoint
 
-__all__ = ["LossOptions", "Scores", "TrainableM3", "m3_loss", "save_checkpoint"]
+__all__ = [
+    "Distillation",
+    "LossOptions",
+    "MiningOptions",
+    "Scores",
+    "TrainOptions",
+    "TrainResult",
+    "TrainableM3",
+    "evaluate_encoder",
+    "find_files",
+    "m3_loss",
+    "mine",
+    "mine_files",
+    "mix_checkpoints",
+    "read_lines",
+    "save_checkpoint",
+    "train",
+]
 
 _HOMES = {
+    "Distillation": "options",
+    "evaluate_encoder": "evaluation",
+    "find_files": "data",
     "LossOptions": "loss",
-    "Scores": "loss",
-    "TrainableM3": "modeling",
     "m3_loss": "loss",
+    "mine": "mining",
+    "mine_files": "mining",
+    "MiningOptions": "options",
+    "mix_checkpoints": "cocktail",
+    "read_lines": "data",
     "save_checkpoint": "saving",
+    "Scores": "loss",
+    "train": "finetune",
+    "TrainableM3": "modeling",
+    "TrainOptions": "options",
+    "TrainResult": "finetune",
 }
 
 __getattr__ = lazy_names(__name__, _HOMES)

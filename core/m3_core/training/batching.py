@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from m3_core.network.tokens import Tokenizer
+    from m3_core.network import Tokenizer
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

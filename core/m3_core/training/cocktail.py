@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import torch
 
 from m3_core.errors import CorruptCheckpointError
-from m3_core.network.checkpoint import locate
+from m3_core.network import locate
 from m3_core.training.modeling import TrainableM3
 from m3_core.training.saving import save_checkpoint
 

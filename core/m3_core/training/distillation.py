@@ -13,7 +13,7 @@ import torch
 from torch.nn import functional
 
 if TYPE_CHECKING:
-    from m3_core.network.tokens import Tokenizer
+    from m3_core.network import Tokenizer
 
 
 @dataclass(frozen=True, slots=True)

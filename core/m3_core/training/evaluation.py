@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from m3_core.encoder.encoder import Encoder
+    from m3_core.encoder import Encoder
     from m3_core.representations import Representations
 
 ENSEMBLES = {"hybrid .4/.2/.4": (0.4, 0.2, 0.4), "hybrid 1/.3/1": (1.0, 0.3, 1.0)}

@@ -9,8 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from m3_core.errors import M3Error
-from m3_core.network.checkpoint import read_checkpoint
-from m3_core.network.known_models import choose_instructions, find_known
+from m3_core.network import choose_instructions, find_known, read_checkpoint
 from m3_core.training.options import Distillation, TrainOptions
 
 if TYPE_CHECKING:

@@ -6,50 +6,23 @@ Output is FlagEmbedding's format (``scripts/hn_mine.py``): the same examples wit
 from __future__ import annotations
 
 import json
-from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from m3_core.errors import TrainingDataError
 from m3_core.training.data import find_files, read_lines
 from m3_core.training.evaluation import score_matrix
-from m3_core.training.options import check_at_least, check_choices
+from m3_core.training.options import MiningOptions
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from m3_core.encoder.encoder import Encoder
+    from m3_core.encoder import Encoder
     from m3_core.representations import Representations
 
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class MiningOptions:
-    """Which documents become negatives.
-
-    Attributes:
-        method: Score by ``"dense"``, ``"sparse"`` or their sum ``"hybrid"`` (1 and 0.3).
-        first: Rank, counted from 0, of the first candidate: the very best may be unmarked
-            positives.
-        last: Rank after the last candidate.
-        negatives: How many to draw from the candidates.
-        seed: Of the draw.
-        keep: Keep the negatives that examples have already.
-    """
-
-    method: Literal["dense", "sparse", "hybrid"] = "dense"
-    first: int = 10
-    last: int = 210
-    negatives: int = 15
-    seed: int = 42
-    keep: bool = False
-
-    def __post_init__(self) -> None:
-        check_choices(self)
-        if not 0 <= self.first < self.last:
-            raise ValueError(f"candidates from rank {self.first} to {self.last}: there are none")
-        check_at_least(self, 1, "negatives")
+__all__ = ["MiningOptions", "mine", "mine_files"]
 
 
 def mine(

@@ -10,17 +10,15 @@ import torch
 from torch.nn import functional
 from torch.utils.checkpoint import checkpoint as recompute
 
-from m3_core.encoder import heads
+from m3_core.encoder import dense_vectors, token_weights
 from m3_core.errors import UnsupportedModelError
-from m3_core.network.checkpoint import Head, locate, read_checkpoint, read_heads
-from m3_core.network.tokens import Tokenizer
-from m3_core.network.transformers_network import MODEL_TYPES
+from m3_core.network import MODEL_TYPES, Head, Tokenizer, locate, read_checkpoint, read_heads
 from m3_core.training.padded import Encoded
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from m3_core.network.checkpoint import Pooling
+    from m3_core.network import Pooling
 
 
 class FreshHeadsWarning(UserWarning):
@@ -202,11 +200,11 @@ class TrainableM3(torch.nn.Module):
         Returns:
             The representations.
         """
-        dense = heads.dense_vectors(_pooled(hidden, mask, self.pooling))
+        dense = dense_vectors(_pooled(hidden, mask, self.pooling))
         if not unified:
             return Encoded(dense, None, None, mask[:, 1:])
         head = Head(self.sparse_linear.weight, self.sparse_linear.bias)
-        weights = heads.token_weights(hidden, head).float()
+        weights = token_weights(hidden, head).float()
         weights = weights * (mask * ~self.unweighted[ids])
         sparse = weights.new_zeros(len(ids), len(self.unweighted))
         sparse = sparse.scatter_reduce(1, ids, weights, "amax")

@@ -1,12 +1,17 @@
-"""The options of a training run, checked when they are made."""
+"""The options of a training run, checked when they are made.
+
+Each field's ``Doc`` says what it is; the command line shows the same.
+"""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Literal, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, get_args, get_origin, get_type_hints
+
+from typing_extensions import Doc
 
 # The command line reads these types at run time, to offer their values.
-from m3_core.network.checkpoint import Pooling  # noqa: TC001
+from m3_core.network import Pooling  # noqa: TC001
 
 Precision = Literal["float32", "bfloat16", "float16"]
 Part = Literal["network", "sparse", "colbert"]
@@ -15,84 +20,93 @@ TeacherLoss = Literal["kl_div", "m3_kd_loss"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TrainOptions:
-    """A training run.
+    """A training run."""
 
-    Attributes:
-        model: Base model: a folder or a hub repository.
-        data: Files of examples, or folders of them.
-        output: Folder of the finished model; ``output/checkpoints`` holds unfinished ones.
-        evaluation: Files of examples to measure retrieval on; none if empty.
-        epochs: How often each example is seen.
-        max_steps: Stop after so many steps, learning rate at 0; -1 for all epochs.
-        batch_size: Queries a batch and process.
-        group_size: Documents a query, the positive counted.
-        query_max_length: Tokens a query at most.
-        document_max_length: Tokens a document at most.
-        learning_rate: Highest learning rate.
-        warmup: Share of the steps over which it rises.
-        weight_decay: Of AdamW.
-        freeze: Parts that keep their weights: ``network`` (to train the heads alone),
-            ``sparse``, ``colbert``.
-        same_file_batches: Fill each batch from one file, so that negatives are of its language or
-            kind.
-        unified: Train lexical weights and multi-vectors too, not the dense vector alone.
-        temperature: Scores are divided by it.
-        self_distill: Whether the ensemble teaches the three scores.
-        self_distill_start_step: First step, counted from 0, after which it does; -1 for at once.
-        in_batch_negatives: Whether other queries' documents are negatives.
-        cross_device: Whether those of other processes are, for the dense score.
-        teacher_scores: Use the examples' scores of an outside teacher.
-        teacher_loss: ``"kl_div"`` adds that teacher's loss to the contrastive one;
-            ``"m3_kd_loss"`` takes its place.
-        query_instruction: Put before queries; as the model says if ``None``.
-        document_instruction: Put before documents; as the model says if ``None``.
-        pooling: How the dense vector is taken; as the model says if ``None``.
-        sub_batch_tokens: Run the network over so many tokens at a time and recompute
-            activations, for long texts.
-        seed: Of everything random.
-        precision: ``"float32"``, ``"bfloat16"`` or ``"float16"`` for the network's arithmetic;
-            weights stay float32. float16 needs a GPU.
-        cpu: Stay on the CPU.
-        save_steps: Save every so many steps; 0 for the end only.
-        keep_checkpoints: Keep the last so many.
-        log_steps: Log every so many steps.
-        resume: Go on from the last checkpoint in ``output``.
-    """
-
-    model: str
-    data: tuple[str, ...]
-    output: str
-    evaluation: tuple[str, ...] = ()
-    epochs: int = 1
-    max_steps: int = -1
-    batch_size: int = 8
-    group_size: int = 2
-    query_max_length: int = 64
-    document_max_length: int = 256
-    learning_rate: float = 1e-5
-    warmup: float = 0.1
-    weight_decay: float = 0.01
-    freeze: tuple[Part, ...] = ()
-    same_file_batches: bool = False
-    unified: bool = True
-    temperature: float = 0.02
-    self_distill: bool = True
-    self_distill_start_step: int = -1
-    in_batch_negatives: bool = True
-    cross_device: bool = False
-    teacher_scores: bool = False
-    teacher_loss: TeacherLoss = "kl_div"
-    query_instruction: str | None = None
-    document_instruction: str | None = None
-    pooling: Pooling | None = None
-    sub_batch_tokens: int | None = None
-    seed: int = 42
-    precision: Precision = "float32"
-    cpu: bool = False
-    save_steps: int = 0
-    keep_checkpoints: int = 2
-    log_steps: int = 10
-    resume: bool = False
+    model: Annotated[str, Doc("Base model: a folder or a hub repository.")]
+    data: Annotated[tuple[str, ...], Doc("Files of examples, or folders of them.")]
+    output: Annotated[
+        str,
+        Doc("Folder of the finished model; output/checkpoints holds unfinished ones."),
+    ]
+    evaluation: Annotated[
+        tuple[str, ...],
+        Doc("Files of examples to measure retrieval on; none if empty."),
+    ] = ()
+    epochs: Annotated[int, Doc("How often each example is seen.")] = 1
+    max_steps: Annotated[
+        int,
+        Doc("Stop after so many steps, learning rate at 0; -1 for all epochs."),
+    ] = -1
+    batch_size: Annotated[int, Doc("Queries a batch and process.")] = 8
+    group_size: Annotated[int, Doc("Documents a query, the positive counted.")] = 2
+    query_max_length: Annotated[int, Doc("Tokens a query at most.")] = 64
+    document_max_length: Annotated[int, Doc("Tokens a document at most.")] = 256
+    learning_rate: Annotated[float, Doc("Highest learning rate.")] = 1e-5
+    warmup: Annotated[float, Doc("Share of the steps over which it rises.")] = 0.1
+    weight_decay: Annotated[float, Doc("Of AdamW.")] = 0.01
+    freeze: Annotated[
+        tuple[Part, ...],
+        Doc("Parts that keep their weights: network (to train the heads alone), sparse, colbert."),
+    ] = ()
+    same_file_batches: Annotated[
+        bool,
+        Doc("Fill each batch from one file, so that negatives are of its language or kind."),
+    ] = False
+    unified: Annotated[
+        bool,
+        Doc("Train lexical weights and multi-vectors too, not the dense vector alone."),
+    ] = True
+    temperature: Annotated[float, Doc("Scores are divided by it.")] = 0.02
+    self_distill: Annotated[bool, Doc("Whether the ensemble teaches the three scores.")] = True
+    self_distill_start_step: Annotated[
+        int,
+        Doc("First step, counted from 0, after which it does; -1 for at once."),
+    ] = -1
+    in_batch_negatives: Annotated[
+        bool,
+        Doc("Whether other queries' documents are negatives."),
+    ] = True
+    cross_device: Annotated[
+        bool,
+        Doc("Whether those of other processes are, for the dense score."),
+    ] = False
+    teacher_scores: Annotated[bool, Doc("Use the examples' scores of an outside teacher.")] = False
+    teacher_loss: Annotated[
+        TeacherLoss,
+        Doc("kl_div adds that teacher's loss to the contrastive one; m3_kd_loss takes its place."),
+    ] = "kl_div"
+    query_instruction: Annotated[
+        str | None,
+        Doc("Put before queries; as the model says if None."),
+    ] = None
+    document_instruction: Annotated[
+        str | None,
+        Doc("Put before documents; as the model says if None."),
+    ] = None
+    pooling: Annotated[
+        Pooling | None,
+        Doc("How the dense vector is taken; as the model says if None."),
+    ] = None
+    sub_batch_tokens: Annotated[
+        int | None,
+        Doc(
+            "Run the network over so many tokens at a time and recompute activations, for "
+            "long texts."
+        ),
+    ] = None
+    seed: Annotated[int, Doc("Of everything random.")] = 42
+    precision: Annotated[
+        Precision,
+        Doc(
+            "float32, bfloat16 or float16 for the network's arithmetic; weights stay "
+            "float32. float16 needs a GPU."
+        ),
+    ] = "float32"
+    cpu: Annotated[bool, Doc("Stay on the CPU.")] = False
+    save_steps: Annotated[int, Doc("Save every so many steps; 0 for the end only.")] = 0
+    keep_checkpoints: Annotated[int, Doc("Keep the last so many.")] = 2
+    log_steps: Annotated[int, Doc("Log every so many steps.")] = 10
+    resume: Annotated[bool, Doc("Go on from the last checkpoint in output.")] = False
 
     def __post_init__(self) -> None:
         check_choices(self)
@@ -123,25 +137,26 @@ class TrainOptions:
 
 @dataclass(frozen=True, slots=True)
 class Distillation:
-    """What a teacher teaches.
+    """What a teacher teaches."""
 
-    Attributes:
-        teacher: A folder or a hub repository.
-        weights: Of dense, lexical and multi-vector scores; 0 leaves one out.
-        temperature: Of both softmaxes.
-        contrast: Weight of the unified loss beside them.
-        dense_vectors: Weight of learning the teacher's dense vectors, projected to the student's
-            width.
-        token_vectors: Weight of learning its multi-vectors, token by token; both then need the
-            same tokenizer and width.
-    """
-
-    teacher: str
-    weights: tuple[float, float, float] = (1.0, 1.0, 1.0)
-    temperature: float = 0.05
-    contrast: float = 0.0
-    dense_vectors: float = 0.0
-    token_vectors: float = 0.0
+    teacher: Annotated[str, Doc("A folder or a hub repository.")]
+    weights: Annotated[
+        tuple[float, float, float],
+        Doc("Of dense, lexical and multi-vector scores; 0 leaves one out."),
+    ] = (1.0, 1.0, 1.0)
+    temperature: Annotated[float, Doc("Of both softmaxes.")] = 0.05
+    contrast: Annotated[float, Doc("Weight of the unified loss beside them.")] = 0.0
+    dense_vectors: Annotated[
+        float,
+        Doc("Weight of learning the teacher's dense vectors, projected to the student's width."),
+    ] = 0.0
+    token_vectors: Annotated[
+        float,
+        Doc(
+            "Weight of learning its multi-vectors, token by token; both then need the same "
+            "tokenizer and width."
+        ),
+    ] = 0.0
 
     def __post_init__(self) -> None:
         check_positive(self, "temperature")
@@ -153,6 +168,32 @@ class Distillation:
             )
         if not any((*self.weights, self.contrast, self.dense_vectors, self.token_vectors)):
             raise ValueError("weights, contrast, dense_vectors and token_vectors are all 0")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class MiningOptions:
+    """Which documents become negatives."""
+
+    method: Annotated[
+        Literal["dense", "sparse", "hybrid"],
+        Doc("Score by dense, sparse or their sum hybrid (1 and 0.3)."),
+    ] = "dense"
+    first: Annotated[
+        int,
+        Doc(
+            "Rank, counted from 0, of the first candidate: the very best may be unmarked positives."
+        ),
+    ] = 10
+    last: Annotated[int, Doc("Rank after the last candidate.")] = 210
+    negatives: Annotated[int, Doc("How many to draw from the candidates.")] = 15
+    seed: Annotated[int, Doc("Of the draw.")] = 42
+    keep: Annotated[bool, Doc("Keep the negatives that examples have already.")] = False
+
+    def __post_init__(self) -> None:
+        check_choices(self)
+        if not 0 <= self.first < self.last:
+            raise ValueError(f"candidates from rank {self.first} to {self.last}: there are none")
+        check_at_least(self, 1, "negatives")
 
 
 def choices(hint: Any) -> tuple[Any, ...]:

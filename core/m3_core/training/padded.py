@@ -10,7 +10,7 @@ import torch
 from torch.nn import functional
 
 if TYPE_CHECKING:
-    from m3_core.network.tokens import TokenBatch
+    from m3_core.network import TokenBatch
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 
-from m3_core.encoder.encoder import Encoder
+from m3_core.encoder import Encoder
 from m3_core.training.distillation import (
     Projection,
     check_same_tokenizer,

@@ -12,6 +12,7 @@ import threading
 import time
 import weakref
 from collections.abc import Iterator
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -170,6 +171,29 @@ def test_short_work_goes_first_and_long_work_every_other_time(
     assert all(second - first <= 2 for first, second in itertools.pairwise(between))
 
 
+def test_what_queries_cost_does_not_shorten_long_batches(
+    program: Sums, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A device that needs 8 ms for any batch, and a microsecond more a token."""
+    clock = [1.0]
+
+    def compute(batch) -> None:
+        clock[0] += 0.008 + 1e-6 * len(batch.ids)
+
+    monkeypatch.setattr(engines, "time", SimpleNamespace(perf_counter=lambda: clock[0]))
+    program.before = compute
+    engine = Engine(program, 65536, "sums")
+    for i in range(6):
+        for _ in range(20):
+            engine.submit(work_of([1] * 300)).wait()
+        bulk = work_of(*[[i] * 200 for _ in range(1000)])
+        engine.submit(bulk).wait()
+        assert done(bulk)
+    engine.close()
+    # 42,000 tokens are computed in 50 ms.
+    assert max(map(sum, program.batches[-21:])) > 30_000
+
+
 def test_long_jobs_take_turns(engine: Engine, program: Sums) -> None:
     gate, thread = held(engine, program)
     first, second = (work_of(*[[size] * size for _ in range(4)]) for size in (900, 800))
@@ -294,7 +318,8 @@ def test_a_loop_that_was_closed_harms_nobody(engine: Engine, program: Sums) -> N
 
 def test_a_bounded_amount_waits(engine: Engine, program: Sums, monkeypatch) -> None:
     gate, thread = held(engine, program)
-    engine._room.max_tokens = 10
+    # The one that is computed and two that wait.
+    engine._room.max_tokens = 3 * engines.SHORT_TOKENS
     works = [work_of([i] * 4) for i in range(30)]
     threads = [threading.Thread(target=lambda w=work: engine.submit(w).wait()) for work in works]
     for one in threads:
@@ -314,12 +339,14 @@ def test_a_bounded_amount_waits(engine: Engine, program: Sums, monkeypatch) -> N
 
 async def test_coroutines_are_suspended_when_too_much_waits(engine: Engine, program: Sums) -> None:
     gate, thread = held(engine, program)
-    engine._room.max_tokens = 10
+    # The one that is computed and two that wait.
+    engine._room.max_tokens = 3 * engines.SHORT_TOKENS
     works = [work_of([i] * 4) for i in range(30)]
     tasks = [asyncio.create_task(engine.arun(work)) for work in works]
     await asyncio.sleep(0.01)
     assert engine.stats().waiting_tokens == 8
     tasks[20].cancel()
+    await asyncio.sleep(0)
     gate.open.set()
     await asyncio.gather(*tasks, return_exceptions=True)
     thread.join()
@@ -379,7 +406,7 @@ def test_an_interrupted_caller_gives_up(engine: Engine, program: Sums) -> None:
 def test_a_forgotten_engine_ends_its_thread(program: Sums) -> None:
     engine = Engine(program, 1000, "forgotten")
     engine.submit(work_of([1])).wait()
-    thread, gone = engine._thread, weakref.ref(engine)
+    thread, gone = engine._room.thread, weakref.ref(engine)
     del engine
     deadline = time.monotonic() + 60
     while gone() is not None and time.monotonic() < deadline:
@@ -426,8 +453,7 @@ def test_a_forked_child_has_a_working_engine(engine: Engine, program: Sums) -> N
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork on this system")
 def test_a_forked_child_is_told_that_cuda_does_not_work() -> None:
-    engine = Engine(Sums(), 1000, "on cuda")
-    engine.program.device = torch.device("cuda")
+    engine = Engine(Sums("cuda"), 1000, "on cuda")
     child = os.fork()
     if not child:
         status = 1

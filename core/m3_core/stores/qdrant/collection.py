@@ -17,7 +17,7 @@ from m3_core.stores.qdrant.scores import part_scores
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
-    from m3_core.encoder.protocol import TextEncoder
+    from m3_core.encoder import TextEncoder
     from m3_core.representations import Representations
     from m3_core.stores.qdrant.connection import Connection
 

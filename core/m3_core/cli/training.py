@@ -1,0 +1,87 @@
+"""``m3-retrieval train``, ``distill``, ``mine``, ``mix`` and ``evaluate``."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from typer import Argument, Option
+
+from m3_core.cli.commands import Command, fields_of, new_app, write
+from m3_core.training import Distillation, MiningOptions, TrainOptions
+
+app = new_app()
+
+Model = Annotated[str, Option(help="A folder or a hub repository.")]
+Data = Annotated[list[str], Option(help="JSON lines with query and pos.")]
+
+
+@app.command(cls=Command)
+@fields_of(TrainOptions)
+def train(options: TrainOptions) -> None:
+    """Fine-tune all three representations on JSON lines."""
+    _train(options, None)
+
+
+@app.command(cls=Command)
+@fields_of(Distillation, {"weights": "score_weights", "temperature": "score_temperature"})
+@fields_of(TrainOptions)
+def distill(teacher: Distillation, options: TrainOptions) -> None:
+    """Teach a model with a larger encoder."""
+    _train(options, teacher)
+
+
+def _train(options: TrainOptions, teacher: Distillation | None) -> None:
+    from m3_core.training import train
+
+    result = train(options, teacher)
+    write({"model": str(result.folder), "steps": result.steps})
+
+
+@app.command(cls=Command)
+@fields_of(MiningOptions)
+def mine(
+    options: MiningOptions,
+    *,
+    model: Model,
+    data: Data,
+    output: Annotated[str, Option(help="File of the examples with their negatives.")],
+    pool: Annotated[
+        str | None, Option(help="JSON lines with text: documents to choose from.")
+    ] = None,
+) -> None:
+    """Fill in hard negatives."""
+    from m3_core.encoder import Encoder
+    from m3_core.training import mine_files
+
+    count = mine_files(Encoder.from_pretrained(model), data, output, pool, options)
+    write({"output": output, "examples": count})
+
+
+@app.command(cls=Command)
+def mix(
+    checkpoints: Annotated[list[str], Argument(help="Folders or hub repositories.")],
+    *,
+    weights: Annotated[list[float], Option(help="One for each checkpoint.")],
+    output: Annotated[str, Option(help="Folder of the mixed model.")],
+) -> None:
+    """Average checkpoints of one architecture (LM-Cocktail)."""
+    from m3_core.training import mix_checkpoints
+
+    write({"model": str(mix_checkpoints(checkpoints, weights, output))})
+
+
+@app.command(cls=Command)
+def evaluate(
+    *,
+    model: Model,
+    data: Data,
+    device: Annotated[str | None, Option(help="The fastest there is if absent.")] = None,
+    dtype: Annotated[str, Option(help="float32, bfloat16, float16 or auto.")] = "auto",
+) -> None:
+    """Measure retrieval on JSON lines."""
+    from m3_core.encoder import Encoder
+    from m3_core.training import evaluate_encoder, find_files, read_lines
+
+    examples = list(read_lines(find_files(data)))
+    encoder = Encoder.from_pretrained(model, device=device, dtype=dtype)
+    write(evaluate_encoder(encoder, examples))
