@@ -57,6 +57,10 @@ except ImportError as error:
             *("llamaindex_m3", "M3MilvusSparseEmbeddingFunction"),
             *("llama_index.vector_stores.milvus", "llamaindex-milvus"),
         ),
+        ("langchain_m3", "QdrantHybridStore", "qdrant_client", "qdrant"),
+        ("langchain_m3", "M3SparseEmbeddings", "langchain_qdrant", "langchain-qdrant"),
+        ("llamaindex_m3", "QdrantHybridStore", "qdrant_client", "qdrant"),
+        ("m3_core.stores.qdrant", "Names", "qdrant_client", "qdrant"),
     ],
 )
 def test_an_absent_framework_is_named_with_its_extra(package, exported, absent, extra) -> None:
@@ -75,7 +79,7 @@ def test_every_extra_that_is_named_exists() -> None:
     import llamaindex_m3
 
     project = (Path(__file__).parent.parent / "pyproject.toml").read_text(encoding="utf-8")
-    for extra in {*langchain_m3._EXTRAS.values(), *llamaindex_m3._EXTRAS.values()}:
+    for extra in {*langchain_m3._EXTRAS.values(), *llamaindex_m3._EXTRAS.values(), "qdrant"}:
         assert f"\n{extra} = [" in project
 
 

@@ -61,7 +61,8 @@ def check_ids(ids: Iterable[Any]) -> list[str]:
     for one in checked:
         if not isinstance(one, str):
             raise TypeError(f"ids must be strings; got {one!r} of {type(one).__name__}")
-    return checked
+    # NumPy's strings become plain ones.
+    return [str(one) for one in checked]
 
 
 def check_distinct(ids: Collection[str]) -> None:

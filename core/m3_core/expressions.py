@@ -2,20 +2,29 @@
 
 from __future__ import annotations
 
+import copy
+import enum
+import inspect
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from m3_core.errors import FilterError
+
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Mapping
+    from collections.abc import Callable, Iterable
 
 Scalar = str | int | float | bool | None
 Order = Literal["$gt", "$gte", "$lt", "$lte"]
 
 EXACT = 2**53
 """From here on, 64-bit floating point cannot tell neighbouring whole numbers apart."""
+
+# A mapping is a value that equals none.
+_IN_JSON = (str, int, float, Mapping)
 
 ORDERS: dict[str, Callable[[Any, Any], bool]] = {
     "$gt": lambda found, bound: bool(found > bound),
@@ -103,7 +112,7 @@ class Contains(Expression):
 
     def evaluate(self, metadata: Mapping[str, Any]) -> bool:
         """Say whether metadata pass."""
-        found = metadata.get(self.key)
+        found = plain(metadata.get(self.key))
         if isinstance(found, str):
             return isinstance(self.value, str) and self.value in found
         return is_list(found) and Equals(self.key, self.value).evaluate(metadata)
@@ -117,7 +126,7 @@ class IsEmpty(Expression):
 
     def evaluate(self, metadata: Mapping[str, Any]) -> bool:
         """Say whether metadata pass."""
-        found = metadata.get(self.key)
+        found = plain(metadata.get(self.key))
         return found is None or ((isinstance(found, str) or is_list(found)) and not len(found))
 
 
@@ -161,8 +170,33 @@ class Function(Expression):
     test: Callable[[Mapping[str, Any]], bool]
 
     def evaluate(self, metadata: Mapping[str, Any]) -> bool:
-        """Say whether metadata pass."""
-        return bool(self.test(metadata))
+        """Say whether metadata pass; the function gets a copy, which it may change."""
+        given = _copied(metadata)
+        try:
+            answer: Any = self.test(given)
+        except AttributeError as error:
+            if error.obj is not given:
+                raise
+            raise FilterError(
+                f"the filter function looks for .{error.name}, as of a document; it gets the "
+                'metadata themselves, a dictionary: write lambda metadata: metadata["key"] == ...'
+            ) from error
+        if inspect.isawaitable(answer):
+            if inspect.iscoroutine(answer):
+                answer.close()
+            raise FilterError(
+                "the filter function returned an awaitable, and nothing awaits it: it has to say "
+                "yes or no at once"
+            )
+        return bool(answer)
+
+
+def _copied(metadata: Mapping[str, Any]) -> dict[str, Any]:
+    # Most values need no copy, and the function may be asked about every document.
+    return {
+        key: value if isinstance(value, (str, int, float, type(None))) else copy.deepcopy(value)
+        for key, value in metadata.items()
+    }
 
 
 def is_list(value: Any) -> bool:
@@ -177,12 +211,42 @@ def is_list(value: Any) -> bool:
     return isinstance(value, (list, tuple, set, frozenset))
 
 
+def plain(value: Any) -> Any:
+    """Make a value of metadata what it is in JSON.
+
+    Args:
+        value: The value.
+
+    Returns:
+        What NumPy's scalars and arrays and members of enumerations of strings or numbers hold;
+        anything else as it is.
+
+    Example:
+        >>> plain(np.array([1, 2])), plain(np.float32(0.5))
+        ([1, 2], 0.5)
+    """
+    if isinstance(value, np.generic):
+        return value.item()
+    if isinstance(value, np.ndarray):
+        return value.tolist()
+    if isinstance(value, enum.Enum) and isinstance(value.value, (str, int, float)):
+        return value.value
+    return value
+
+
 def _values(metadata: Mapping[str, Any], key: str) -> Iterable[Any]:
     if key not in metadata:
         return ()
-    found = metadata[key]
-    listed: Collection[Any] = found if is_list(found) else (found,)
-    return [one.item() if isinstance(one, np.generic) else one for one in listed]
+    found = plain(metadata[key])
+    values = [plain(one) for one in found] if is_list(found) else [found]
+    for one in values:
+        if not (one is None or isinstance(one, _IN_JSON) or is_list(one)):
+            raise FilterError(
+                f"the filter is about {key!r}, and a document has {one!r} of type "
+                f"{type(one).__name__} there, which no filter compares: store a string, a number, "
+                "a boolean or a list of these, a date as its isoformat()"
+            )
+    return values
 
 
 def _equal(found: Any, wanted: Scalar) -> bool:

@@ -15,12 +15,14 @@ Several keys, and several operators of one key, must all hold. What holds of a v
 - Metadata without the key pass no condition, and so they pass each negation (``$ne``, ``$nin``,
   ``$not``), as in Chroma, Qdrant and LlamaIndex's ``SimpleVectorStore``. ``None`` is a value: the
   key is there and holds null.
+- NumPy's scalars and arrays and members of enumerations count as what they hold. What JSON does
+  not have (a date, a ``Decimal``) is an error where a filter is about it.
 - Keys are whole names: a dot in one is no path.
 """
 
 from __future__ import annotations
 
-import enum
+import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -41,6 +43,7 @@ from m3_core.expressions import (
     Order,
     Scalar,
     is_list,
+    plain,
 )
 
 _FIELD_OPERATORS = ("$eq", "$ne", "$gt", "$gte", "$lt", "$lte", "$in", "$nin", "$not")
@@ -72,6 +75,11 @@ def parse_filter(where: Filter | None) -> Expression:
     if isinstance(where, Expression):
         return where
     if callable(where):
+        if any(map(inspect.iscoroutinefunction, (where, type(where).__call__))):
+            raise TypeError(
+                f"a filter function says yes or no at once; {where!r} is asynchronous, and nothing "
+                "awaits it: make it a plain function"
+            )
         return Function(where)
     if not isinstance(where, Mapping):
         raise TypeError(f"a filter is a mapping or a function; got {type(where).__name__}")
@@ -83,8 +91,8 @@ def scalar(key: str, value: Any) -> Scalar:
 
     Args:
         key: Of the metadata, for the error.
-        value: The value; NumPy's scalars and members of ``str`` or ``int`` enumerations become what
-            they hold.
+        value: The value; NumPy's scalars and members of enumerations of strings or numbers become
+            what they hold.
 
     Returns:
         The value.
@@ -92,10 +100,8 @@ def scalar(key: str, value: Any) -> Scalar:
     Raises:
         FilterError: It is no string, finite number, boolean or None.
     """
-    if isinstance(value, np.generic):
-        value = value.item()
-    if isinstance(value, enum.Enum) and isinstance(value, (str, int)):
-        value = value.value
+    if not isinstance(value, np.ndarray):
+        value = plain(value)
     if value is None or isinstance(value, (str, int)):
         return value
     if isinstance(value, float) and math.isfinite(value):

@@ -51,7 +51,7 @@ _HOMES = {
 _EXTRAS = {
     "langchain_core": "langchain",
     "langchain_milvus": "milvus",
-    "langchain_qdrant": "qdrant",
+    "langchain_qdrant": "langchain-qdrant",
     "qdrant_client": "qdrant",
 }
 

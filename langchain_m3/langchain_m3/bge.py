@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Any, ClassVar, NamedTuple
 
 from langchain_core._api import LangChainDeprecationWarning
 from langchain_core.embeddings import Embeddings
-from pydantic import ConfigDict, Field, PrivateAttr
+from pydantic import ConfigDict, Field, PrivateAttr, field_serializer
 
 from langchain_m3.huggingface import encoding_options, refuse_other_values, refuse_unknown
 from m3_core.adapters.assignment import Assignable
+from m3_core.adapters.spellings import Text
 from m3_core.encoder.cached import CachedEncoder, aconverted
 
 if TYPE_CHECKING:
@@ -89,9 +90,9 @@ class HuggingFaceBgeEmbeddings(Assignable, Embeddings):
 
     client: Any = None
     """The encoder with the options that are in effect; set by the constructor."""
-    model_name: str = Field(default=DEFAULT_BGE_MODEL, frozen=True)
+    model_name: Text = Field(default=DEFAULT_BGE_MODEL, frozen=True)
     """Local folder or hub repository."""
-    cache_folder: str | None = Field(default=None, frozen=True)
+    cache_folder: Text | None = Field(default=None, frozen=True)
     """Where downloads are kept; also set by ``SENTENCE_TRANSFORMERS_HOME``."""
     model_kwargs: dict[str, Any] = Field(default_factory=dict, frozen=True)
     """Options of loading: ``device``, ``trust_remote_code``, ``revision``, ``token``,
@@ -108,6 +109,11 @@ class HuggingFaceBgeEmbeddings(Assignable, Embeddings):
     _loaded: Any = PrivateAttr(default=None)
     _truncate_dim: int | None = PrivateAttr(default=None)
     _use: _Use | None = PrivateAttr(default=None)
+
+    @field_serializer("client", when_used="json")
+    def _name_client(self, client: Any) -> str | None:
+        # A loaded model is no JSON; the other fields say how it is loaded.
+        return None if client is None else str(client.name)
 
     def __init__(self, **kwargs: Any) -> None:
         """Load the model, or take it if it is loaded already.
@@ -156,7 +162,7 @@ class HuggingFaceBgeEmbeddings(Assignable, Embeddings):
         ]
 
     async def aembed_documents(self, texts: list[str]) -> list[list[float]]:
-        """Do ``embed_documents`` off the event loop.
+        """Do ``embed_documents`` without holding up the event loop.
 
         Args:
             texts: The documents.
@@ -170,7 +176,7 @@ class HuggingFaceBgeEmbeddings(Assignable, Embeddings):
         return await aconverted(reps, use.vectors)
 
     async def aembed_query(self, text: str) -> list[float]:
-        """Do ``embed_query`` off the event loop.
+        """Do ``embed_query`` without holding up the event loop.
 
         Args:
             text: The query.
@@ -196,11 +202,11 @@ class HuggingFaceBgeEmbeddings(Assignable, Embeddings):
         self._loaded, self._truncate_dim = loaded, truncate_dim
         self._in_use()
 
-    def _follow(self, name: str) -> None:
-        super()._follow(name)
+    def _follow(self, names: Collection[str]) -> None:
+        super()._follow(names)
         if self._loaded is None:
             return
-        if name == "client":
+        if "client" in names:
             from m3_core import Encoder
 
             if not isinstance(self.client, Encoder):
@@ -208,7 +214,7 @@ class HuggingFaceBgeEmbeddings(Assignable, Embeddings):
                     f"client must be an m3_core.Encoder; got {type(self.client).__name__}"
                 )
             self._loaded = self.client
-        elif name == "encode_kwargs":
+        if "encode_kwargs" in names:
             self._take_show_progress()
         self._in_use()
 

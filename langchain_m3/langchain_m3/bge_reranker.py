@@ -12,7 +12,7 @@ class BGEReranker(RerankerFields, ScoringCompressor, BaseCrossEncoder):
     """Sort documents by the score of a BGE reranker, any of the six.
 
     The model is loaded once a process for all objects with the same options. Safe under threads;
-    the asynchronous methods compute off the event loop.
+    the asynchronous methods occupy no thread while they wait.
 
     Takes the keywords of ``HuggingFaceCrossEncoder`` and of LlamaIndex's rerankers too, or says
     what stands in their place. Scores are raw unless ``normalize=True``, and all documents are

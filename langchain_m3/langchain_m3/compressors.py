@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import copy
+import asyncio
 from abc import abstractmethod
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -12,6 +12,7 @@ from langchain_core.documents import BaseDocumentCompressor, Document
 from pydantic import ConfigDict
 
 from m3_core.adapters.reranker_fields import Ranked, RankingFields
+from m3_core.rerankers.ranking import select_best
 
 if TYPE_CHECKING:
     from m3_core import Reranker
@@ -91,10 +92,27 @@ class ScoringCompressor(RankingFields, BaseDocumentCompressor):
         """What gives the final score."""
 
     def _ranked(self, documents: Sequence[Document], query: str) -> list[Document]:
-        return _copies(documents, self._rank(query, _texts(documents)))
+        texts = _texts(documents)
+        rank = self._by_replaced_score if self._is_score_replaced() else self._rank
+        return _copies(documents, rank(query, texts))
 
     async def _aranked(self, documents: Sequence[Document], query: str) -> list[Document]:
-        return _copies(documents, await self._arank(query, _texts(documents)))
+        texts = _texts(documents)
+        if self._is_score_replaced():
+            return _copies(
+                documents, await asyncio.to_thread(self._by_replaced_score, query, texts)
+            )
+        return _copies(documents, await self._arank(query, texts))
+
+    def _is_score_replaced(self) -> bool:
+        """Whether a subclass outside of this package scores pairs in its own way."""
+        owner = next((kind for kind in type(self).__mro__ if "score" in vars(kind)), None)
+        return owner is not None and owner.__module__.split(".")[0] != __name__.split(".")[0]
+
+    def _by_replaced_score(self, query: str, texts: list[str]) -> Ranked:
+        own: Any = self
+        scores = own.score([(query, text) for text in texts])
+        return [(*one, {}) for one in select_best(scores, self.top_n, self.score_threshold)]
 
     def _asked(self, query: str, documents: Sequence[Document]) -> dict[str, Any]:
         return {"query": query, "documents": documents}
@@ -120,12 +138,14 @@ def _texts(documents: Sequence[Document]) -> list[str]:
 
 
 def _copies(documents: Sequence[Document], kept: Ranked) -> list[Document]:
+    from m3_core.collection.stored import copied_metadata
+
     # Wholly copied, so that who changes a result does not change what was given.
     return [
         documents[i].model_copy(
             update={
                 "metadata": {
-                    **copy.deepcopy(documents[i].metadata),
+                    **copied_metadata(documents[i].id or f"number {i}", documents[i].metadata),
                     "relevance_score": score,
                     **others,
                 }

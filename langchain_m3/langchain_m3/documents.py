@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from os import PathLike
 from typing import TYPE_CHECKING, Any
 
@@ -13,11 +13,11 @@ from langchain_core.callbacks import (
 )
 from langchain_core.documents import Document
 from langchain_core.retrievers import BaseRetriever, LangSmithRetrieverParams
-from pydantic import ConfigDict, Field, model_validator
+from pydantic import ConfigDict, Field, field_validator, model_validator
 from typing_extensions import Self
 
 from langchain_m3.options import EncoderFields
-from m3_core.filters import Filter
+from m3_core.filters import Filter, parse_filter
 
 if TYPE_CHECKING:
     from m3_core.collection.collection import DocumentCollection
@@ -53,6 +53,12 @@ class CollectionFields(EncoderFields, BaseRetriever):
         if given is None or {"encoder", "model_name"} & values.keys():
             return values
         return {**values, "encoder": _checked_collection(given).encodings.encoder}
+
+    @field_validator("filter")
+    @classmethod
+    def _check_filter(cls, where: Filter | None) -> Filter | None:
+        parse_filter(where)
+        return where
 
     def model_post_init(self, context: Any) -> None:
         """Load the model and begin an empty collection, or share the one that was given."""
@@ -103,7 +109,7 @@ class CollectionFields(EncoderFields, BaseRetriever):
         ids: Iterable[str | None] | None = None,
         **kwargs: Any,
     ) -> list[str]:
-        """Do ``add_texts`` off the event loop."""
+        """Do ``add_texts`` without holding up the event loop."""
         _refuse_unknown(kwargs)
         return await self._documents.aadd(texts, metadatas, ids, show_progress=self.show_progress)
 
@@ -130,7 +136,7 @@ class CollectionFields(EncoderFields, BaseRetriever):
     async def aadd_documents(
         self, documents: Iterable[Document], *, ids: Sequence[str] | None = None, **kwargs: Any
     ) -> list[str]:
-        """Do ``add_documents`` off the event loop."""
+        """Do ``add_documents`` without holding up the event loop."""
         texts, metadatas, own = _columns(documents)
         return await self.aadd_texts(texts, metadatas, ids=own if ids is None else ids, **kwargs)
 
@@ -149,7 +155,7 @@ class CollectionFields(EncoderFields, BaseRetriever):
         ]
 
     async def aget_by_ids(self, ids: Sequence[str], /) -> list[Document]:
-        """Do ``get_by_ids`` off the event loop."""
+        """Do ``get_by_ids`` without holding up the event loop."""
         return await asyncio.to_thread(self.get_by_ids, ids)
 
     def search_with_scores(
@@ -172,7 +178,7 @@ class CollectionFields(EncoderFields, BaseRetriever):
     async def asearch_with_scores(
         self, query: str, k: int | None = None, *, filter: Filter | None = None
     ) -> list[ScoredDocument]:
-        """Do ``search_with_scores`` off the event loop."""
+        """Do ``search_with_scores`` without holding up the event loop."""
         return _scored(await self._afound(query, k, filter))
 
     def save(self, path: str | PathLike[str]) -> None:
@@ -221,8 +227,12 @@ class CollectionFields(EncoderFields, BaseRetriever):
         # A field, so that whoever makes another object of the fields hands the documents on.
         self.__dict__["collection"] = documents
 
-    def _follow(self, name: str) -> None:
-        super()._follow(name)
+    def _follow(self, names: Collection[str]) -> None:
+        super()._follow(names)
+        if self.collection is None:
+            from m3_core.collection.collection import DocumentCollection
+
+            self._keep(DocumentCollection(self._source))
         if self._documents.encodings is not self._source:
             self._keep(self._documents.over(self._source))
 
@@ -280,7 +290,9 @@ class CollectionFields(EncoderFields, BaseRetriever):
         run_manager: CallbackManagerForRetrieverRun | None = None,
         k: int | None = None,
         filter: Filter | None = None,
+        **unknown: Any,
     ) -> list[Document]:
+        refuse_keywords("invoke", unknown, ("k", "filter"))
         return self._returned(self._found(query, k, filter))
 
     async def _aget_relevant_documents(
@@ -290,14 +302,41 @@ class CollectionFields(EncoderFields, BaseRetriever):
         run_manager: AsyncCallbackManagerForRetrieverRun | None = None,
         k: int | None = None,
         filter: Filter | None = None,
+        **unknown: Any,
     ) -> list[Document]:
+        refuse_keywords("ainvoke", unknown, ("k", "filter"))
         return self._returned(await self._afound(query, k, filter))
+
+    def _sync_keywords(self, keywords: dict[str, Any]) -> dict[str, Any]:
+        # For subclasses that replace _get_relevant_documents alone.
+        run_manager = keywords.get("run_manager")
+        if isinstance(run_manager, AsyncCallbackManagerForRetrieverRun):
+            return {**keywords, "run_manager": run_manager.get_sync()}
+        return keywords
 
     def _get_ls_params(self, **_kwargs: Any) -> LangSmithRetrieverParams:
         return LangSmithRetrieverParams(
             ls_retriever_name=type(self).__name__.removesuffix("Retriever").lower(),
             ls_embedding_provider=type(self).__module__.split(".")[0],
             ls_embedding_model=self._model.name,
+        )
+
+
+def refuse_keywords(call: str, unknown: Mapping[str, Any], known: Sequence[str]) -> None:
+    """Refuse keywords of a call.
+
+    Args:
+        call: Its name.
+        unknown: Keywords that nobody takes.
+        known: Those that there are.
+
+    Raises:
+        TypeError: There is one.
+    """
+    if unknown:
+        raise TypeError(
+            f"{call} takes {', '.join(f'{name}=' for name in known)}; got "
+            f"{', '.join(f'{name}=' for name in sorted(unknown))}"
         )
 
 

@@ -18,7 +18,7 @@ class M3Embeddings(VectorFields, EncoderFields, Embeddings):
     """Embed queries and documents with a BGE encoder.
 
     The model is loaded once a process for all objects with the same options. Safe under threads;
-    the asynchronous methods compute off the event loop.
+    the asynchronous methods occupy no thread while they wait.
 
     Takes the keywords of ``langchain_huggingface.HuggingFaceEmbeddings`` too, or says what stands
     in their place. Texts are encoded as they are; that class puts spaces for newlines before,
@@ -69,7 +69,7 @@ class M3Embeddings(VectorFields, EncoderFields, Embeddings):
         return self._source.queries([text]).dense_lists()[0]
 
     async def aembed_documents(self, texts: list[str]) -> list[list[float]]:
-        """Embed documents off the event loop.
+        """Embed documents without holding up the event loop.
 
         Args:
             texts: The documents.
@@ -81,7 +81,7 @@ class M3Embeddings(VectorFields, EncoderFields, Embeddings):
         return await aconverted(reps, Representations.dense_lists)
 
     async def aembed_query(self, text: str) -> list[float]:
-        """Embed a query off the event loop.
+        """Embed a query without holding up the event loop.
 
         Args:
             text: The query.

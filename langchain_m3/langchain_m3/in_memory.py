@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from os import PathLike
 from typing import Any
 
@@ -16,6 +16,11 @@ from typing_extensions import Self
 from langchain_m3.embeddings import M3Embeddings
 from langchain_m3.in_memory_search import InMemorySearch
 from langchain_m3.retrievers import M3HybridRetriever
+from m3_core.encoder.cached import CachedEncoder
+from m3_core.encoder.protocol import TextEncoder
+
+# Options of the model that embeddings have too.
+_OWN = frozenset({"max_length", "query_instruction", "document_instruction"})
 
 
 class M3InMemoryVectorStore(InMemorySearch, DocumentIndex):
@@ -31,7 +36,8 @@ class M3InMemoryVectorStore(InMemorySearch, DocumentIndex):
     possible first. Returned documents are copies. Safe under threads.
 
     Args:
-        embedding: None, or an ``M3Embeddings`` whose model is used.
+        embedding: None, or an ``M3Embeddings`` whose model is used; what is assigned to its
+            options later counts for the store too, unless the store has options of its own.
         **options: Fields, such as ``model_name``, ``encoder``, ``rerank``, ``weights``.
 
     Raises:
@@ -46,6 +52,7 @@ class M3InMemoryVectorStore(InMemorySearch, DocumentIndex):
     """
 
     _embeddings: Any = PrivateAttr(default=None)
+    _given: Any = PrivateAttr(default=None)
 
     def __init__(self, embedding: Any = None, **options: Any) -> None:
         if embedding is not None:
@@ -54,8 +61,20 @@ class M3InMemoryVectorStore(InMemorySearch, DocumentIndex):
                     "embedding must be None or an M3Embeddings, whose model gives the other "
                     f"representations too; got {type(embedding).__name__}"
                 )
+            if options.keys() & {"encoder", "model_name"}:
+                raise ValueError(
+                    "name the model once: by embedding=, or by encoder= or model_name="
+                )
             options = {"encoder": embedding._model} | options
         super().__init__(**options)
+        if _OWN.isdisjoint(options):
+            self._embeddings = self._given = embedding
+
+    def __eq__(self, other: object) -> bool:
+        """A store is equal to itself alone, as LangChain's are, and so it can be a key."""
+        return self is other
+
+    __hash__ = object.__hash__
 
     @classmethod
     def from_texts(
@@ -152,11 +171,39 @@ class M3InMemoryVectorStore(InMemorySearch, DocumentIndex):
 
     @property
     def embeddings(self) -> M3Embeddings:
-        """Dense vectors of the same model."""
+        """Dense vectors of the same model: the object that was given, else one of the store's own.
+
+        Options that are assigned to it count for the store too.
+        """
         if self._embeddings is None:
             self._embeddings = M3Embeddings(encoder=self._model)
         embeddings: M3Embeddings = self._embeddings
         return embeddings
+
+    @property
+    def _source(self) -> CachedEncoder:
+        model = None if self._embeddings is None else self._embeddings._model
+        if model is not None and model is not super()._source.encoder:
+            self._change(lambda draft: draft._adopt(model))
+        return super()._source
+
+    def _adopt(self, model: TextEncoder) -> None:
+        """Take the model of the embeddings, whose options were assigned."""
+        before = super()._source
+        self.__dict__["encoder"] = model
+        self._encodings = CachedEncoder(model, before.parts, reuse=before.reuse, roles=before.roles)
+        self._show_what_is_in_effect()
+
+    def _follow(self, names: Collection[str]) -> None:
+        assigned = sorted(_OWN.intersection(names))
+        if assigned and self._given is not None:
+            raise ValueError(
+                f"{assigned[0]} is an option of the store's embeddings, which others may share: "
+                f"assign store.embeddings.{assigned[0]}, which counts for the store too"
+            )
+        if assigned:
+            self._embeddings = None
+        super()._follow(names)
 
     def hybrid_retriever(self, **options: Any) -> M3HybridRetriever:
         """Give a retriever over the same documents: what is added to one, both find.
@@ -167,11 +214,13 @@ class M3InMemoryVectorStore(InMemorySearch, DocumentIndex):
         Returns:
             The retriever.
         """
+        documents = self._documents
         own = {
             name: getattr(self, name)
             for name in M3HybridRetriever.model_fields
             if name not in ("name", "tags", "metadata")
         }
+        own["collection"] = documents
         return M3HybridRetriever(**(own | options))
 
     def upsert(self, items: Sequence[Document], /, **kwargs: Any) -> UpsertResponse:
@@ -187,7 +236,7 @@ class M3InMemoryVectorStore(InMemorySearch, DocumentIndex):
         return UpsertResponse(succeeded=self.add_documents(items, **kwargs), failed=[])
 
     async def aupsert(self, items: Sequence[Document], /, **kwargs: Any) -> UpsertResponse:
-        """Do ``upsert`` off the event loop."""
+        """Do ``upsert`` without holding up the event loop."""
         return UpsertResponse(succeeded=await self.aadd_documents(items, **kwargs), failed=[])
 
     def get(self, ids: Sequence[str], /, **kwargs: Any) -> list[Document]:
@@ -195,7 +244,7 @@ class M3InMemoryVectorStore(InMemorySearch, DocumentIndex):
         return self.get_by_ids(ids, **kwargs)
 
     async def aget(self, ids: Sequence[str], /, **kwargs: Any) -> list[Document]:
-        """Do ``get`` off the event loop."""
+        """Do ``get`` without holding up the event loop."""
         return await self.aget_by_ids(ids, **kwargs)
 
     # A DocumentIndex says what was deleted; of a VectorStore only False has a meaning.
@@ -225,5 +274,5 @@ class M3InMemoryVectorStore(InMemorySearch, DocumentIndex):
     async def adelete(  # type: ignore[override]  # likewise
         self, ids: Sequence[str] | None = None, **kwargs: Any
     ) -> DeleteResponse:
-        """Do ``delete`` off the event loop."""
+        """Do ``delete`` without holding up the event loop."""
         return await asyncio.to_thread(self.delete, ids, **kwargs)

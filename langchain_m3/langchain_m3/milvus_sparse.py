@@ -59,7 +59,7 @@ class M3MilvusSparseEmbeddings(EncoderFields, BaseSparseEmbedding):
         return _rows(self._source.queries([query]))[0]
 
     async def aembed_documents(self, texts: list[str]) -> list[dict[int, float]]:
-        """Do ``embed_documents`` off the event loop.
+        """Do ``embed_documents`` without holding up the event loop.
 
         Args:
             texts: The documents.
@@ -71,7 +71,7 @@ class M3MilvusSparseEmbeddings(EncoderFields, BaseSparseEmbedding):
         return await aconverted(reps, _rows)
 
     async def aembed_query(self, query: str) -> dict[int, float]:
-        """Do ``embed_query`` off the event loop.
+        """Do ``embed_query`` without holding up the event loop.
 
         Args:
             query: The query.

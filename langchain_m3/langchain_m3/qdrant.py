@@ -2,20 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any, NoReturn, cast
 
 from langchain_core.documents import Document
 from qdrant_client import AsyncQdrantClient, QdrantClient, models
 from typing_extensions import Self
 
 from langchain_m3.embeddings import M3Embeddings
-from langchain_m3.qdrant_connection import Connection
 from langchain_m3.qdrant_documents import QdrantDocuments
-from langchain_m3.qdrant_layout import Distance, Layout, Names
-from langchain_m3.qdrant_points import LongMultiVectors
-from langchain_m3.qdrant_queries import Fusion
-from langchain_m3.qdrant_search import StoreModel
+from langchain_m3.qdrant_vectors import StoreModel
 from m3_core.arguments import check_count
+from m3_core.stores.qdrant import Connection, Distance, Fusion, Layout, LongMultiVectors, Names
 
 # What langchain-qdrant's store takes and this one has another way for.
 _REPLACED = {
@@ -27,6 +24,7 @@ _REPLACED = {
     "vector_params": "make the collection with the client; it is opened if its vectors fit",
     "sparse_vector_params": "make the collection with the client; it is opened if its vectors fit",
 }
+_CHOICES = {"fusion": ("rrf", "dbsf"), "long_multi_vectors": ("error", "pool")}
 _CLIENT_OPTIONS = ("host", "port", "grpc_port", "prefer_grpc", "https", "prefix", "timeout")
 
 
@@ -124,10 +122,10 @@ class QdrantHybridStore(QdrantDocuments):
     ) -> None:
         for name in options.keys() & _REPLACED.keys():
             raise TypeError(f"QdrantHybridStore has no {name}: {_REPLACED[name]}")
-        _check_choice("fusion", fusion, ("rrf", "dbsf"))
+        _check_choice("fusion", fusion, _CHOICES["fusion"])
         near = str(getattr(distance, "value", distance)).lower()
         _check_choice("distance", near, ("cosine", "dot"))
-        _check_choice("long_multi_vectors", long_multi_vectors, ("error", "pool"))
+        _check_choice("long_multi_vectors", long_multi_vectors, _CHOICES["long_multi_vectors"])
         self.collection_name = collection_name
         self.rerank = rerank
         self.fusion = fusion
@@ -146,6 +144,11 @@ class QdrantHybridStore(QdrantDocuments):
         where = {name: value for name, value in places.items() if value is not None}
         self._model = StoreModel(**_with_model(_checked(embedding), options), needed=self._needed())
         encoder = self._model._model
+        self._is_following = not options.keys() & {
+            "max_length",
+            "query_instruction",
+            "document_instruction",
+        }
         self._embeddings = embedding or M3Embeddings(
             encoder=encoder, show_progress=self._model.show_progress
         )
@@ -154,13 +157,59 @@ class QdrantHybridStore(QdrantDocuments):
         self._connection = Connection(
             collection_name,
             layout,
-            encoder,
             where,
             client,
             async_client,
             must_exist=must_exist,
             force_recreate=force_recreate,
             create_options=collection_create_options,
+        )
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Assign ``fusion``, ``fetch_k``, ``long_multi_vectors`` or ``rerank``.
+
+        Args:
+            name: Which.
+            value: Its value, checked as the constructor's; it counts from the next call on.
+
+        Raises:
+            AttributeError: It says what the collection is.
+            ValueError: The value is none of the choices, or there are no multi-vectors.
+        """
+        if "_connection" in vars(self) and not name.startswith("_"):
+            self._check_assigned(name, value)
+        super().__setattr__(name, value)
+
+    def _check_assigned(self, name: str, value: Any) -> None:
+        if name == "rerank":
+            if value and not self._collection.has_multi:
+                raise ValueError(
+                    "the collection has no multi-vectors to rerank with: make a store with "
+                    "rerank=True"
+                )
+        elif name == "fetch_k":
+            if value is not None:
+                check_count("fetch_k", value)
+        elif name in _CHOICES:
+            _check_choice(name, value, _CHOICES[name])
+        else:
+            raise AttributeError(
+                f"{name} cannot be assigned, since a store is over one collection: make another "
+                "QdrantHybridStore",
+                name=name,
+                obj=self,
+            )
+
+    def __copy__(self) -> Self:
+        made = type(self).__new__(type(self))
+        vars(made).update(vars(self))
+        return made
+
+    def __reduce__(self) -> NoReturn:
+        """Refuse deep copies and pickles: a connection does not travel."""
+        raise TypeError(
+            "a QdrantHybridStore holds a connection, which can be neither pickled nor copied: make "
+            "another over the same collection with from_existing_collection"
         )
 
     @property

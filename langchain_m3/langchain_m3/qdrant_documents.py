@@ -2,29 +2,27 @@
 
 from __future__ import annotations
 
-import asyncio
 import uuid
 from collections.abc import Iterable, Sequence
-from typing import Any, NamedTuple
+from dataclasses import replace
+from typing import Any
 
 from langchain_core.documents import Document
 from qdrant_client import models
 
-from langchain_m3.qdrant_layout import point_id, read_point
-from langchain_m3.qdrant_points import points, requests
 from langchain_m3.qdrant_search import QdrantSearch
 from langchain_m3.qdrant_vectors import document
 from m3_core.arguments import check_distinct, check_ids
-from m3_core.representations import Representations
+from m3_core.encoder.cached import CachedEncoder
+from m3_core.stores.qdrant import (
+    NewPoints,
+    QdrantCollection,
+    point_id,
+    read_point,
+    select,
+    write_document,
+)
 from m3_core.texts import check_texts
-
-
-class _New(NamedTuple):
-    """Documents to be added."""
-
-    ids: list[str]
-    texts: list[str]
-    metadatas: list[dict[str, Any]]
 
 
 class QdrantDocuments(QdrantSearch):
@@ -55,15 +53,10 @@ class QdrantDocuments(QdrantSearch):
             TypeError: A text or an id is no string.
             ValueError: The lengths differ, an id comes twice, or a text is too long for Qdrant.
         """
-        new = _checked(texts, metadatas, ids)
-        if new.texts:
-            # Not remembered: Qdrant keeps what would only drive others' texts out.
-            reps = self._model._source.documents(
-                new.texts, show_progress=self._model.show_progress, remember=False
-            )
-            for batch in requests(self._points(new, reps), batch_size):
-                self._connection.call("upsert", points=batch, **kwargs)
-        return new.ids
+        new = self._checked(texts, metadatas, ids)
+        show_progress = self._model.show_progress
+        self._storing.add(new, batch_size=batch_size, show_progress=show_progress, **kwargs)
+        return list(new.ids)
 
     async def aadd_texts(
         self,
@@ -74,15 +67,26 @@ class QdrantDocuments(QdrantSearch):
         **kwargs: Any,
     ) -> list[str]:
         """Do ``add_texts`` without blocking the event loop."""
-        new = _checked(texts, metadatas, ids)
-        if new.texts:
-            reps = await self._model._source.adocuments(
-                new.texts, show_progress=self._model.show_progress, remember=False
-            )
-            made = await asyncio.to_thread(self._points, new, reps)
-            for batch in requests(made, batch_size):
-                await self._connection.acall("upsert", points=batch, **kwargs)
-        return new.ids
+        new = self._checked(texts, metadatas, ids)
+        show_progress = self._model.show_progress
+        await self._storing.aadd(new, batch_size=batch_size, show_progress=show_progress, **kwargs)
+        return list(new.ids)
+
+    def add_documents(self, documents: Iterable[Document], **kwargs: Any) -> list[str]:
+        """Encode documents and add them; those with an ``id`` keep it.
+
+        Args:
+            documents: The documents.
+            **kwargs: As of ``add_texts``; ``ids`` stands in place of the documents' own.
+
+        Returns:
+            The ids.
+        """
+        return super().add_documents(list(documents), **kwargs)
+
+    async def aadd_documents(self, documents: Iterable[Document], **kwargs: Any) -> list[str]:
+        """Do ``add_documents`` without blocking the event loop."""
+        return await super().aadd_documents(list(documents), **kwargs)
 
     def delete(self, ids: list[str] | None = None, **kwargs: Any) -> bool:
         """Delete documents.
@@ -94,12 +98,16 @@ class QdrantDocuments(QdrantSearch):
         Returns:
             True.
         """
-        self._connection.call("delete", points_selector=_selector(ids))
+        if ids is not None and not len(ids):
+            return True
+        self._connection.call("delete", points_selector=select(ids))
         return True
 
     async def adelete(self, ids: list[str] | None = None, **kwargs: Any) -> bool:
         """Do ``delete`` without blocking the event loop."""
-        await self._connection.acall("delete", points_selector=_selector(ids))
+        if ids is not None and not len(ids):
+            return True
+        await self._connection.acall("delete", points_selector=select(ids))
         return True
 
     def get_by_ids(self, ids: Sequence[str], /) -> list[Document]:
@@ -119,8 +127,35 @@ class QdrantDocuments(QdrantSearch):
         asked = [point_id(one) for one in check_ids(ids)]
         return self._sorted(asked, await self._connection.acall("retrieve", ids=asked))
 
-    def _points(self, new: _New, reps: Representations) -> list[models.PointStruct]:
-        return points(new.ids, new.texts, new.metadatas, reps, self.long_multi_vectors, self.names)
+    @property
+    def _storing(self) -> QdrantCollection:
+        # Not remembered: Qdrant keeps what would only drive others' texts out of the cache.
+        source = self._source
+        unremembered = CachedEncoder(source.encoder, source.parts, reuse=False)
+        return replace(self._collection, encoder=unremembered)
+
+    def _checked(
+        self,
+        texts: Iterable[str],
+        metadatas: Sequence[dict[str, Any]] | None,
+        ids: Sequence[str | None] | None,
+    ) -> NewPoints:
+        listed = check_texts(texts)
+        if isinstance(ids, (str, bytes)):
+            check_ids(ids)
+        given = [None] * len(listed) if ids is None else list(ids)
+        known = [str(uuid.uuid4()) if one is None else one for one in given]
+        others: list[dict[str, Any]] = [{} for _ in listed]
+        if metadatas is not None:
+            others = [{} if m is None else m for m in metadatas]
+        if not len(known) == len(others) == len(listed):
+            raise ValueError(
+                f"got {len(listed)} texts, {len(others)} metadatas and {len(known)} ids"
+            )
+        known = check_ids(known)
+        check_distinct(known)
+        rows = zip(known, listed, others, strict=True)
+        return NewPoints(known, listed, [write_document(*row, self.names) for row in rows])
 
     def _sorted(
         self, asked: Sequence[str | int], records: Iterable[models.Record]
@@ -129,23 +164,3 @@ class QdrantDocuments(QdrantSearch):
         return [
             document(read_point(found[str(one)], self.names)) for one in asked if str(one) in found
         ]
-
-
-def _checked(
-    texts: Iterable[str],
-    metadatas: Sequence[dict[str, Any]] | None,
-    ids: Sequence[str | None] | None,
-) -> _New:
-    listed = check_texts(texts)
-    known = [str(uuid.uuid4()) if one is None else one for one in ids or [None] * len(listed)]
-    others = [{}] * len(listed) if metadatas is None else [m or {} for m in metadatas]
-    if not len(known) == len(others) == len(listed):
-        raise ValueError(f"got {len(listed)} texts, {len(others)} metadatas and {len(known)} ids")
-    check_distinct(check_ids(known))
-    return _New(known, listed, others)
-
-
-def _selector(ids: Sequence[str] | None) -> models.PointsSelector:
-    if ids is None:
-        return models.FilterSelector(filter=models.Filter())
-    return models.PointIdsList(points=[point_id(one) for one in check_ids(ids)])

@@ -6,36 +6,15 @@ from collections.abc import Callable
 from typing import Any
 
 from langchain_core.documents import Document
+from qdrant_client import models
 
-from langchain_m3.options import EncoderFields
-from langchain_m3.qdrant_filters import Where
-from langchain_m3.qdrant_points import LongMultiVectors, fit_multi_vector
-from langchain_m3.qdrant_queries import Fusion, Search, hybrid_query
-from langchain_m3.qdrant_vectors import QdrantVectorSearch
+from langchain_m3.qdrant_vectors import QdrantVectorSearch, document, search_options
 from m3_core.arguments import check_count
-from m3_core.representations import Representations
-
-
-class StoreModel(EncoderFields):
-    """The options of the store's model."""
-
-    roles = ("query",)
-
-    needed: tuple[str, ...] = ("dense", "sparse")
-    """What the collection keeps."""
-
-    def _needed_parts(self) -> tuple[str, ...]:
-        return self.needed
+from m3_core.stores.qdrant import Search, Where, read_point
 
 
 class QdrantSearch(QdrantVectorSearch):
     """The searching half of the store."""
-
-    rerank: bool
-    fusion: Fusion
-    fetch_k: int | None
-    long_multi_vectors: LongMultiVectors
-    _model: StoreModel
 
     def similarity_search(
         self, query: str, k: int = 4, filter: Where | None = None, **kwargs: Any
@@ -74,18 +53,46 @@ class QdrantSearch(QdrantVectorSearch):
             TypeError: The filter is none, or there is no such keyword.
             FilterError: It is not of the language, or Qdrant cannot express it.
         """
-        search = self._checked_search(k, Search(filter, **kwargs))
-        asked, scale = self._request(self._model._source.queries([query]), k, search)
-        return self._scored(self._connection.call("query_points", **asked), scale)
+        search = search_options(filter, kwargs)
+        return self._documents(self._collection.search(query, k, search, self._rankings))
 
     async def asimilarity_search_with_score(
         self, query: str, k: int = 4, filter: Where | None = None, **kwargs: Any
     ) -> list[tuple[Document, float]]:
         """Do ``similarity_search_with_score`` without blocking the event loop."""
-        search = self._checked_search(k, Search(filter, **kwargs))
-        reps = await self._model._source.aqueries([query])
-        asked, scale = self._request(reps, k, search)
-        return self._scored(await self._connection.acall("query_points", **asked), scale)
+        search = search_options(filter, kwargs)
+        return self._documents(await self._collection.asearch(query, k, search, self._rankings))
+
+    def search_with_scores(
+        self, query: str, k: int = 4, filter: Where | None = None, **kwargs: Any
+    ) -> list[tuple[Document, float, dict[str, float]]]:
+        """Search, and say what each representation says about the documents that were found.
+
+        Args:
+            query: The query.
+            k: Documents to return.
+            filter: As of ``similarity_search_with_score``.
+            **kwargs: Likewise.
+
+        Returns:
+            Documents, their scores as of ``similarity_search_with_score``, and those by
+            ``"dense"``, ``"sparse"`` and, with ``rerank``, ``"colbert"``; best first.
+        """
+        search = search_options(filter, kwargs)
+        found = self._collection.search_with_scores(query, k, search, self._rankings)
+        return [
+            (document(read_point(one, self.names)), score, scores) for one, score, scores in found
+        ]
+
+    async def asearch_with_scores(
+        self, query: str, k: int = 4, filter: Where | None = None, **kwargs: Any
+    ) -> list[tuple[Document, float, dict[str, float]]]:
+        """Do ``search_with_scores`` without blocking the event loop."""
+        search = search_options(filter, kwargs)
+        found = await self._collection.asearch_with_scores(query, k, search, self._rankings)
+        return [
+            (document(read_point(one, self.names)), score, scores) for one, score, scores in found
+        ]
 
     def max_marginal_relevance_search(
         self,
@@ -113,11 +120,14 @@ class QdrantSearch(QdrantVectorSearch):
         Raises:
             ValueError: ``k`` or ``fetch_k`` is below 1, or the store has no dense vectors.
         """
-        search = Search(filter, **kwargs)
+        search = search_options(filter, kwargs)
         fetch_k = self._checked_fetch(k, fetch_k, search)
-        reps = self._model._source.queries([query])
-        asked, _ = self._request(reps, fetch_k, search)
-        found = self._connection.call("query_points", **asked | self._with_vectors())
+        collection, rankings = self._collection, self._rankings
+        reps = collection.encode(query, rankings)
+        assert reps is not None
+        found = collection.search_encoded(
+            reps, fetch_k, search, rankings, with_vectors=collection.with_dense()
+        )
         return self._diverse(found, reps.dense_lists()[0], k, lambda_mult)
 
     async def amax_marginal_relevance_search(
@@ -130,43 +140,59 @@ class QdrantSearch(QdrantVectorSearch):
         **kwargs: Any,
     ) -> list[Document]:
         """Do ``max_marginal_relevance_search`` without blocking the event loop."""
-        search = Search(filter, **kwargs)
+        search = search_options(filter, kwargs)
         fetch_k = self._checked_fetch(k, fetch_k, search)
-        reps = await self._model._source.aqueries([query])
-        asked, _ = self._request(reps, fetch_k, search)
-        found = await self._connection.acall("query_points", **asked | self._with_vectors())
+        collection, rankings = self._collection, self._rankings
+        reps = await collection.aencode(query, rankings)
+        assert reps is not None
+        found = await collection.asearch_encoded(
+            reps, fetch_k, search, rankings, with_vectors=collection.with_dense()
+        )
         return self._diverse(found, reps.dense_lists()[0], k, lambda_mult)
+
+    def _similarity_search_with_relevance_scores(
+        self, query: str, k: int = 4, **kwargs: Any
+    ) -> list[tuple[Document, float]]:
+        found = self.similarity_search_with_score(query, k, **kwargs)
+        relevance = self._relevance(kwargs.get("hybrid_fusion"))
+        return [(one, relevance(score)) for one, score in found]
+
+    async def _asimilarity_search_with_relevance_scores(
+        self, query: str, k: int = 4, **kwargs: Any
+    ) -> list[tuple[Document, float]]:
+        found = await self.asimilarity_search_with_score(query, k, **kwargs)
+        relevance = self._relevance(kwargs.get("hybrid_fusion"))
+        return [(one, relevance(score)) for one, score in found]
+
+    def _relevance(
+        self, fusion: models.FusionQuery | models.RrfQuery | None
+    ) -> Callable[[float], float]:
+        # The scores are those of the fusion that this search used.
+        if fusion is None or not self._is_fused:
+            return self._select_relevance_score_fn()
+        if isinstance(fusion, models.FusionQuery):
+            return _relevance_to(2.0 if fusion.fusion == models.Fusion.DBSF else 1.0)
+        # First in both rankings.
+        return _relevance_to(2.0 / (fusion.rrf.k or 2))
+
+    @property
+    def _is_fused(self) -> bool:
+        return None not in (self.names.dense, self.names.sparse) and not self.rerank
 
     def _select_relevance_score_fn(self) -> Callable[[float], float]:
         if self.names.dense is None and not self.rerank:
             # A lexical score is not bounded.
             return lambda score: max(score, 0.0) / (1.0 + max(score, 0.0))
         # The fused scores reach 1 by rank and about 2 by distribution; cosines may be negative.
-        is_fused = self.names.sparse is not None and not self.rerank
-        top = 2.0 if self.fusion == "dbsf" and is_fused else 1.0
-        return lambda score: min(max(score / top, 0.0), 1.0)
-
-    def _checked_search(self, k: int, search: Search) -> Search:
-        """Refuse what cannot be before the network runs."""
-        check_count("k", k)
-        search.condition(self.names)
-        return search
+        return _relevance_to(2.0 if self.fusion == "dbsf" and self._is_fused else 1.0)
 
     def _checked_fetch(self, k: int, fetch_k: int, search: Search) -> int:
         if self.names.dense is None:
             raise ValueError("this store has no dense vectors, since its vector_name is None")
         fetch_k = max(check_count("fetch_k", fetch_k), check_count("k", k))
-        self._checked_search(fetch_k, search)
+        self._collection.check(fetch_k, search, self._rankings)
         return fetch_k
 
-    def _request(
-        self, reps: Representations, k: int, search: Search
-    ) -> tuple[dict[str, Any], float]:
-        """What Qdrant is asked for, and what its scores are multiplied with to be ours."""
-        multi, scale = None, 1.0
-        if self.rerank and reps.colbert_vecs is not None:
-            multi = fit_multi_vector(reps.colbert_vecs[0], self.long_multi_vectors, "the query")
-            scale = 1.0 / len(multi)
-        wanted = k + search.offset
-        fetch_k = max(4 * wanted, 100) if self.fetch_k is None else max(self.fetch_k, wanted)
-        return hybrid_query(reps, k, fetch_k, self.names, search, self.fusion, multi), scale
+
+def _relevance_to(top: float) -> Callable[[float], float]:
+    return lambda score: min(max(score / top, 0.0), 1.0)

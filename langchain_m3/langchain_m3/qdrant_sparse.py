@@ -53,7 +53,7 @@ class M3SparseEmbeddings(EncoderFields, SparseEmbeddings):
         return _vectors(self._source.queries([text]))[0]
 
     async def aembed_documents(self, texts: list[str]) -> list[SparseVector]:
-        """Do ``embed_documents`` off the event loop.
+        """Do ``embed_documents`` without holding up the event loop.
 
         Args:
             texts: The documents.
@@ -65,7 +65,7 @@ class M3SparseEmbeddings(EncoderFields, SparseEmbeddings):
         return await aconverted(reps, _vectors)
 
     async def aembed_query(self, text: str) -> SparseVector:
-        """Do ``embed_query`` off the event loop.
+        """Do ``embed_query`` without holding up the event loop.
 
         Args:
             text: The query.

@@ -2,26 +2,100 @@
 
 from __future__ import annotations
 
+from dataclasses import fields
 from typing import Any
 
 import numpy as np
 from langchain_core.documents import Document
 from langchain_core.vectorstores import VectorStore
 from langchain_core.vectorstores.utils import maximal_marginal_relevance
+from pydantic import ConfigDict
 from qdrant_client import models
 
-from langchain_m3.qdrant_connection import Connection
-from langchain_m3.qdrant_filters import Where
-from langchain_m3.qdrant_layout import Names, Stored, read_point
-from langchain_m3.qdrant_queries import Search, vector_query
+from langchain_m3.documents import refuse_keywords
+from langchain_m3.embeddings import M3Embeddings
+from langchain_m3.options import EncoderFields
+from m3_core.adapters.twins import AsyncTwins
 from m3_core.arguments import check_count, check_vector
+from m3_core.encoder.cached import CachedEncoder
+from m3_core.errors import StoreError
+from m3_core.stores.qdrant import (
+    Connection,
+    Fusion,
+    LongMultiVectors,
+    Names,
+    QdrantCollection,
+    Rankings,
+    ScoredPoint,
+    Search,
+    Stored,
+    Where,
+    read_point,
+)
 
 
-class QdrantVectorSearch(VectorStore):
+class StoreModel(EncoderFields):
+    """The options of the store's model."""
+
+    model_config = ConfigDict(title="QdrantHybridStore")
+
+    roles = ("query",)
+
+    needed: tuple[str, ...] = ("dense", "sparse")
+    """What the collection keeps."""
+
+    def _needed_parts(self) -> tuple[str, ...]:
+        return self.needed
+
+
+class QdrantVectorSearch(AsyncTwins, VectorStore):
     """Searches by dense vectors alone; their score is the similarity of the two vectors."""
 
     names: Names
+    rerank: bool
+    fusion: Fusion
+    fetch_k: int | None
+    long_multi_vectors: LongMultiVectors
     _connection: Connection
+    _model: StoreModel
+    _embeddings: M3Embeddings
+    _is_following: bool
+
+    @property
+    def _source(self) -> CachedEncoder:
+        """The model; its options are those of the embeddings, also when they are assigned later."""
+        own, model = self._model, self._embeddings._model
+        if not self._is_following or model is own._model:
+            return own._source
+        new = StoreModel(
+            encoder=model,
+            needed=own.needed,
+            show_progress=own.show_progress,
+            reuse_encodings=own.reuse_encodings,
+        )
+        if new._source.fingerprint(new.needed) != own._source.fingerprint(own.needed):
+            raise StoreError(
+                "an option that was assigned to the store's embeddings encodes documents "
+                "otherwise than those that it has stored: assign the former value, or make a new "
+                "store"
+            )
+        self._model = new
+        return new._source
+
+    @property
+    def _collection(self) -> QdrantCollection:
+        # Made for each call, since what it is made of can be assigned.
+        return QdrantCollection(
+            self._source,
+            self._connection,
+            self.fusion,
+            self.fetch_k,
+            self.long_multi_vectors,
+        )
+
+    @property
+    def _rankings(self) -> Rankings:
+        return Rankings(multi=self.rerank)
 
     def similarity_search_by_vector(
         self, embedding: list[float], k: int = 4, filter: Where | None = None, **kwargs: Any
@@ -54,15 +128,17 @@ class QdrantVectorSearch(VectorStore):
         Raises:
             ValueError: ``k`` is below 1, the vector is none, or the store has no dense vectors.
         """
-        asked = self._vector_query(embedding, k, Search(filter, **kwargs))
-        return self._scored(self._connection.call("query_points", **asked))
+        search = search_options(filter, kwargs)
+        rankings = self._by_vector(embedding, k, search)
+        return self._documents(self._collection.search_encoded(None, k, search, rankings))
 
     async def asimilarity_search_with_score_by_vector(
         self, embedding: list[float], k: int = 4, filter: Where | None = None, **kwargs: Any
     ) -> list[tuple[Document, float]]:
         """Do ``similarity_search_with_score_by_vector`` without blocking the event loop."""
-        asked = self._vector_query(embedding, k, Search(filter, **kwargs))
-        return self._scored(await self._connection.acall("query_points", **asked))
+        search = search_options(filter, kwargs)
+        rankings = self._by_vector(embedding, k, search)
+        return self._documents(await self._collection.asearch_encoded(None, k, search, rankings))
 
     def max_marginal_relevance_search_by_vector(
         self,
@@ -86,8 +162,11 @@ class QdrantVectorSearch(VectorStore):
         Returns:
             The documents, in the order in which they were chosen.
         """
-        asked = self._diverse_by_vector(embedding, k, fetch_k, Search(filter, **kwargs))
-        found = self._connection.call("query_points", **asked)
+        search = search_options(filter, kwargs)
+        fetch_k = max(check_count("fetch_k", fetch_k), check_count("k", k))
+        rankings, collection = self._by_vector(embedding, fetch_k, search), self._collection
+        vectors = collection.with_dense()
+        found = collection.search_encoded(None, fetch_k, search, rankings, with_vectors=vectors)
         return self._diverse(found, embedding, k, lambda_mult)
 
     async def amax_marginal_relevance_search_by_vector(
@@ -100,41 +179,53 @@ class QdrantVectorSearch(VectorStore):
         **kwargs: Any,
     ) -> list[Document]:
         """Do ``max_marginal_relevance_search_by_vector`` without blocking the event loop."""
-        asked = self._diverse_by_vector(embedding, k, fetch_k, Search(filter, **kwargs))
-        found = await self._connection.acall("query_points", **asked)
+        search = search_options(filter, kwargs)
+        fetch_k = max(check_count("fetch_k", fetch_k), check_count("k", k))
+        rankings, collection = self._by_vector(embedding, fetch_k, search), self._collection
+        vectors = collection.with_dense()
+        found = await collection.asearch_encoded(
+            None, fetch_k, search, rankings, with_vectors=vectors
+        )
         return self._diverse(found, embedding, k, lambda_mult)
 
-    def _vector_query(self, embedding: list[float], k: int, search: Search) -> dict[str, Any]:
-        return vector_query(check_vector(embedding).tolist(), k, self.names, search)
+    def _by_vector(self, embedding: list[float], k: int, search: Search) -> Rankings:
+        if self.names.dense is None:
+            raise ValueError("this store has no dense vectors, since its vector_name is None")
+        if search.hybrid_fusion is not None:
+            raise ValueError("hybrid_fusion is for searches by text; a vector has but one ranking")
+        vector = check_vector(embedding).tolist()
+        rankings = Rankings(sparse=False, multi=False, vector=vector)
+        self._collection.check(k, search, rankings)
+        return rankings
 
-    def _diverse_by_vector(
-        self, embedding: list[float], k: int, fetch_k: int, search: Search
-    ) -> dict[str, Any]:
-        fetch_k = max(check_count("fetch_k", fetch_k), check_count("k", k))
-        return self._vector_query(embedding, fetch_k, search) | self._with_vectors()
-
-    def _with_vectors(self) -> dict[str, Any]:
-        # The unnamed vector cannot be asked for by its name.
-        return {"with_vectors": [self.names.dense] if self.names.dense else True}
-
-    def _scored(
-        self, found: models.QueryResponse, scale: float = 1.0
-    ) -> list[tuple[Document, float]]:
-        return [(document(read_point(one, self.names)), one.score * scale) for one in found.points]
+    def _documents(self, found: list[ScoredPoint]) -> list[tuple[Document, float]]:
+        return [(document(read_point(one, self.names)), score) for one, score in found]
 
     def _diverse(
-        self, found: models.QueryResponse, vector: list[float], k: int, lambda_mult: float
+        self, found: list[ScoredPoint], vector: list[float], k: int, lambda_mult: float
     ) -> list[Document]:
-        name = self.names.dense or ""
-        pairs = [
-            (point, point.vector.get(name) if isinstance(point.vector, dict) else point.vector)
-            for point in found.points
-        ]
+        pairs = [(point, self._collection.dense_of(point)) for point, _ in found]
         # Points of others may have no dense vector to compare by.
         comparable: list[tuple[models.ScoredPoint, Any]] = [one for one in pairs if one[1]]
         vectors = [one for _, one in comparable]
         chosen = maximal_marginal_relevance(np.array(vector), vectors, lambda_mult, k)
         return [document(read_point(comparable[i][0], self.names)) for i in chosen]
+
+
+def search_options(where: Where | None, options: dict[str, Any]) -> Search:
+    """Read keywords of a search.
+
+    Args:
+        where: Its filter.
+        options: The others.
+
+    Returns:
+        What is asked for.
+    """
+    known = [field.name for field in fields(Search) if field.name != "filter"]
+    unknown = {name: value for name, value in options.items() if name not in known}
+    refuse_keywords("a search of QdrantHybridStore", unknown, ("k", "filter", *known))
+    return Search(where, **options)
 
 
 def document(stored: Stored) -> Document:

@@ -3,14 +3,15 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, Literal
 
 from langchain_core.documents import Document
-from pydantic import Field
+from pydantic import Field, field_validator
 from typing_extensions import Self
 
 from langchain_m3.documents import CollectionFields
+from m3_core.scoring import normalized_weights
 
 
 class HybridFields(CollectionFields):
@@ -25,6 +26,28 @@ class HybridFields(CollectionFields):
     are not scored without ``rerank``, nor with a weight of 0."""
     fetch_k: int | None = Field(default=None, ge=1)
     """Candidates of each ranking; by default four times ``k`` and at least 100."""
+
+    @field_validator("weights")
+    @classmethod
+    def _check_weights(cls, weights: tuple[float, float, float]) -> tuple[float, float, float]:
+        normalized_weights(weights)
+        return weights
+
+    def model_post_init(self, context: Any) -> None:
+        """Load the model, and refuse weights that leave nothing to score by."""
+        super().model_post_init(context)
+        self._check_use_of_weights()
+
+    def _follow(self, names: Collection[str]) -> None:
+        super()._follow(names)
+        self._check_use_of_weights()
+
+    def _check_use_of_weights(self) -> None:
+        if not self.rerank and not any(self.weights[:2]):
+            raise ValueError(
+                f"weights {self.weights} leave nothing to score by: multi-vectors are kept and "
+                "scored with rerank=True alone"
+            )
 
     def _own_parts(self) -> tuple[str, ...]:
         return ("dense", "sparse", "colbert") if self.rerank else ("dense", "sparse")
@@ -79,6 +102,29 @@ class _CollectionRetriever(CollectionFields):
         retriever.add_documents(documents, ids=ids)
         return retriever
 
+    @classmethod
+    async def afrom_texts(
+        cls,
+        texts: Iterable[str],
+        metadatas: Iterable[Mapping[str, Any] | None] | None = None,
+        *,
+        ids: Iterable[str | None] | None = None,
+        **options: Any,
+    ) -> Self:
+        """Make a retriever of texts, as ``from_texts``; the model is loaded on the event loop."""
+        retriever = cls(**options)
+        await retriever.aadd_texts(texts, metadatas, ids=ids)
+        return retriever
+
+    @classmethod
+    async def afrom_documents(
+        cls, documents: Iterable[Document], *, ids: Sequence[str] | None = None, **options: Any
+    ) -> Self:
+        """Make a retriever of documents, as ``from_documents``, which blocks only while loading."""
+        retriever = cls(**options)
+        await retriever.aadd_documents(documents, ids=ids)
+        return retriever
+
     def delete(self, ids: Iterable[str]) -> int:
         """Delete documents.
 
@@ -91,7 +137,7 @@ class _CollectionRetriever(CollectionFields):
         return self._documents.delete(ids)
 
     async def adelete(self, ids: Iterable[str]) -> int:
-        """Do ``delete`` off the event loop."""
+        """Do ``delete`` without holding up the event loop."""
         return await asyncio.to_thread(self.delete, ids)
 
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from llamaindex_m3.index import M3Index
     from llamaindex_m3.milvus_sparse import M3MilvusSparseEmbeddingFunction
     from llamaindex_m3.milvus_store import M3MilvusVectorStore
+    from llamaindex_m3.qdrant import QdrantHybridStore
     from llamaindex_m3.reranker import M3Reranker
     from llamaindex_m3.retrievers import M3HybridRetriever, M3SparseRetriever
     from llamaindex_m3.sparse import M3SparseEmbedding
@@ -31,6 +32,7 @@ __all__ = [
     "M3Reranker",
     "M3SparseEmbedding",
     "M3SparseRetriever",
+    "QdrantHybridStore",
 ]
 
 _HOMES = {
@@ -44,11 +46,13 @@ _HOMES = {
     "M3Reranker": "reranker",
     "M3SparseEmbedding": "sparse",
     "M3SparseRetriever": "retrievers",
+    "QdrantHybridStore": "qdrant",
 }
 # Of LlamaIndex's stores only Milvus's is imported here.
 _EXTRAS = {
     "llama_index.vector_stores": "llamaindex-milvus",
     "llama_index": "llamaindex",
+    "qdrant_client": "qdrant",
 }
 
 __getattr__ = lazy_names(__name__, _HOMES, _EXTRAS)

@@ -12,8 +12,8 @@ class BGEReranker(RerankerFields, ScoringPostprocessor):
     """Sort nodes by the score of a BGE reranker, any of the six.
 
     The model is loaded once a process for all objects with the same options. Safe under threads;
-    the asynchronous methods compute off the event loop. Returned nodes are copies. Fields that
-    change scores are serialised; device and progress are not.
+    the asynchronous methods occupy no thread while they wait. Returned nodes are copies.
+    Fields that change scores are serialised; device and progress are not.
 
     Takes the keywords of ``FlagEmbeddingReranker`` and ``SentenceTransformerRerank`` too, or says
     what stands in their place. Scores are raw unless ``normalize=True``, and all nodes are kept

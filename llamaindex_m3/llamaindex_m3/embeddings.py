@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Collection
 from typing import Any
 
 from llama_index.core.base.embeddings.base import BaseEmbedding
@@ -18,7 +19,7 @@ class M3Embedding(EmbeddingFields, VectorFields, BaseEmbedding):
     """Embed queries and nodes with a BGE encoder.
 
     The model is loaded once a process for all objects with the same options. Safe under threads;
-    the asynchronous methods compute off the event loop. Fields that change vectors are
+    the asynchronous methods occupy no thread while they wait. Fields that change vectors are
     serialised, so an ingestion cache notices them; device, batch size and progress are not.
 
     Takes the keywords of ``HuggingFaceEmbedding`` too, or says what stands in their place.
@@ -66,13 +67,14 @@ class M3Embedding(EmbeddingFields, VectorFields, BaseEmbedding):
                 stacklevel=level_of_caller(),
             )
 
-    def _follow(self, name: str) -> None:
+    def _follow(self, names: Collection[str]) -> None:
         before = self._source
-        super()._follow(name)
+        super()._follow(names)
         if self.embeddings_cache is not None and self._source.encoder is not before.encoder:
             raise ValueError(
-                f"embeddings_cache finds vectors by the text alone, and {name} changes them: make "
-                "a new object with another cache, or assign embeddings_cache = None before"
+                f"embeddings_cache finds vectors by the text alone, and {', '.join(names)} changes "
+                "them: make a new object with another cache, or assign embeddings_cache = None "
+                "before"
             )
 
     def _get_query_embedding(self, query: str) -> list[float]:

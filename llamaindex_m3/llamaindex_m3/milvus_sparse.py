@@ -68,7 +68,7 @@ class M3MilvusSparseEmbeddingFunction(EncoderFields, BaseSparseEmbeddingFunction
         return _rows(self._source.documents(documents, show_progress=self.show_progress))
 
     async def async_encode_queries(self, queries: list[str]) -> list[dict[int, float]]:
-        """Do ``encode_queries`` off the event loop.
+        """Do ``encode_queries`` without holding up the event loop.
 
         Args:
             queries: The queries.
@@ -79,7 +79,7 @@ class M3MilvusSparseEmbeddingFunction(EncoderFields, BaseSparseEmbeddingFunction
         return await aconverted(await self._source.aqueries(queries), _rows)
 
     async def async_encode_documents(self, documents: list[str]) -> list[dict[int, float]]:
-        """Do ``encode_documents`` off the event loop.
+        """Do ``encode_documents`` without holding up the event loop.
 
         Args:
             documents: The documents.

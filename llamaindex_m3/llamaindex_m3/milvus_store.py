@@ -54,7 +54,7 @@ class M3MilvusVectorStore(MilvusVectorStore):
             return super().add(list(nodes), **add_kwargs)
 
     async def async_add(self, nodes: Sequence[BaseNode], **add_kwargs: Any) -> list[str]:
-        """Do ``add`` with the asynchronous client, the weights computed off the event loop.
+        """Do ``add`` with the asynchronous client, the weights computed beside the event loop.
 
         Args:
             nodes: The nodes, with their vectors.

@@ -13,6 +13,7 @@ from llama_index.core.schema import IndexNode, NodeWithScore, QueryBundle, Query
 from llamaindex_m3.filters import NodeFilter, to_expression
 from llamaindex_m3.nodes import NodeCollection, ScoredNode
 from llamaindex_m3.options import check_assignable
+from m3_core.adapters.twins import AsyncTwins
 from m3_core.arguments import check_count
 from m3_core.collection.fusion import check_fusion
 from m3_core.scoring import normalized_weights
@@ -36,7 +37,7 @@ _ASSIGNED_OTHERWISE = {
 }
 
 
-class NodeRetriever(BaseRetriever):
+class NodeRetriever(AsyncTwins, BaseRetriever):
     """Retrieve nodes of a collection; the base of this package's retrievers.
 
     Args:

@@ -6,6 +6,7 @@ import asyncio
 import inspect
 import logging
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from os import PathLike
 from typing import TYPE_CHECKING, Any
 
@@ -20,6 +21,7 @@ from llamaindex_m3.options import EncoderFields, hint
 from m3_core.arguments import check_ids
 from m3_core.collection.search import DEFAULT_WEIGHTS
 from m3_core.encoder.protocol import PARTS
+from m3_core.expressions import Expression
 
 if TYPE_CHECKING:
     from m3_core.collection.collection import DocumentCollection
@@ -144,7 +146,9 @@ class NodeCollection(EncoderFields):
         """
         accept = _test(filters, None)
         listed = self._documents.get(self.node_ids() if node_ids is None else check_ids(node_ids))
-        return [_node(record) for _, _, record in listed if accept is None or accept(record)]
+        return [
+            _node(record) for _, _, record in listed if accept is None or accept.evaluate(record)
+        ]
 
     def search(
         self,
@@ -409,15 +413,22 @@ def _node(record: Mapping[str, Any]) -> BaseNode:
     return json_to_doc(record[_NODE])
 
 
-def _test(filters: NodeFilter | None, doc_ids: Sequence[str] | None) -> Any:
+def _test(filters: NodeFilter | None, doc_ids: Sequence[str] | None) -> _OfNode | None:
     if filters is None and doc_ids is None:
         return None
-    accept = None if filters is None else to_expression(filters).evaluate
-    documents = None if doc_ids is None else frozenset(check_ids(doc_ids))
+    return _OfNode(
+        to_expression(filters), None if doc_ids is None else frozenset(check_ids(doc_ids))
+    )
 
-    def test(record: Mapping[str, Any]) -> bool:
-        if documents is not None and record[_DOCUMENT] not in documents:
+
+@dataclass(frozen=True, slots=True)
+class _OfNode(Expression):
+    """A condition on the metadata of a stored node, and on its document."""
+
+    where: Expression
+    documents: frozenset[str] | None
+
+    def evaluate(self, metadata: Mapping[str, Any]) -> bool:
+        if self.documents is not None and metadata[_DOCUMENT] not in self.documents:
             return False
-        return accept is None or accept(record[_NODE][DATA_KEY]["metadata"])
-
-    return test
+        return self.where.evaluate(metadata[_NODE][DATA_KEY]["metadata"])

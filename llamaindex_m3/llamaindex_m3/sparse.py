@@ -16,7 +16,7 @@ class M3SparseEmbedding(EmbeddingFields, BaseSparseEmbedding):
 
     Beside ``M3Embedding`` over the same model, each text goes through the network once: both
     share recent encodings. The similarity is the inner product, which is M3's lexical score.
-    Safe under threads; the asynchronous methods compute off the event loop.
+    Safe under threads; the asynchronous methods occupy no thread while they wait.
 
     ``sparse_doc_fn`` and ``sparse_query_fn`` are what ``QdrantVectorStore`` takes. Its
     asynchronous methods call them on the event loop, but, except in its sparse mode, after

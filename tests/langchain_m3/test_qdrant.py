@@ -13,10 +13,11 @@ from qdrant_client import AsyncQdrantClient, QdrantClient, models
 from tests.conftest import make_text
 
 from langchain_m3 import M3Embeddings, QdrantHybridStore
-from langchain_m3.qdrant_layout import Names
-from langchain_m3.qdrant_points import fit_multi_vector, points, requests
 from m3_core import Encoder
 from m3_core.errors import FilterError, MissingRepresentationError, StoreError
+from m3_core.stores.qdrant.layout import Names
+from m3_core.stores.qdrant.points import fit_multi_vector, points, requests
+from m3_core.testing import FakeEncoder
 
 TEXTS = [make_text(i, 3 + i % 6) for i in range(24)]
 IDS = [f"text {i}" for i in range(24)]
@@ -109,6 +110,22 @@ def test_reranking_gives_the_multi_vector_score(make, encoder, fusion) -> None:
     assert [d.id for d, _ in found] == sorted(multi, key=lambda one: -multi[one])[:5]
     for document, score in found:
         assert score == pytest.approx(multi[document.id], abs=2e-3)
+
+
+async def test_what_each_representation_says(make, encoder) -> None:
+    exact = dict(zip(("dense", "sparse", "colbert"), brute_force(encoder), strict=True))
+    for rerank in (False, True):
+        store = make(rerank=rerank)
+        found = store.search_with_scores(QUERY, k=5)
+        scored = store.similarity_search_with_score(QUERY, k=5)
+        assert [document for document, _, _ in found] == [document for document, _ in scored]
+        assert [score for _, score, _ in found] == pytest.approx([score for _, score in scored])
+        for document, _, scores in found:
+            expected = {part: exact[part].get(document.id, 0.0) for part in scores}
+            assert scores == pytest.approx(expected, abs=2e-3)
+            assert ("colbert" in scores) == rerank
+        again = await store.asearch_with_scores(QUERY, k=5)
+        assert [one for one, _, _ in again] == [one for one, _, _ in found]
 
 
 async def test_diversity_is_langchains_mmr_over_dense_vectors(make, encoder) -> None:
@@ -254,7 +271,7 @@ def test_wrong_arguments(encoder, tiny_dense) -> None:
 
 def test_long_multi_vectors_are_refused_or_pooled_before_the_upload(encoder, monkeypatch) -> None:
     # 32 numbers a token: as if Qdrant took 10 tokens.
-    monkeypatch.setattr("langchain_m3.qdrant_points._LIMIT", 10 * 32 + 1)
+    monkeypatch.setattr("m3_core.stores.qdrant.points._LIMIT", 10 * 32 + 1)
     client = QdrantClient(location=":memory:")
     texts = ["panda", make_text(1, 40)]
     store = QdrantHybridStore(encoder=encoder, rerank=True, client=client)
@@ -291,25 +308,17 @@ def test_requests_stay_below_what_a_server_takes(encoder, monkeypatch) -> None:
     reps = encoder.encode_documents(
         TEXTS, return_dense=True, return_sparse=True, return_colbert_vecs=True
     )
-    made = points(IDS, TEXTS, [{}] * 24, reps, "error", Names())
-    monkeypatch.setattr("langchain_m3.qdrant_points._REQUEST_NUMBERS", 700)
+    made = points(IDS, [{}] * 24, reps, "error", Names())
+    monkeypatch.setattr("m3_core.stores.qdrant.points._REQUEST_NUMBERS", 700)
     batches = list(requests(made))
     assert list(itertools.chain(*batches)) == made
     assert 1 < len(batches) < 24
 
 
-def test_a_text_goes_through_the_network_once(tmp_path, monkeypatch) -> None:
-    from m3_core.testing import tiny_checkpoint
-
-    fresh = Encoder.from_pretrained(tiny_checkpoint(tmp_path / "m3"), device="cpu")
-    sizes, compute = [], fresh.model.network.compute
-
-    def counting(batch, tasks):
-        sizes.append(len(batch.lengths))
-        return compute(batch, tasks)
-
-    monkeypatch.setattr(fresh.model.network, "compute", counting)
-    store = QdrantHybridStore.from_texts(TEXTS, encoder=fresh, rerank=True)
+def test_a_text_is_encoded_once() -> None:
+    encoder = FakeEncoder()
+    store = QdrantHybridStore.from_texts(TEXTS, encoder=encoder, rerank=True)
     store.similarity_search(QUERY)
+    store.max_marginal_relevance_search(QUERY)
     store.close()
-    assert sizes == [24, 1]
+    assert encoder.calls == [("document", 24), ("query", 1)]

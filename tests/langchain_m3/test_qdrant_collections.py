@@ -12,8 +12,8 @@ from qdrant_client import AsyncQdrantClient, QdrantClient, models
 from tests.conftest import make_text
 
 from langchain_m3 import M3Embeddings, M3SparseEmbeddings, QdrantHybridStore
-from langchain_m3.qdrant_layout import point_id
 from m3_core.errors import StoreError
+from m3_core.stores.qdrant.layout import point_id
 
 TEXTS = [make_text(i, 3 + i % 6) for i in range(24)]
 IDS = [str(uuid.UUID(int=i + 1)) for i in range(23)] + ["42"]
@@ -174,7 +174,7 @@ def test_documents_without_an_embedding_object(encoder, m3_tiny, client) -> None
     expected = embeddings.embed_documents(["Pandas eat bamboo."])[0]
     np.testing.assert_allclose(stored, expected, atol=1e-6)
     reps = store._model._source.queries(["fish"])
-    asked, _ = store._request(reps, 1, _search())
+    asked, _ = store._collection.request(reps, 1, _search())
     assert asked["prefetch"][0].query == pytest.approx(vector)
     with pytest.raises(ValueError, match="name the model once"):
         QdrantHybridStore(embedding=embeddings, model_name="m3-tiny")
@@ -183,7 +183,7 @@ def test_documents_without_an_embedding_object(encoder, m3_tiny, client) -> None
 
 
 def _search():
-    from langchain_m3.qdrant_queries import Search
+    from m3_core.stores.qdrant.queries import Search
 
     return Search()
 

@@ -16,8 +16,8 @@ from pydantic import ValidationError
 from tests.conftest import CORPUS, make_text
 
 from langchain_m3 import M3HybridRetriever, M3SparseRetriever
-from m3_core import Encoder
 from m3_core.errors import FilterError, IndexFileError, MissingRepresentationError
+from m3_core.testing import FakeEncoder
 
 # A random head gives few tokens a weight; this query shares one with all texts but the first.
 TEXTS = [make_text(i, 8) for i in range(6)]
@@ -121,20 +121,11 @@ async def test_concurrent_searches_give_the_serial_results(encoder, kind, option
     assert [[d.id for d in documents] for documents in threaded] == expected
 
 
-def test_a_text_goes_through_the_network_once(tmp_path, monkeypatch) -> None:
-    from m3_core.testing import tiny_checkpoint
-
-    fresh = Encoder.from_pretrained(tiny_checkpoint(tmp_path / "m3"), device="cpu")
-    sizes, compute = [], fresh.model.network.compute
-
-    def counting(batch, tasks):
-        sizes.append(len(batch.lengths))
-        return compute(batch, tasks)
-
-    monkeypatch.setattr(fresh.model.network, "compute", counting)
-    retriever = M3HybridRetriever.from_texts(TEXTS, encoder=fresh, rerank=True)
+def test_a_text_is_encoded_once() -> None:
+    encoder = FakeEncoder()
+    retriever = M3HybridRetriever.from_texts(TEXTS, encoder=encoder, rerank=True)
     retriever.invoke(QUERY)
-    assert sizes == [6, 1]
+    assert encoder.calls == [("document", 6), ("query", 1)]
 
 
 async def test_ensembles(encoder) -> None:

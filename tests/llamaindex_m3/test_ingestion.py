@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import asyncio
+import multiprocessing
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from llama_index.core.ingestion import IngestionCache, IngestionPipeline
 from llama_index.core.node_parser import TokenTextSplitter
 from llama_index.core.schema import Document, MetadataMode
 from llama_index.core.storage.docstore import SimpleDocumentStore
 from llama_index.core.vector_stores import SimpleVectorStore
 from tests.conftest import Passes, make_text
+from tests.forking import HAS_FORK
 
 from llamaindex_m3 import M3Embedding
 from m3_core import Encoder
@@ -110,6 +114,19 @@ async def test_arun_computes_off_the_event_loop(fresh, monkeypatch) -> None:
     assert sum(passes) == 6
     assert all(name.startswith("m3-engine") for name in passes.threads)
     assert_embedded(nodes, fresh)
+
+
+@pytest.mark.skipif(not HAS_FORK, reason="no fork on this system")
+async def test_arun_in_forked_processes_after_an_asynchronous_call(m3_tiny, monkeypatch) -> None:
+    context = multiprocessing.get_context("fork")
+    monkeypatch.setattr(multiprocessing, "get_context", lambda method=None: context)
+    embedding = M3Embedding(model_name="m3-tiny", device="cpu", dtype="float32")
+    await embedding.aget_query_embedding("the engine and torch have their threads now")
+    large = torch.ones(600, 600)
+    assert float((large @ large)[0, 0]) == 600
+    made = pipeline(embedding)
+    nodes = await asyncio.wait_for(made.arun(documents=DOCUMENTS, num_workers=2), 120)
+    assert_embedded(nodes, m3_tiny)
 
 
 def test_nothing_to_embed(fresh) -> None:

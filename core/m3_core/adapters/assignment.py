@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import threading
-from typing import Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from pydantic import BaseModel, ValidationError
 from pydantic_core import InitErrorDetails, PydanticCustomError
-from typing_extensions import Self
+from typing_extensions import LiteralString, Self
 
+from m3_core.adapters.twins import AsyncTwins
 from m3_core.forks import survive_forks, whole_in_forks
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Mapping
+
+_FROZEN: LiteralString = (
+    "{name} is frozen, since it says which model is loaded and where it runs: make a new object, "
+    "{own}({name}=...); models that are loaded are shared"
+)
 
 
 class _Locks:
@@ -28,7 +37,7 @@ class _Locks:
 _locks = _Locks()
 
 
-class Assignable(BaseModel):
+class Assignable(AsyncTwins, BaseModel):
     """Fields that users assign after construction.
 
     A value is checked as the constructor checks it, and counts from the next call on; what is
@@ -52,11 +61,54 @@ class Assignable(BaseModel):
             return
         if field.frozen:
             self._refuse(name, value)
+        self._change(lambda draft: draft._set({name: value}))
+
+    def model_copy(self, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> Self:
+        """Copy the object, over the same models; what is updated counts as if it were assigned.
+
+        Args:
+            update: Values of fields of the copy.
+            deep: Copy what the fields hold too.
+
+        Returns:
+            The copy.
+
+        Raises:
+            ValidationError: A value is not allowed, a new object is needed for it, or there is no
+                such field.
+        """
+        made = super().model_copy(deep=deep)
+        if not update:
+            return made
+        for name, value in update.items():
+            field = type(self).model_fields.get(name)
+            if field is None:
+                self._refuse(name, value, "{name} is no field of {own}")
+            elif field.frozen and value != getattr(self, name):
+                self._refuse(name, value)
+        made._change(
+            lambda draft: draft._set(
+                {n: v for n, v in update.items() if not type(self).model_fields[n].frozen}
+            )
+        )
+        return made
+
+    def _set(self, values: Mapping[str, Any]) -> None:
+        """Assign fields of a copy that nobody else has; what depends on them sees them all."""
+        for name, value in values.items():
+            type(self).__pydantic_validator__.validate_assignment(self, name, value)
+        self._follow(values.keys())
+
+    def _change(self, change: Callable[[Self], None]) -> None:
+        """Change the object at once, or not at all if anything fails.
+
+        Args:
+            change: Changes a copy of the object, which takes the object's place then.
+        """
         with _locks.assigning:
             draft = self._snapshot()
             private = dict(draft.__pydantic_private__ or {})
-            type(self).__pydantic_validator__.validate_assignment(draft, name, value)
-            draft._follow(name)
+            change(draft)
             changed = {
                 key: new
                 for key, new in (draft.__pydantic_private__ or {}).items()
@@ -68,8 +120,8 @@ class Assignable(BaseModel):
                 if self.__pydantic_private__ is not None:
                     self.__pydantic_private__.update(changed)
 
-    def _follow(self, name: str) -> None:
-        """Bring what depends on a field that was just assigned up to date.
+    def _follow(self, names: Collection[str]) -> None:
+        """Bring what depends on fields that were just assigned up to date.
 
         Called on a copy of the object, which takes the object's place if nothing is raised.
         """
@@ -79,7 +131,7 @@ class Assignable(BaseModel):
         with _locks.showing:
             return BaseModel.__copy__(self)
 
-    def _refuse(self, name: str, value: Any) -> None:
+    def _refuse(self, name: str, value: Any, why: LiteralString = _FROZEN) -> NoReturn:
         own = type(self).__name__
         raise ValidationError.from_exception_data(
             own,
@@ -87,8 +139,7 @@ class Assignable(BaseModel):
                 InitErrorDetails(
                     type=PydanticCustomError(
                         "frozen_field",
-                        "{name} is frozen, since it says which model is loaded and where it runs: "
-                        "make a new object, {own}({name}=...); models that are loaded are shared",
+                        why,
                         {"name": name, "own": own},
                     ),
                     loc=(name,),

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator,
 from m3_core.adapters.assignment import Assignable
 from m3_core.adapters.keywords import refuse_elsewhere
 from m3_core.adapters.reranker_fields import Ranked, RankingFields
+from m3_core.adapters.spellings import Text  # noqa: TC001 (pydantic reads it)
 from m3_core.encoder.cached import CachedEncoder
 from m3_core.encoder.encoder import Encoder
 from m3_core.encoder.options import EncoderOptions
@@ -21,6 +22,8 @@ from m3_core.encoder.registry import adapter_encoder
 from m3_core.rerankers.hybrid import SCORED_ROLES, HybridScorer, weighted_parts
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
+
     from m3_core.encoder.protocol import Role, TextEncoder
 
 # Options of loading that an encoder remembers, as far as they are fields.
@@ -76,13 +79,13 @@ class EncoderFields(Assignable):
     roles: ClassVar[tuple[Role, ...]] = ("query", "document")
     """When other adapters shall compute that for it too."""
 
-    model_name: str = Field(
+    model_name: Text = Field(
         default="BAAI/bge-m3", frozen=True, description="Local folder or hub repository."
     )
     revision: str | None = Field(
         default=None, frozen=True, description="Branch, tag or commit of the repository."
     )
-    dtype: str = Field(
+    dtype: Text = Field(
         default="auto",
         frozen=True,
         description="Data type of the network; 'float32' gives reference numbers.",
@@ -101,13 +104,13 @@ class EncoderFields(Assignable):
     trust_remote_code: bool = Field(
         default=False, frozen=True, description="Run model code that the checkpoint brings."
     )
-    device: str | None = Field(
+    device: Text | None = Field(
         default=None,
         frozen=True,
         exclude=True,
         description="'cpu', 'cuda', 'mps'; by default the best there is.",
     )
-    cache_folder: str | None = Field(
+    cache_folder: Text | None = Field(
         default=None, frozen=True, exclude=True, description="Where downloads are kept."
     )
     token: str | None = Field(
@@ -197,10 +200,11 @@ class EncoderFields(Assignable):
     def _needed_parts(self) -> tuple[str, ...]:
         return self.parts
 
-    def _follow(self, name: str) -> None:
-        super()._follow(name)
+    def _follow(self, names: Collection[str]) -> None:
+        super()._follow(names)
         source = self._source
-        encoder = self._with_option(name) if name in _OPTIONS else None
+        assigned = [name for name in names if name in _OPTIONS]
+        encoder = self._with_options(assigned) if assigned else None
         parts, reuse = self._needed_parts(), self.reuse_encodings
         if encoder is None and set(parts) == set(source.parts) and reuse == source.reuse:
             return
@@ -209,22 +213,22 @@ class EncoderFields(Assignable):
         )
         self._show_what_is_in_effect()
 
-    def _with_option(self, name: str) -> Encoder:
-        """The encoder with the value that was assigned to one of its options."""
+    def _with_options(self, names: list[str]) -> Encoder:
+        """The encoder with the values that were assigned to some of its options."""
         encoder = self._model
         if not isinstance(encoder, Encoder):
             raise ValueError(
-                f"{name} cannot be assigned with encoder= of type {type(encoder).__name__}, whose "
-                "options are its own: set it there"
+                f"{', '.join(names)} cannot be assigned with encoder= of type "
+                f"{type(encoder).__name__}, whose options are its own: set it there"
             )
-        value = getattr(self, name)
-        if value is None:
+        values = {name: getattr(self, name) for name in names}
+        for name in [name for name in names if values[name] is None]:
             own = self.encoder
             if own is None:
                 own = type(encoder).over(encoder.model, encoder.source)
-            value = getattr(own.options, name)
+            values[name] = getattr(own.options, name)
             self.model_fields_set.discard(name)
-        return encoder.with_options(**{name: value})
+        return encoder.with_options(**values)
 
     def _forget_what_was_filled_in(self) -> None:
         """Of an object made of another one's fields: what the other's user had left alone."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from m3_core.adapters.spellings import as_text
+
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
@@ -160,7 +162,7 @@ def accept_reranker_names(options: Mapping[str, Any]) -> dict[str, Any]:
     """
     accepted = dict(options)
     if "model" in accepted:
-        model = accepted.pop("model")
+        model = as_text(accepted.pop("model"))
         if not isinstance(model, str):
             raise ValueError(
                 f"model must be a folder or repository; got {type(model).__name__}: a loaded "

@@ -9,6 +9,7 @@ from pydantic import Field, PrivateAttr, field_validator, model_validator
 
 from m3_core.adapters.assignment import Assignable
 from m3_core.adapters.keywords import accept_reranker_names, refuse_elsewhere
+from m3_core.adapters.spellings import Text  # noqa: TC001 (pydantic reads it)
 from m3_core.encoder.registry import adapter_encoder
 from m3_core.network.loaded import Source
 from m3_core.rerankers.adapter import adapter_reranker
@@ -18,7 +19,7 @@ from m3_core.rerankers.network import RerankerOptions
 from m3_core.rerankers.ranking import select_best
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Collection, Iterable, Mapping
 
     from m3_core.rerankers import Reranker
 
@@ -70,7 +71,7 @@ class RerankerFields(CrossEncoderFields):
     for the model's own again.
     """
 
-    model_name: str = Field(
+    model_name: Text = Field(
         default="BAAI/bge-reranker-v2-m3",
         frozen=True,
         description="Local folder or hub repository.",
@@ -78,7 +79,7 @@ class RerankerFields(CrossEncoderFields):
     revision: str | None = Field(
         default=None, frozen=True, description="Branch, tag or commit of the repository."
     )
-    dtype: str = Field(
+    dtype: Text = Field(
         default="auto",
         frozen=True,
         description="Data type of the network; 'float32' gives reference numbers.",
@@ -113,13 +114,13 @@ class RerankerFields(CrossEncoderFields):
         frozen=True,
         description="Accepted, but no model here needs it: code of the checkpoint is never run.",
     )
-    device: str | None = Field(
+    device: Text | None = Field(
         default=None,
         frozen=True,
         exclude=True,
         description="'cpu', 'cuda', 'mps'; by default the best there is.",
     )
-    cache_folder: str | None = Field(
+    cache_folder: Text | None = Field(
         default=None, frozen=True, exclude=True, description="Where downloads are kept."
     )
     token: str | None = Field(
@@ -157,9 +158,9 @@ class RerankerFields(CrossEncoderFields):
             if name in _OPTIONS and (value := getattr(self, name)) != field.default
         }
 
-    def _follow(self, name: str) -> None:
-        super()._follow(name)
-        if name in _OPTIONS:
+    def _follow(self, names: Collection[str]) -> None:
+        super()._follow(names)
+        if _OPTIONS.intersection(names):
             own: Reranker = self._reranker
             given = {
                 key: value
@@ -200,12 +201,12 @@ class CascadeFields(CrossEncoderFields):
     What needs no other model can be assigned, and counts from the next call on.
     """
 
-    model_name: str = Field(
+    model_name: Text = Field(
         default="BAAI/bge-m3",
         frozen=True,
         description="The encoder: local folder or hub repository.",
     )
-    reranker_name: str = Field(
+    reranker_name: Text = Field(
         default="BAAI/bge-reranker-v2-m3", frozen=True, description="The reranker, likewise."
     )
     first: int = Field(
@@ -215,18 +216,18 @@ class CascadeFields(CrossEncoderFields):
         default=(1.0, 0.3, 1.0),
         description="Of M3's dense, lexical and multi-vector scores.",
     )
-    dtype: str = Field(
+    dtype: Text = Field(
         default="auto",
         frozen=True,
         description="Data type of both networks; 'float32' gives reference numbers.",
     )
-    device: str | None = Field(
+    device: Text | None = Field(
         default=None,
         frozen=True,
         exclude=True,
         description="'cpu', 'cuda', 'mps'; by default the best there is.",
     )
-    cache_folder: str | None = Field(
+    cache_folder: Text | None = Field(
         default=None, frozen=True, exclude=True, description="Where downloads are kept."
     )
     token: str | None = Field(
@@ -278,10 +279,10 @@ class CascadeFields(CrossEncoderFields):
             weights=self.weights,
         )
 
-    def _follow(self, name: str) -> None:
-        super()._follow(name)
+    def _follow(self, names: Collection[str]) -> None:
+        super()._follow(names)
         self._check_steps()
-        if name in ("first", "weights"):
+        if not {"first", "weights"}.isdisjoint(names):
             own = self._steps
             self._cascade = Cascade(
                 own.encoder, own.reranker, first=self.first, weights=self.weights

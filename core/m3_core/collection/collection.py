@@ -7,6 +7,7 @@ import copy
 import dataclasses
 import logging
 import uuid
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
@@ -29,7 +30,7 @@ from m3_core.texts import CheckedTexts, check_texts
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Collection, Iterable, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
     from numpy.typing import ArrayLike
 
@@ -44,6 +45,8 @@ logger = logging.getLogger(__name__)
 FETCH_TIMES, FETCH_LEAST = 4, 100
 # Documents whose multi-vectors are all scored, where nobody says whether they shall be.
 EXHAUSTIVE_UP_TO = 1000
+# How often a search looks again at documents that are replaced while their filter is evaluated.
+LOOKS = 10
 
 
 class DocumentCollection:
@@ -216,9 +219,13 @@ class DocumentCollection:
 
         Returns:
             Id, text and a copy of the metadata of each.
+
+        Raises:
+            TypeError: ``ids`` is a single string, or an id is none.
         """
+        given = check_ids(ids)
         with self._lock.reading():
-            found = [(one, *self._records[one]) for one in ids if one in self._records]
+            found = [(one, *self._records[one]) for one in given if one in self._records]
         return [(one, text, copy.deepcopy(metadata)) for one, text, metadata in found]
 
     def ids(self, where: Filter | None = None) -> list[str]:
@@ -232,7 +239,9 @@ class DocumentCollection:
         """
         accept = parse_filter(where).evaluate
         with self._lock.reading():
-            return [one for one, (_, metadata) in self._records.items() if accept(metadata)]
+            looked = list(self._records.items())
+        # Without the lock: a function of the metadata may itself use the collection.
+        return [one for one, (_, metadata) in looked if accept(metadata)]
 
     def search(
         self,
@@ -390,11 +399,10 @@ class DocumentCollection:
         return Representations(dense_vecs=check_vector(request.vector)[np.newaxis])
 
     def _find(self, request: SearchRequest, wanted: Wanted, reps: Representations) -> list[Found]:
-        with self._lock.reading():
+        with self._looking(request.where, request.ids) as allowed:
             if request.vector is not None and "dense" in wanted.shares:
                 own = self._store.dense.comparable(check_vector(request.vector))
                 reps = dataclasses.replace(reps, dense_vecs=own[np.newaxis])
-            allowed = self._allowed(request.where, request.ids)
             ranked = search_store(self._store, reps, dataclasses.replace(wanted, allowed=allowed))
             records = [self._records[one] for one, _, _ in ranked]
             rows = self._store.ids.find(one for one, _, _ in ranked)
@@ -408,13 +416,41 @@ class DocumentCollection:
             )
         ]
 
-    def _allowed(self, where: Filter | None, ids: Collection[str] | None) -> Collection[str] | None:
-        named = None if ids is None else [one for one in check_ids(ids) if one in self._records]
+    @contextmanager
+    def _looking(
+        self, where: Filter | None, ids: Collection[str] | None
+    ) -> Iterator[Collection[str] | None]:
+        """Read with the lock held, and know the documents that pass.
+
+        The filter is evaluated without the lock: a function may itself use the collection. What
+        others replace meanwhile is looked at again.
+        """
+        named = None if ids is None else check_ids(ids)
         if where is None:
-            return named
+            with self._lock.reading():
+                yield None if named is None else [one for one in named if one in self._records]
+            return
         accept = parse_filter(where).evaluate
-        looked = self._records if named is None else named
-        return {one for one in looked if accept(self._records[one][1])}
+        with self._lock.reading():
+            looked = list(self._records) if named is None else named
+        passed: dict[str, tuple[object, bool]] = {}
+        for _ in range(LOOKS):
+            with self._lock.reading():
+                found = [(one, self._records[one]) for one in looked if one in self._records]
+                changed = [
+                    (one, record)
+                    for one, record in found
+                    if one not in passed or passed[one][0] is not record
+                ]
+                if not changed:
+                    yield {one for one, _ in found if passed[one][1]}
+                    return
+            for one, record in changed:
+                passed[one] = record, accept(record[1])
+        raise RuntimeError(
+            f"documents were replaced each of the {LOOKS} times that the filter was evaluated: a "
+            "filter function must not change what it looks at"
+        )
 
 
 class _New(NamedTuple):
@@ -432,9 +468,13 @@ def _checked(
 ) -> _New:
     """Check documents and copy what others may change, before anything is encoded."""
     texts = check_texts(texts)
+    if isinstance(ids, (str, bytes)):
+        check_ids(ids)
     known = [None] * len(texts) if ids is None else list(ids)
     filled = [str(uuid.uuid4()) if one is None else one for one in known]
-    others = [{} for _ in texts] if metadatas is None else [m or {} for m in metadatas]
+    others = (
+        [{} for _ in texts] if metadatas is None else [{} if m is None else m for m in metadatas]
+    )
     if not len(filled) == len(others) == len(texts):
         raise ValueError(f"got {len(texts)} texts, {len(others)} metadatas and {len(filled)} ids")
     check_distinct(check_ids(filled))

@@ -24,7 +24,7 @@ from m3_core.lexical_index.index import LexicalIndex
 from m3_core.representations import MultiVectors
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -164,11 +164,26 @@ def _read(data: Path, fingerprint: str, parts: tuple[str, ...]) -> tuple[Content
 
 
 def _line(one: str, text: str, metadata: dict[str, Any]) -> bytes:
+    if lost := next(_lost_keys(metadata), None):
+        raise TypeError(
+            f"the metadata of document {one!r} cannot be saved: the key {lost[0]!r} of type "
+            f"{type(lost[0]).__name__} would come back as a string; use strings"
+        )
     try:
         record = json.dumps({"id": one, "text": text, "metadata": metadata})
     except (TypeError, ValueError) as error:
         raise TypeError(f"the metadata of document {one!r} cannot be saved: {error}") from error
     return record.encode() + b"\n"
+
+
+def _lost_keys(value: Any) -> Iterator[tuple[Any]]:
+    """Keys that JSON would turn into strings, at any depth."""
+    if isinstance(value, dict):
+        yield from ((key,) for key in value if not isinstance(key, str))
+        value = list(value.values())
+    if isinstance(value, (list, tuple)):
+        for one in value:
+            yield from _lost_keys(one)
 
 
 def _finished(file: Path) -> int:

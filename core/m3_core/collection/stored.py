@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 from m3_core.collection.files import Content
@@ -10,8 +11,6 @@ from m3_core.collection.locks import ManyReaders
 from m3_core.collection.store import RepresentationStore
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from m3_core.lexical_index.index import LexicalIndex
 
 Records = dict[str, tuple[str, dict[str, Any]]]
@@ -102,8 +101,13 @@ def copied_metadata(one: str, metadata: Mapping[str, Any]) -> dict[str, Any]:
         The copy.
 
     Raises:
-        TypeError: Something in it cannot be copied.
+        TypeError: They are no mapping, or something in them cannot be copied.
     """
+    if not isinstance(metadata, Mapping):
+        raise TypeError(
+            f"the metadata of document {one!r} must be a mapping; got {metadata!r} of type "
+            f"{type(metadata).__name__}: metadatas= is a list with one mapping a document"
+        )
     try:
         return copy.deepcopy(dict(metadata))
     except TypeError as error:

@@ -6,7 +6,7 @@ import asyncio
 import warnings
 from dataclasses import replace
 from itertools import islice
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from m3_core.encoder.fingerprint import options_fingerprint
 from m3_core.encoder.options import EncoderOptions, make_request
@@ -55,6 +55,12 @@ class Encoder(ModelUser):
     """
 
     options: EncoderOptions
+
+    _elsewhere: ClassVar[Mapping[str, str]] = {
+        "encode": ", as sentence-transformers has: use encode_queries or encode_documents",
+        "get_sentence_embedding_dimension": ", as sentence-transformers has: use dimension",
+        "max_seq_length": " (sentence-transformers' name; it is max_length here)",
+    }
 
     def __init__(
         self, model: LoadedModel, options: EncoderOptions, source: Source | None = None

@@ -22,7 +22,7 @@ from m3_core.network.fingerprint import checkpoint_fingerprint
 from m3_core.network.tokens import Tokenizer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
     from m3_core.network.batches import Work
@@ -234,10 +234,36 @@ class ModelUser:
         source: By which name it was asked for; the model's own if ``None``.
     """
 
+    _elsewhere: ClassVar[Mapping[str, str]] = {}
+    """Names of other packages' classes, and what to say about them."""
+
     def __init__(self, model: LoadedModel, options: Any, source: Source | None = None) -> None:
         self.model = model
         self.options = options
         self.source = source or model.source
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        """Refuse attributes that nothing would read."""
+        kept = getattr(type(self), name, None)
+        if name not in ("model", "options", "source") and not callable(kept):
+            raise AttributeError(
+                f"{name} of {type(self).__name__} cannot be assigned"
+                f"{self._elsewhere.get(name, '')}: options of a loaded model are given to another "
+                "object over it, with_options(max_length=..., query_instruction=...)",
+                name=name,
+                obj=self,
+            )
+        super().__setattr__(name, value)
+
+    if not TYPE_CHECKING:
+
+        def __getattr__(self, name: str) -> Any:
+            """Answer names of other packages' classes."""
+            raise AttributeError(
+                f"{type(self).__name__} has no attribute {name!r}{self._elsewhere.get(name, '')}",
+                name=name,
+                obj=self,
+            )
 
     @property
     def name(self) -> str:

@@ -1,7 +1,8 @@
-"""The vectors and the payload of a collection of ``QdrantHybridStore``, by name."""
+"""The vectors and the payload of a collection, by name."""
 
 from __future__ import annotations
 
+import datetime
 import re
 import uuid
 from collections.abc import Mapping
@@ -11,6 +12,7 @@ from typing import Any, Literal
 from qdrant_client import models
 
 from m3_core.errors import StoreError
+from m3_core.expressions import is_list, plain
 
 ID = "id"
 """The key of a document's id in the payload."""
@@ -32,7 +34,8 @@ class Names:
         sparse: The sparse vector; None for none.
         multi: The multi-vector, if there is one.
         content: The payload's key of the text.
-        metadata: The payload's key of metadata.
+        metadata: The payload's key of metadata; None if they are the payload.
+        keyword: What the store's users name the dense vector by, for errors.
 
     Raises:
         ValueError: There is neither a dense nor a sparse vector, or two things have one name.
@@ -42,13 +45,16 @@ class Names:
     sparse: str | None = "sparse"
     multi: str = "multi"
     content: str = "page_content"
-    metadata: str = "metadata"
+    metadata: str | None = "metadata"
+    keyword: str = "vector_name"
 
     def __post_init__(self) -> None:
         if self.dense is None and self.sparse is None:
-            raise ValueError("vector_name and sparse_vector_name are both None: nothing to search")
+            raise ValueError(
+                f"{self.keyword} and sparse_vector_name are both None: nothing to search"
+            )
         vectors = [one for one in (self.dense, self.sparse, self.multi) if one is not None]
-        keys = [self.content, self.metadata, ID]
+        keys = [one for one in (self.content, self.metadata, ID) if one is not None]
         for kind, names in (("vectors", vectors), ("payload keys", keys)):
             if len(set(names)) < len(names):
                 raise ValueError(
@@ -119,8 +125,9 @@ class Layout:
             params: What it is made of.
 
         Raises:
-            StoreError: It lacks a vector that is needed, has it in another form, or has
-                multi-vectors, which documents that are added here would lack.
+            StoreError: It lacks a vector that is needed, has it in another form, has
+                multi-vectors, which documents that are added here would lack, or sparse vectors
+                that Qdrant weights anew.
         """
         there = params.vectors if isinstance(params.vectors, dict) else {"": params.vectors}
         have = {key: _described(one) for key, one in there.items() if one is not None}
@@ -132,9 +139,16 @@ class Layout:
             raise StoreError(
                 f"collection {name!r} has the vectors {have} and the sparse vectors {sparse}; this "
                 f"store needs {need} and {sorted(self.sparse_vectors())}: use the model, distance "
-                f"and rerank= that it was made with, name its vectors by vector_name=, "
+                f"and rerank= that it was made with, name its vectors by {self.names.keyword}=, "
                 f"sparse_vector_name= (None for none) and multi_vector_name=, or use another "
                 f"collection_name"
+            )
+        own = (params.sparse_vectors or {}).get(self.names.sparse or "")
+        if self.names.sparse is not None and own and own.modifier == models.Modifier.IDF:
+            raise StoreError(
+                f"the sparse vectors {self.names.sparse!r} of collection {name!r} have the "
+                f"modifier 'idf', as those of BM25, which would change M3's lexical scores: use "
+                f"another collection_name, or another sparse_vector_name="
             )
 
 
@@ -164,6 +178,54 @@ def point_id(document_id: str) -> str | int:
     return str(uuid.uuid5(_NAMESPACE, document_id))
 
 
+def write_document(
+    document_id: str, text: str, metadata: Mapping[str, Any], names: Names
+) -> dict[str, Any]:
+    """Make the payload that ``read_point`` reads.
+
+    Args:
+        document_id: The document's id.
+        text: The document.
+        metadata: What is known about it.
+        names: Of the payload's keys.
+
+    Returns:
+        The payload.
+
+    Raises:
+        TypeError: The metadata are no mapping, or hold what JSON does not have.
+    """
+    if not isinstance(metadata, Mapping):
+        raise TypeError(f"the metadata of document {document_id!r} must be a mapping")
+    kept = {key: _in_json(document_id, key, value) for key, value in dict(metadata).items()}
+    own = kept if names.metadata is None else {names.metadata: kept}
+    return {**own, names.content: text, ID: document_id}
+
+
+def _in_json(document_id: str, key: Any, value: Any) -> Any:
+    """A value of metadata as Qdrant keeps it, or an error before anything is encoded."""
+    if not isinstance(key, str):
+        raise TypeError(
+            f"the metadata of document {document_id!r} have the key {key!r} of type "
+            f"{type(key).__name__}: Qdrant keeps strings as keys"
+        )
+    value = plain(value)
+    if value is None or isinstance(value, (str, int, float)):
+        return value
+    if isinstance(value, (datetime.date, datetime.time)):
+        return value.isoformat()
+    if isinstance(value, uuid.UUID):
+        return str(value)
+    if isinstance(value, Mapping):
+        return {inner: _in_json(document_id, inner, one) for inner, one in value.items()}
+    if is_list(value):
+        return [_in_json(document_id, key, one) for one in value]
+    raise TypeError(
+        f"the metadata of document {document_id!r} have {value!r} of type {type(value).__name__} "
+        f"under {key!r}, which Qdrant cannot keep: store what JSON has"
+    )
+
+
 def read_point(point: models.Record | models.ScoredPoint, names: Names) -> Stored:
     """Read the document of a point, whoever has written it.
 
@@ -180,7 +242,11 @@ def read_point(point: models.Record | models.ScoredPoint, names: Names) -> Store
     payload = point.payload or {}
     known = payload.get(ID)
     is_ours = isinstance(known, str) and str(point_id(known)) == str(point.id)
-    text, metadata = payload.get(names.content), payload.get(names.metadata)
+    if names.metadata is None:
+        metadata: Any = {k: v for k, v in payload.items() if k not in (names.content, ID)}
+    else:
+        metadata = payload.get(names.metadata)
+    text = payload.get(names.content)
     if not isinstance(text, str):
         raise StoreError(
             f"point {point.id} has no text under {names.content!r}, but the keys "

@@ -30,7 +30,9 @@ Where = models.Filter | Mapping[str, Any] | Expression
 """What the store takes as a filter."""
 
 
-def qdrant_filter(where: Where | None, metadata_key: str = "metadata") -> models.Filter | None:
+def qdrant_filter(
+    where: Where | None, metadata_key: str | None = "metadata"
+) -> models.Filter | None:
     """Make a filter of Qdrant, which finds what the expression passes in memory.
 
     What Qdrant cannot express is an error: functions, the order of strings, text matches that
@@ -39,7 +41,7 @@ def qdrant_filter(where: Where | None, metadata_key: str = "metadata") -> models
 
     Args:
         where: Such a filter, or one that ``m3_core.filters`` reads.
-        metadata_key: The key of metadata in the payload.
+        metadata_key: The key of metadata in the payload; None if they are the payload.
 
     Returns:
         The filter; None for None.
@@ -66,11 +68,11 @@ class _Translation:
     """From expressions to conditions, over one payload key.
 
     Args:
-        metadata_key: The key of metadata in the payload.
+        metadata_key: The key of metadata in the payload; None if they are the payload.
     """
 
-    def __init__(self, metadata_key: str) -> None:
-        self.prefix = _quoted(metadata_key)
+    def __init__(self, metadata_key: str | None) -> None:
+        self.prefix = "" if metadata_key is None else f"{_quoted(metadata_key)}."
 
     def condition(self, where: Expression) -> models.Condition:
         """Translate an expression.
@@ -115,7 +117,7 @@ class _Translation:
         raise TypeError(f"there is no such expression as {type(where).__name__}")
 
     def _path(self, key: str) -> str:
-        return f"{self.prefix}.{_quoted(key)}"
+        return f"{self.prefix}{_quoted(key)}"
 
 
 def _quoted(key: str) -> str:

@@ -1,18 +1,19 @@
-"""What ``QdrantHybridStore`` stores: points, in requests that a server takes."""
+"""What is stored in Qdrant: points, in requests that a server takes."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from qdrant_client import models
 
-from langchain_m3.qdrant_layout import ID, Names, point_id
 from m3_core.converters import to_qdrant
 from m3_core.representations import LexicalWeights, Representations
+from m3_core.stores.qdrant.layout import Names, point_id
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
+
     from numpy.typing import NDArray
 
 LongMultiVectors = Literal["error", "pool"]
@@ -62,31 +63,32 @@ def fit_multi_vector(
 
 def points(
     ids: Sequence[str],
-    texts: Sequence[str],
-    metadatas: Sequence[Mapping[str, Any]],
+    payloads: Sequence[Mapping[str, Any]],
     reps: Representations,
     policy: LongMultiVectors,
     names: Names,
+    dense: Sequence[Sequence[float] | None] | None = None,
 ) -> list[models.PointStruct]:
     """Make the points of documents.
 
     Args:
         ids: One a document.
-        texts: The documents.
-        metadatas: One a document.
+        payloads: One a document.
         reps: Their representations; multi-vectors if the collection has them.
         policy: For multi-vectors above Qdrant's limit.
-        names: Of vectors and payload keys.
+        names: Of vectors.
+        dense: One dense vector a document in place of its own, None where there is none.
 
     Returns:
         One a document.
     """
     made = []
-    dense = reps.dense_lists() if names.dense is not None else []
+    own = reps.dense_lists() if names.dense is not None else []
     for row, document_id in enumerate(ids):
         vectors: dict[str, Any] = {}
         if names.dense is not None:
-            vectors[names.dense] = dense[row]
+            given = None if dense is None else dense[row]
+            vectors[names.dense] = own[row] if given is None else list(given)
         if names.sparse is not None:
             sparse = sparse_vector(reps, row)
             if sparse.indices:
@@ -94,13 +96,11 @@ def points(
         if reps.colbert_vecs is not None:
             what = f"document {document_id!r}"
             vectors[names.multi] = fit_multi_vector(reps.colbert_vecs[row], policy, what).tolist()
-        payload = {
-            names.content: texts[row],
-            names.metadata: dict(metadatas[row]),
-            ID: document_id,
-        }
-        point = models.PointStruct(id=point_id(document_id), vector=vectors, payload=payload)
-        made.append(point)
+        made.append(
+            models.PointStruct(
+                id=point_id(document_id), vector=vectors, payload=dict(payloads[row])
+            )
+        )
     return made
 
 

@@ -1,4 +1,4 @@
-"""The clients of ``QdrantHybridStore``: embedded or remote, synchronous or not, one collection."""
+"""Clients of Qdrant: embedded or remote, synchronous or not, one collection."""
 
 from __future__ import annotations
 
@@ -11,12 +11,11 @@ from grpc import RpcError
 from qdrant_client import AsyncQdrantClient, QdrantClient
 from qdrant_client.http.exceptions import ApiException
 
-from langchain_m3.qdrant_layout import Layout
 from m3_core.errors import StoreError
 from m3_core.forks import survive_forks
 
 if TYPE_CHECKING:
-    from m3_core.encoder.protocol import TextEncoder
+    from m3_core.stores.qdrant.layout import Layout
 
 # What clients raise where a collection exists: over HTTP, over gRPC, embedded.
 _EXISTS = (ApiException, RpcError, ValueError)
@@ -29,7 +28,6 @@ class Connection:
     Args:
         collection: The collection's name.
         layout: Its vectors.
-        encoder: Has the threads for asynchronous calls without an ``async_client``.
         where: Arguments of ``QdrantClient`` that were given.
         client: In place of them.
         async_client: For asynchronous calls.
@@ -46,7 +44,6 @@ class Connection:
         self,
         collection: str,
         layout: Layout,
-        encoder: TextEncoder,
         where: dict[str, Any],
         client: QdrantClient | None,
         async_client: AsyncQdrantClient | None,
@@ -60,7 +57,6 @@ class Connection:
             raise ValueError(f"name one place of the collection; got {', '.join(sorted(places))}")
         self.collection = collection
         self.layout = layout
-        self.encoder = encoder
         self.async_client = async_client
         self._must_exist = must_exist
         self._recreate = force_recreate
@@ -162,7 +158,10 @@ class Connection:
     def _check_making(self) -> None:
         self._recreate = False
         if self._must_exist:
-            raise StoreError(f"there is no collection {self.collection!r}: from_texts makes one")
+            raise StoreError(
+                f"there is no collection {self.collection!r}: make it by from_texts, or open one "
+                "that exists"
+            )
 
     def _schema(self) -> dict[str, Any]:
         return self._create_options | {

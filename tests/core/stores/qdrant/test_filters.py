@@ -7,10 +7,10 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from qdrant_client import QdrantClient, models
 
-from langchain_m3.qdrant_filters import qdrant_filter
 from m3_core.errors import FilterError
 from m3_core.expressions import Contains, HasText, IsEmpty, Not, Or
 from m3_core.filters import parse_filter
+from m3_core.stores.qdrant.filters import qdrant_filter
 
 KEYS = st.sampled_from(["a", "b", "a.b", "größe", "a b"])
 NUMBERS = st.sampled_from([0, 1, 2, -3, 0.5, 1.0, 2.5])
@@ -46,12 +46,12 @@ def client() -> Iterator[QdrantClient]:
     client.close()
 
 
-def found(client: QdrantClient, metadatas, where, key: str = "metadata") -> list[int]:
+def found(client: QdrantClient, metadatas, where, key: str | None = "metadata") -> list[int]:
     if client.collection_exists("c"):
         client.delete_collection("c")
     client.create_collection("c", vectors_config={})
     made = [
-        models.PointStruct(id=i, vector={}, payload={key: metadata})
+        models.PointStruct(id=i, vector={}, payload=metadata if key is None else {key: metadata})
         for i, metadata in enumerate(metadatas)
     ]
     client.upsert("c", points=made)
@@ -74,6 +74,11 @@ def test_qdrant_finds_what_passes_in_memory(client, metadatas, where) -> None:
 @given(metadatas=METADATAS, where=BEYOND | BEYOND.map(Not))
 def test_so_it_does_for_llamaindex_operators(client, metadatas, where) -> None:
     assert found(client, metadatas, where) == passing(metadatas, where)
+
+
+@given(metadatas=METADATAS, where=FILTERS)
+def test_metadata_may_be_the_payload_itself(client, metadatas, where) -> None:
+    assert found(client, metadatas, where, key=None) == passing(metadatas, where)
 
 
 def test_no_alternatives_find_nothing_and_no_conditions_everything(client) -> None:

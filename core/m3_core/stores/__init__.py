@@ -1,0 +1,1 @@
+"""Documents in an engine: what both frameworks' stores share."""
