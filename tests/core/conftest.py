@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from tests.core.index_data import synthetic
+from tests.core.lexical_index.index_data import synthetic
 
 from m3_core import LexicalIndex
 

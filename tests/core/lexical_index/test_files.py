@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 from hypothesis import given, settings
-from tests.core.index_data import STEPS, TEXTS, apply, brute_force, synthetic
+from tests.core.lexical_index.index_data import STEPS, TEXTS, apply, brute_force, synthetic
 
 from m3_core import LexicalIndex
 from m3_core.errors import IndexFileError

@@ -22,7 +22,7 @@ from m3_core.testing import tiny_checkpoint
 from m3_core.testing.rerankers import tiny_reranker
 
 _spec = importlib.util.spec_from_file_location(
-    "record_rerankers", Path(__file__).parent.parent / "parity" / "record_rerankers.py"
+    "record_rerankers", Path(__file__).parents[2] / "parity" / "record_rerankers.py"
 )
 recorder = importlib.util.module_from_spec(_spec)
 _spec.loader.exec_module(recorder)

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from tests.core.index_data import NAMES, STEPS, TEXTS, apply, brute_force, synthetic
+from tests.core.lexical_index.index_data import NAMES, STEPS, TEXTS, apply, brute_force, synthetic
 
 import m3_core
 from m3_core import LexicalIndex, LexicalWeights

@@ -15,7 +15,7 @@ from m3_core.network.checkpoint import locate
 from m3_core.scoring import dense_scores, lexical_scores, maxsim_scores
 
 CORPUS = json.loads(
-    (Path(__file__).parents[2] / "demo" / "corpus.json").read_text(encoding="utf-8")
+    (Path(__file__).parents[3] / "demo" / "corpus.json").read_text(encoding="utf-8")
 )
 LANGUAGES = [query["language"] for query in CORPUS["queries"]]
 
