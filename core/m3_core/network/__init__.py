@@ -22,7 +22,6 @@ if TYPE_CHECKING:
         read_json,
     )
     from m3_core.network.device import cpu_multiplies, default_token_budget, resolve_device
-    from m3_core.network.engine import EngineStats, Ticket
     from m3_core.network.known_models import choose_instructions, find_known
     from m3_core.network.loaded import (
         CHARACTERS_ON_THE_LOOP,
@@ -36,6 +35,7 @@ if TYPE_CHECKING:
     )
     from m3_core.network.packed import MODEL_TYPES, Linear, PackedBackbone, is_packable
     from m3_core.network.packing import Packing, varlen_kernel
+    from m3_core.network.ticket import EngineStats, Ticket
     from m3_core.network.tokens import TokenBatch, Tokenizer
     from m3_core.network.transfer import Results, to_device
     from m3_core.network.transformers_network import (
@@ -98,7 +98,7 @@ _HOMES = {
     "choose_instructions": "known_models",
     "cpu_multiplies": "device",
     "default_token_budget": "device",
-    "EngineStats": "engine",
+    "EngineStats": "ticket",
     "find_known": "known_models",
     "Head": "checkpoint",
     "is_packable": "packed",
@@ -123,7 +123,7 @@ _HOMES = {
     "Results": "transfer",
     "shared_model": "loaded",
     "Source": "loaded",
-    "Ticket": "engine",
+    "Ticket": "ticket",
     "to_device": "transfer",
     "TokenBatch": "tokens",
     "Tokenizer": "tokens",

@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import asyncio
 import atexit
-import copy
 import logging
 import os
 import threading
 import time
-import traceback
 import weakref
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol
@@ -23,7 +21,9 @@ import torch
 from m3_core.errors import ClosedError, DeviceError, OutOfMemoryError
 from m3_core.forks import survive_forks
 from m3_core.network.batches import Job, pack
+from m3_core.network.failures import another, freed
 from m3_core.network.memory import is_out_of_memory
+from m3_core.network.ticket import Counts, EngineStats, Ticket
 from m3_core.network.transfer import Arriving, ToHost
 from m3_core.network.waiting import WaitingRoom
 
@@ -71,46 +71,6 @@ class Program(Protocol):
         """
 
 
-@dataclass(frozen=True, slots=True)
-class EngineStats:
-    """What an engine has done so far.
-
-    Attributes:
-        requests: Calls that were handed in.
-        texts: Texts, or pairs, that were computed.
-        tokens: Tokens of these.
-        batches: Forward passes.
-        requests_per_batch: Mean number of calls that shared a pass.
-        tokens_per_batch: Mean number of tokens of a pass.
-        waiting_seconds: Mean time from handing in to the first pass.
-        waiting_tokens: Tokens that wait now.
-        failed: Calls that ended with an error.
-        cancelled: Calls that were given up by their callers.
-    """
-
-    requests: int = 0
-    texts: int = 0
-    tokens: int = 0
-    batches: int = 0
-    requests_per_batch: float = 0.0
-    tokens_per_batch: float = 0.0
-    waiting_seconds: float = 0.0
-    waiting_tokens: int = 0
-    failed: int = 0
-    cancelled: int = 0
-
-
-@dataclass(slots=True)
-class _Counts:
-    texts: int = 0
-    tokens: int = 0
-    batches: int = 0
-    shares: int = 0
-    waited: float = 0.0
-    failed: int = 0
-    cancelled: int = 0
-
-
 @dataclass(slots=True)
 class _Pending:
     """A batch that is being computed, or whose results are on their way to the host."""
@@ -119,49 +79,6 @@ class _Pending:
     results: Arriving
     tokens: int
     began: float
-
-
-class Ticket:
-    """Work that was handed in.
-
-    Args:
-        engine: Where.
-        job: The work.
-        finished: A lock that is free once it is done.
-    """
-
-    __slots__ = ("_engine", "_finished", "_job")
-
-    def __init__(self, engine: Engine, job: Job, finished: threading.Lock) -> None:
-        self._engine = engine
-        self._job = job
-        self._finished = finished
-
-    def wait(self) -> None:
-        """Wait until all is computed; whoever is interrupted gives the work up. Once only.
-
-        Raises:
-            ClosedError: The engine was closed meanwhile.
-            OutOfMemoryError: A single text does not fit into memory.
-            Exception: What the program or the collector raised for these texts.
-        """
-        try:
-            with self._finished:
-                pass
-        except BaseException:
-            self.cancel()
-            raise
-        error, self._job.error = self._job.error, None
-        if error is not None:
-            try:
-                raise error
-            finally:
-                # The error's traceback holds this frame.
-                del error, self
-
-    def cancel(self) -> None:
-        """Give the work up; what of it is being computed is thrown away."""
-        self._engine._give_up(self._job)
 
 
 class Engine:
@@ -197,7 +114,7 @@ class Engine:
         self._room.refusal = self._refusal
         self._threads = 0
         self._to_host: ToHost | None = None
-        self._counts = _Counts()
+        self._counts = Counts()
         if left is not None:
             for job in left.present():
                 forked = ClosedError(
@@ -305,7 +222,7 @@ class Engine:
         room.refuse(self._refusal)
         for job in room.present():
             if job.has_waiting:
-                self._end(job, _another(self._refusal))
+                self._end(job, another(self._refusal))
         thread = room.thread
         if thread is not threading.current_thread():
             if thread is not None:
@@ -328,13 +245,13 @@ class Engine:
     def _enter(self, job: Job) -> None:
         room = self._room
         if room.refusal is not None:
-            raise _another(room.refusal)
+            raise another(room.refusal)
         room.enter(job)
         if room.thread is None:
             self._start(room)
         if room.refusal is not None and job.has_waiting:
             # It was closed meanwhile, perhaps before this job could be seen.
-            self._end(job, _another(room.refusal))
+            self._end(job, another(room.refusal))
 
     def _start(self, room: WaitingRoom) -> None:
         """Start the thread. Several callers may: of their threads the first stays."""
@@ -380,7 +297,7 @@ class Engine:
         try:
             return self._started(shares)
         except BaseException as error:  # noqa: BLE001 (it is handed to the callers)
-            return _freed(error)
+            return freed(error)
 
     def _recover(self, shares: list[Share], error: BaseException, *, last_resort: bool) -> None:
         """Compute each job of a failed batch alone, so that only those at fault fail."""
@@ -457,7 +374,7 @@ class Engine:
             arrays = pending.results.arrays()
         except Exception as error:  # noqa: BLE001 (a kernel that failed; handed to the callers)
             for share in (one for owners in pending.shares for one in owners):
-                self._end(share.job, _another(error))
+                self._end(share.job, another(error))
             return
         self._measure(pending)
         for owners, results in zip(pending.shares, arrays, strict=True):
@@ -473,7 +390,7 @@ class Engine:
             if job.work.progress is not None:
                 job.work.progress(len(share.rows))
         except BaseException as error:  # noqa: BLE001 (handed to the caller)
-            self._end(job, _freed(error))
+            self._end(job, freed(error))
             return
         job.left -= len(share.rows)
         if not job.left:
@@ -529,32 +446,12 @@ def _serve(engine_ref: weakref.ref[Engine], room: WaitingRoom) -> None:
         refusal = room.refusal or ClosedError("the engine's thread has ended")
         room.refuse(refusal)
         for job in room.present():
-            if room.leave(job, _another(refusal)):
+            if room.leave(job, another(refusal)):
                 job.tell()
 
 
 def _forgotten(room: WaitingRoom) -> None:
     room.refuse(ClosedError("the model is no longer in use"))
-
-
-def _freed(error: BaseException) -> BaseException:
-    """Let an error go of what the frames that raised it hold: tensors, and others' texts."""
-    linked: BaseException | None = error
-    while linked is not None:
-        traceback.clear_frames(linked.__traceback__)
-        linked = linked.__cause__ or linked.__context__
-    # Without the engine's own frame, which is not over yet.
-    at = error.__traceback__
-    return error.with_traceback(at.tb_next if at is not None else None)
-
-
-def _another(error: BaseException) -> BaseException:
-    """An error for one of several callers: each raises its own, with its own traceback."""
-    try:
-        own = copy.copy(error)
-    except Exception:  # noqa: BLE001 (its constructor wants something else)
-        return error
-    return own.with_traceback(None)
 
 
 def _resolve(waiting: asyncio.Future[None]) -> None:

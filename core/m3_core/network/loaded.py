@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
     from m3_core.network.batches import Work
     from m3_core.network.checkpoint import Checkpoint
-    from m3_core.network.engine import EngineStats
+    from m3_core.network.ticket import EngineStats
 
 _log = logging.getLogger("m3_core")
 

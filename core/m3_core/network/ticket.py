@@ -1,0 +1,97 @@
+"""What callers of the engine hold and see: tickets for their work, and statistics."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import threading
+
+    from m3_core.network.batches import Job
+    from m3_core.network.engine import Engine
+
+
+@dataclass(frozen=True, slots=True)
+class EngineStats:
+    """What an engine has done so far.
+
+    Attributes:
+        requests: Calls that were handed in.
+        texts: Texts, or pairs, that were computed.
+        tokens: Tokens of these.
+        batches: Forward passes.
+        requests_per_batch: Mean number of calls that shared a pass.
+        tokens_per_batch: Mean number of tokens of a pass.
+        waiting_seconds: Mean time from handing in to the first pass.
+        waiting_tokens: Tokens that wait now.
+        failed: Calls that ended with an error.
+        cancelled: Calls that were given up by their callers.
+    """
+
+    requests: int = 0
+    texts: int = 0
+    tokens: int = 0
+    batches: int = 0
+    requests_per_batch: float = 0.0
+    tokens_per_batch: float = 0.0
+    waiting_seconds: float = 0.0
+    waiting_tokens: int = 0
+    failed: int = 0
+    cancelled: int = 0
+
+
+@dataclass(slots=True)
+class Counts:
+    """What the statistics are made of."""
+
+    texts: int = 0
+    tokens: int = 0
+    batches: int = 0
+    shares: int = 0
+    waited: float = 0.0
+    failed: int = 0
+    cancelled: int = 0
+
+
+class Ticket:
+    """Work that was handed in.
+
+    Args:
+        engine: Where.
+        job: The work.
+        finished: A lock that is free once it is done.
+    """
+
+    __slots__ = ("_engine", "_finished", "_job")
+
+    def __init__(self, engine: Engine, job: Job, finished: threading.Lock) -> None:
+        self._engine = engine
+        self._job = job
+        self._finished = finished
+
+    def wait(self) -> None:
+        """Wait until all is computed; whoever is interrupted gives the work up. Once only.
+
+        Raises:
+            ClosedError: The engine was closed meanwhile.
+            OutOfMemoryError: A single text does not fit into memory.
+            Exception: What the program or the collector raised for these texts.
+        """
+        try:
+            with self._finished:
+                pass
+        except BaseException:
+            self.cancel()
+            raise
+        error, self._job.error = self._job.error, None
+        if error is not None:
+            try:
+                raise error
+            finally:
+                # The error's traceback holds this frame.
+                del error, self
+
+    def cancel(self) -> None:
+        """Give the work up; what of it is being computed is thrown away."""
+        self._engine._give_up(self._job)
