@@ -336,7 +336,7 @@ class ForeignStore(BasePydanticVectorStore):
 
 @pytest.fixture(scope="module")
 def tiny_reranker_path(tmp_path_factory):
-    return tiny_reranker(tmp_path_factory.mktemp("attacked") / "reranker")
+    return tiny_reranker(tmp_path_factory.mktemp("surprises") / "reranker")
 
 
 def test_dumps_are_taken_back(tiny_m3, tiny_reranker_path) -> None:
