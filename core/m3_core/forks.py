@@ -69,6 +69,11 @@ def whole_in_forks() -> Iterator[None]:
             changes.began.notify_all()
 
 
+def in_forked_child() -> bool:
+    """Whether this process was forked after this module was imported."""
+    return _survivor is not None
+
+
 def away_from_fork(function: Callable[[], T]) -> T:
     """Call a function that computes with several threads, as torch's on a CPU do.
 

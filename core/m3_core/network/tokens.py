@@ -17,6 +17,7 @@ import numpy as np
 from tokenizers import Tokenizer as RawTokenizer
 
 from m3_core.errors import CorruptCheckpointError
+from m3_core.forks import in_forked_child
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -205,6 +206,11 @@ class Tokenizer:
         return TokenBatch(flat, offsets, truncated)
 
     def _encode(self, texts: Sequence[str]) -> list[list[int]]:
+        if in_forked_child():
+            # The library's pool of threads is not in the child, where a batch would wait for it for
+            # ever; with TOKENIZERS_PARALLELISM=true the library does not notice. One text at a time
+            # does without the pool.
+            return [self._raw.encode(text, add_special_tokens=False).ids for text in texts]
         encodings = self._raw.encode_batch_fast(list(texts), add_special_tokens=False)
         return [encoding.ids for encoding in encodings]
 

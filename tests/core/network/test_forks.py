@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -21,6 +24,7 @@ from m3_core.forks import away_from_fork, whole_in_forks
 from m3_core.testing import FakeEncoder
 
 pytestmark = pytest.mark.skipif(not HAS_FORK, reason="no fork on this system")
+ROOT = Path(__file__).parents[3]
 PARTS = ("dense", "sparse", "colbert")
 
 
@@ -166,3 +170,30 @@ def test_errors_come_back_from_beside_a_fork() -> None:
 
     assert away_from_fork(threading.get_ident) == threading.get_ident()
     assert in_child(works) == 0
+
+
+def test_children_tokenise_where_the_environment_forces_the_tokenizers_threads(tiny_m3) -> None:
+    """``TOKENIZERS_PARALLELISM=true`` keeps the library from noticing the fork."""
+    script = f"""
+import os
+from tests.forking import in_child
+from m3_core import Encoder
+
+encoder = Encoder.from_pretrained({str(tiny_m3)!r}, device="cpu", dtype="float32")
+texts = ["panda bear", "river city", "a third one"] * 20
+before = encoder.encode_documents(texts).dense_vecs
+
+def same() -> bool:
+    return bool(abs(encoder.encode_documents(texts).dense_vecs - before).max() < 1e-6)
+
+raise SystemExit(in_child(same))
+"""
+    ended = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=ROOT,
+        env={**os.environ, "TOKENIZERS_PARALLELISM": "true"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ended.returncode == 0, ended.stderr
