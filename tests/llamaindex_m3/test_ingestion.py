@@ -112,7 +112,7 @@ async def test_arun_computes_off_the_event_loop(fresh, monkeypatch) -> None:
     embedding = M3Embedding(encoder=fresh, embed_batch_size=2)
     nodes = await pipeline(embedding).arun(documents=DOCUMENTS)
     assert sum(passes) == 6
-    assert all(name.startswith("m3-engine") for name in passes.threads)
+    assert all(name.startswith("m3-processor") for name in passes.threads)
     assert_embedded(nodes, fresh)
 
 

@@ -23,6 +23,7 @@ from m3_core.forks import survive_forks
 from m3_core.network.batches import Job, pack
 from m3_core.network.failures import another, freed
 from m3_core.network.memory import is_out_of_memory
+from m3_core.network.processor import processor
 from m3_core.network.ticket import Counts, EngineStats, Ticket
 from m3_core.network.transfer import Arriving, ToHost
 from m3_core.network.waiting import WaitingRoom
@@ -112,7 +113,6 @@ class Engine:
         left: WaitingRoom | None = getattr(self, "_room", None)
         self._room = WaitingRoom(SHORT_TOKENS, MAX_WAITING_TOKENS)
         self._room.refusal = self._refusal
-        self._threads = 0
         self._to_host: ToHost | None = None
         self._counts = Counts()
         if left is not None:
@@ -319,20 +319,22 @@ class Engine:
             del alone
 
     def _started(self, shares: list[Share]) -> _Pending:
-        threads = shares[0].job.threads
-        if threads != self._threads:
-            # torch keeps this for each thread: what a caller sets shall hold for its work.
-            torch.set_num_threads(threads)
-            self._threads = threads
         began = time.perf_counter()
         batch, asked = pack(shares)
         self._count(batch, shares)
-        with torch.inference_mode():
-            tasks = [(task, texts) for task, (texts, _) in asked.items()]
-            results = self.program.compute(batch, tasks)
-            if self._to_host is None:
-                self._to_host = ToHost(self.device)
-            arriving = self._to_host.start(results)
+        tasks = [(task, texts) for task, (texts, _) in asked.items()]
+        threads = shares[0].job.threads
+
+        def compute() -> Arriving:
+            with torch.inference_mode():
+                results = self.program.compute(batch, tasks)
+                if self._to_host is None:
+                    self._to_host = ToHost(self.device)
+                return self._to_host.start(results)
+
+        # What computes elsewhere is only started here, by each engine's own thread.
+        on_cpu = self.device.type == "cpu"
+        arriving = processor.run(compute, threads) if on_cpu else compute()
         owners = [owners for _, owners in asked.values()]
         return _Pending(owners, arriving, len(batch.ids), began)
 

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
 import torch
 
 from m3_core.errors import ClosedError
-from m3_core.forks import computed_once, survive_forks
+from m3_core.forks import aside, computed_once, survive_forks
 from m3_core.network.checkpoint import locate, read_checkpoint
 from m3_core.network.device import resolve_device, resolve_dtype
 from m3_core.network.engine import Engine, Program
@@ -152,7 +152,7 @@ class LoadedModel:
         dtype = resolve_dtype(source.dtype, device)
         checkpoint = read_checkpoint(source.locate(), str(source.name))
         tokenizer = Tokenizer.from_folder(checkpoint.folder)
-        network = build(checkpoint, tokenizer, device, dtype, source)
+        network = aside(lambda: build(checkpoint, tokenizer, device, dtype, source))
         _log.info(
             "loaded %s on %s in %s within %.1f s",
             checkpoint.name,
