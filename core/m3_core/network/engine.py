@@ -45,7 +45,7 @@ SHORT_TOKENS = 512
 # Synchronous callers wait and asynchronous ones are suspended beyond so many tokens a lane.
 MAX_WAITING_TOKENS = 1 << 20
 # Beside short work, long work is cut into batches of about this time: a query waits for one.
-BATCH_SECONDS = 0.05
+BATCH_SECONDS = 0.1
 LEAST_LONG_TOKENS = 512
 
 
