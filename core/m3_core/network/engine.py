@@ -14,6 +14,7 @@ import threading
 import time
 import weakref
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
@@ -23,7 +24,7 @@ from m3_core.forks import survive_forks
 from m3_core.network.batches import Job, pack
 from m3_core.network.failures import another, freed
 from m3_core.network.memory import is_out_of_memory
-from m3_core.network.ticket import Counts, EngineStats, Ticket
+from m3_core.network.ticket import Counts, EngineStats, Ticket, unlock
 from m3_core.network.transfer import Arriving, ToHost
 from m3_core.network.waiting import WaitingRoom
 
@@ -116,13 +117,13 @@ class Engine:
         self._to_host: ToHost | None = None
         self._counts = Counts()
         if left is not None:
-            for job in left.present():
-                forked = ClosedError(
+            # Also whoever was about to enter when the process was forked.
+            left.end_all(
+                ClosedError(
                     f"the process was forked while {self.name!r} computed this: ask again in the "
                     "child"
                 )
-                if left.leave(job, forked):
-                    job.tell()
+            )
 
     def submit(self, work: Work) -> Ticket:
         """Hand in work, waiting for room if too much waits already.
@@ -141,10 +142,11 @@ class Engine:
         finished, let_in = threading.Lock(), threading.Lock()
         finished.acquire()
         let_in.acquire()
-        job = Job(work, torch.get_num_threads(), finished.release, let_in.release)
+        job = Job(work, torch.get_num_threads(), partial(unlock, finished), partial(unlock, let_in))
         ticket = Ticket(self, job, finished)
         if not len(work.tokens.lengths):
-            finished.release()
+            job.end(None)
+            job.tell()
             return ticket
         try:
             self._enter(job)
@@ -172,8 +174,9 @@ class Engine:
         def notify() -> None:
             try:
                 loop.call_soon_threadsafe(_resolve, waiting)
-            except RuntimeError:
-                _log.debug("%s: an event loop was closed before its results came", self.name)
+            except Exception:
+                # A loop that was closed, or one of another kind that cannot be called either.
+                _log.debug("%s: an event loop did not take its results", self.name, exc_info=True)
 
         job = Job(work, torch.get_num_threads(), notify)
         try:
@@ -182,7 +185,7 @@ class Engine:
         except BaseException:
             self._give_up(job)
             raise
-        error, job.error = job.error, None
+        error = job.take_error()
         if error is not None:
             try:
                 raise error
@@ -265,14 +268,16 @@ class Engine:
         ).start()
 
     def _give_up(self, job: Job) -> None:
-        if self._room.leave(job, None):
+        if job.end(None):
             self._counts.cancelled += 1
+        self._room.forget(job)
 
     def _end(self, job: Job, error: BaseException | None) -> None:
-        if self._room.leave(job, error):
+        if job.end(error):
             if error is not None:
                 self._counts.failed += 1
             job.tell()
+        self._room.forget(job)
 
     def _advance(self, pending: _Pending | None) -> _Pending | None:
         """Start the next batch, finish the one before it, and return what is on its way."""
@@ -364,7 +369,7 @@ class Engine:
         if is_first and self.device.type == "cuda":
             return
         usual = self._careful_budget() if self._seconds_per_token else LEAST_LONG_TOKENS
-        if pending.tokens >= usual // 2:
+        if pending.tokens >= max(usual // 2, 1):
             each = (now - began) / pending.tokens
             known = self._seconds_per_token or each
             self._seconds_per_token = known + (each - known) / 4
@@ -443,11 +448,7 @@ def _serve(engine_ref: weakref.ref[Engine], room: WaitingRoom) -> None:
         room.refusal = ClosedError(f"the engine failed: {error!r}")
         raise
     finally:
-        refusal = room.refusal or ClosedError("the engine's thread has ended")
-        room.refuse(refusal)
-        for job in room.present():
-            if room.leave(job, another(refusal)):
-                job.tell()
+        room.end_all(room.refusal or ClosedError("the engine's thread has ended"))
 
 
 def _forgotten(room: WaitingRoom) -> None:
