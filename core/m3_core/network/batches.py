@@ -119,13 +119,13 @@ class Job:
     """
 
     __slots__ = (
+        "_arrived",
         "_done",
         "_ends",
         "_let_in",
         "_next",
         "_order",
         "_outcome",
-        "arrived",
         "left",
         "num_tokens",
         "threads",
@@ -144,18 +144,13 @@ class Job:
         self._done = done
         self._let_in = let_in
         self._outcome: dict[str, list[BaseException | None]] = {}
-        self.arrived = time.perf_counter()
+        self._arrived: float | None = time.perf_counter()
         lengths = work.tokens.lengths
         self.left = len(lengths)
         self._order = np.argsort(-lengths, kind="stable")
         self._ends = np.cumsum(lengths[self._order])
         self._next = 0
         self.num_tokens = int(lengths.sum())
-
-    @property
-    def has_begun(self) -> bool:
-        """Whether any of its texts was computed."""
-        return self.left < len(self._order)
 
     @property
     def has_waiting(self) -> bool:
@@ -174,6 +169,18 @@ class Job:
         if self._outcome:
             return 0
         return self.num_tokens - (int(self._ends[handed_out - 1]) if handed_out else 0)
+
+    def waited(self, until: float) -> float:
+        """Say for how long it waited; once.
+
+        Args:
+            until: When the first of its texts were computed, by ``time.perf_counter``.
+
+        Returns:
+            Seconds since it was made; 0 if that was said before.
+        """
+        arrived, self._arrived = self._arrived, None
+        return 0.0 if arrived is None else until - arrived
 
     def take(self, budget: int) -> NDArray[np.int64]:
         """Hand out the next texts, the longest first: as many as fit the budget.

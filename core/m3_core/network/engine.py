@@ -23,7 +23,7 @@ from m3_core.errors import ClosedError, DeviceError, OutOfMemoryError
 from m3_core.forks import survive_forks
 from m3_core.network.batches import Job, pack
 from m3_core.network.failures import another, freed
-from m3_core.network.memory import is_out_of_memory
+from m3_core.network.memory import TokenBudget, is_out_of_memory
 from m3_core.network.ticket import Counts, EngineStats, Ticket, unlock
 from m3_core.network.transfer import Arriving, ToHost
 from m3_core.network.waiting import WaitingRoom
@@ -86,8 +86,9 @@ class Engine:
     """Runs one network for all who ask; safe under threads, event loops and forks.
 
     Short work (a query, a few pairs) goes before long work, and long work advances by at least
-    every other batch. A batch that does not fit into memory is computed in halves, and the budget
-    stays halved. An error reaches only the callers whose texts raise it.
+    every other batch. A batch that does not fit into memory is computed in halves, and so are those
+    after it, until enough of them have fitted to try larger ones. An error reaches only the callers
+    whose texts raise it.
 
     Args:
         program: The network with its outputs.
@@ -98,7 +99,7 @@ class Engine:
     def __init__(self, program: Program, token_budget: int, name: str) -> None:
         self.program = program
         self.device = program.device
-        self.token_budget = token_budget
+        self.budget = TokenBudget(token_budget)
         self.name = name
         self._process = os.getpid()
         self._seconds_per_token = 0.0
@@ -174,7 +175,7 @@ class Engine:
         def notify() -> None:
             try:
                 loop.call_soon_threadsafe(_resolve, waiting)
-            except Exception:
+            except Exception:  # noqa: BLE001 (what is raised here would end the engine)
                 # A loop that was closed, or one of another kind that cannot be called either.
                 _log.debug("%s: an event loop did not take its results", self.name, exc_info=True)
 
@@ -281,7 +282,7 @@ class Engine:
 
     def _advance(self, pending: _Pending | None) -> _Pending | None:
         """Start the next batch, finish the one before it, and return what is on its way."""
-        shares = self._room.take(self.token_budget, self._careful_budget())
+        shares = self._room.take(self.budget.tokens, self._careful_budget())
         launched = self._launch(shares) if shares else None
         if pending is not None:
             self._finish(pending)
@@ -331,32 +332,31 @@ class Engine:
             self._threads = threads
         began = time.perf_counter()
         batch, asked = pack(shares)
-        self._count(batch, shares)
         with torch.inference_mode():
             tasks = [(task, texts) for task, (texts, _) in asked.items()]
             results = self.program.compute(batch, tasks)
             if self._to_host is None:
                 self._to_host = ToHost(self.device)
             arriving = self._to_host.start(results)
+        self._count(batch, shares, began)
         owners = [owners for _, owners in asked.values()]
         return _Pending(owners, arriving, len(batch.ids), began)
 
-    def _count(self, batch: PackedBatch, shares: list[Share]) -> None:
-        counts, now = self._counts, time.perf_counter()
+    def _count(self, batch: PackedBatch, shares: list[Share], began: float) -> None:
+        counts = self._counts
         counts.batches += 1
         counts.texts += len(batch.offsets) - 1
         counts.tokens += len(batch.ids)
         counts.shares += len(shares)
         for share in shares:
-            if not share.job.has_begun:
-                counts.waited += now - share.job.arrived
+            counts.waited += share.job.waited(began)
 
     def _careful_budget(self) -> int:
         """Tokens a batch of long work at most, where short work may come."""
         if not self._seconds_per_token:
-            return self.token_budget
+            return self.budget.tokens
         aim = max(int(BATCH_SECONDS / self._seconds_per_token), LEAST_LONG_TOKENS)
-        return min(self.token_budget, aim)
+        return min(self.budget.tokens, aim)
 
     def _measure(self, pending: _Pending) -> None:
         """Learn how long a token of long work takes.
@@ -382,6 +382,8 @@ class Engine:
                 self._end(share.job, another(error))
             return
         self._measure(pending)
+        if self.budget.fitted(pending.tokens):
+            _log.info("%s: batches have %d tokens at most again", self.name, self.budget.tokens)
         for owners, results in zip(pending.shares, arrays, strict=True):
             for share in owners:
                 self._hand_over(share, results)
@@ -414,14 +416,14 @@ class Engine:
             )
             self._end(shares[0].job, error)
             return
-        self.token_budget = max(min(self.token_budget, sum(tokens)) // 2, 1)
+        self.budget.halve(sum(tokens))
         _log.warning(
             "%s: a batch of %d tokens did not fit into the memory of %s; batches have %d tokens at "
-            "most from now on",
+            "most for now",
             self.name,
             sum(tokens),
             self.device,
-            self.token_budget,
+            self.budget.tokens,
         )
         self._room.put_back(shares)
 

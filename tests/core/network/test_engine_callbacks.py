@@ -45,7 +45,7 @@ good = work_of([1])
 engine.submit(good).wait()
 assert done(good)
 """,
-        seconds=30,
+        seconds=120,
     )
 
 
@@ -166,7 +166,7 @@ def test_a_child_is_told_of_what_ended_while_the_process_was_forked(
         ticket.wait()
         return done(work)
 
-    assert in_child(is_told, 30) == 0
+    assert in_child(is_told, 120) == 0
     go.set()
     ticket.wait()
 
@@ -193,7 +193,7 @@ def test_who_asks_while_the_process_is_forked_is_told_in_the_child(
     finally:
         if processes == [0]:
             os._exit(0 if "ask again in the child" in str(error) else 2)
-    assert waited(processes[0], 30) == 0
+    assert waited(processes[0], 120) == 0
     assert error is None
     assert done(work)
 
@@ -226,5 +226,5 @@ def test_an_interrupt_in_close_leaves_nobody_waiting(
 
     waiting = threading.Thread(target=wait, daemon=True)
     waiting.start()
-    waiting.join(30)
+    waiting.join(120)
     assert "was closed" in str(told[0])
