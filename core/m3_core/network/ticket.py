@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -54,6 +55,12 @@ class Counts:
     cancelled: int = 0
 
 
+def unlock(lock: threading.Lock) -> None:
+    """Let go of a lock, whoever holds it; what is free stays so."""
+    with suppress(RuntimeError):
+        lock.release()
+
+
 class Ticket:
     """Work that was handed in.
 
@@ -79,12 +86,12 @@ class Ticket:
             Exception: What the program or the collector raised for these texts.
         """
         try:
-            with self._finished:
-                pass
+            self._finished.acquire()
         except BaseException:
             self.cancel()
             raise
-        error, self._job.error = self._job.error, None
+        unlock(self._finished)
+        error = self._job.take_error()
         if error is not None:
             try:
                 raise error

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from m3_core.errors import CorruptCheckpointError, UnsupportedModelError
+from m3_core.forks import whole_in_forks
 from m3_core.network.device import default_token_budget
 from m3_core.network.packed import MODEL_TYPES
 from m3_core.network.packing import Packing, attend, position_ids, varlen_kernel
@@ -29,7 +30,8 @@ if TYPE_CHECKING:
 
 ATTENTION_NAME = "m3_packed"
 
-# transformers' loading switches the process's default data type and device while it runs.
+# transformers' loading switches the process's default data type and torch's initialisation while it
+# runs. Taken only within ``whole_in_forks``, so that no child finds it held or these switched.
 _LOADING = threading.Lock()
 
 
@@ -180,7 +182,7 @@ def load_network(
     """
     from transformers.utils import logging
 
-    with _LOADING:
+    with whole_in_forks(), _LOADING:
         bar, level = logging.is_progress_bar_enabled(), logging.get_verbosity()
         logging.disable_progress_bar()
         logging.set_verbosity_error()

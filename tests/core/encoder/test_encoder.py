@@ -19,6 +19,7 @@ from tests.core.reference import Reference
 from m3_core import Encoder, Representations
 from m3_core.errors import MissingRepresentationError
 from m3_core.network.loaded import TruncationWarning
+from m3_core.network.memory import TokenBudget
 from m3_core.testing import tiny_checkpoint
 
 LENGTHS = [0, 1, 2, 3, 5, 5, 5, 17, 40, 90, 200]
@@ -62,11 +63,11 @@ def test_results_do_not_depend_on_neighbours_order_or_budget(
     budget = data.draw(st.integers(1, 300))
     alone = Representations.concatenate([encoder.encode_documents([t], **ALL) for t in texts])
     engine = encoder.model.engine
-    old, engine.token_budget = engine.token_budget, budget
+    old, engine.budget = engine.budget, TokenBudget(budget)
     try:
         together = encoder.encode_documents(texts, **ALL)
     finally:
-        engine.token_budget = old
+        engine.budget = old
     assert same(together, alone)
 
 

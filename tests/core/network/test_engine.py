@@ -18,7 +18,7 @@ import numpy as np
 import pytest
 import torch
 
-from m3_core.errors import ClosedError, DeviceError, OutOfMemoryError
+from m3_core.errors import ClosedError, DeviceError
 from m3_core.network import engine as engines
 from m3_core.network.batches import Work
 from m3_core.network.engine import Engine
@@ -157,7 +157,7 @@ def test_short_work_goes_first_and_long_work_every_other_time(
     tickets = [engine.submit(bulk)]
     # Each fills a batch of its own, so that there is always another one.
     short = [work_of([1] * 300, [1] * 212) for _ in range(8)]
-    engine.token_budget = 600
+    engine.budget.tokens = 600
     tickets += [engine.submit(work) for work in short]
     gate.open.set()
     for ticket in tickets:
@@ -230,40 +230,6 @@ def test_an_error_reaches_only_the_caller_whose_text_it_was(engine: Engine, prog
     assert all(map(done, good))
     assert engine.stats().failed == 2
     engine.submit(work_of([1])).wait()
-
-
-@pytest.mark.parametrize("error", [torch.OutOfMemoryError("x"), MemoryError()])
-def test_memory_that_runs_out_halves_batches_for_all(
-    engine: Engine, program: Sums, error: Exception
-) -> None:
-    gate, thread = held(engine, program)
-    works = [work_of(*[[i] * (5 + i % 7) for _ in range(4)]) for i in range(12)]
-    tickets = [engine.submit(work) for work in works]
-
-    def limited(batch) -> None:
-        if len(batch.ids) > 60:
-            raise error
-
-    gate.open.set()
-    program.before = limited
-    for ticket in tickets:
-        ticket.wait()
-    thread.join()
-    assert all(map(done, works))
-    assert engine.token_budget <= 120
-
-
-def test_a_text_that_never_fits_fails_alone(engine: Engine, program: Sums) -> None:
-    def limited(batch) -> None:
-        if len(batch.ids) > 30:
-            raise torch.OutOfMemoryError("CUDA out of memory")
-
-    program.before = limited
-    with pytest.raises(OutOfMemoryError, match="text 1 of 40 tokens does not fit"):
-        engine.submit(work_of([1], [2] * 40, [3])).wait()
-    good = work_of([1], [2])
-    engine.submit(good).wait()
-    assert done(good)
 
 
 async def test_coroutines_share_a_pass_and_occupy_no_thread(engine: Engine, program: Sums) -> None:

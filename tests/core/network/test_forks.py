@@ -9,6 +9,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -21,6 +22,7 @@ from m3_core.collection.locks import ReadWriteLock
 from m3_core.encoder.cached import CachedEncoder
 from m3_core.encoder.protocol import TextEncoder
 from m3_core.forks import away_from_fork, whole_in_forks
+from m3_core.network.transformers_network import load_network
 from m3_core.testing import FakeEncoder
 
 pytestmark = pytest.mark.skipif(not HAS_FORK, reason="no fork on this system")
@@ -155,6 +157,35 @@ def test_a_fork_waits_for_a_change_of_another_thread_alone() -> None:
     thread.join()
     with whole_in_forks():
         assert in_child(lambda: values == [2, 2]) == 0
+
+
+def test_a_fork_waits_for_a_network_that_another_thread_loads(tmp_path: Path) -> None:
+    """transformers' loading changes what holds for the whole process, such as the data type."""
+    begun, release = threading.Event(), threading.Event()
+    checkpoint = SimpleNamespace(folder=tmp_path)
+    report = {"missing_keys": [], "mismatched_keys": []}
+
+    def load(*_, dtype: torch.dtype, **__):
+        before = torch.get_default_dtype()
+        torch.set_default_dtype(dtype)
+        try:
+            begun.set()
+            assert release.wait(60)
+            return torch.nn.Linear(2, 2), report
+        finally:
+            torch.set_default_dtype(before)
+
+    thread = threading.Thread(target=load_network, args=(load, checkpoint, torch.bfloat16))
+    thread.start()
+    assert begun.wait(60)
+    threading.Timer(0.2, release.set).start()
+
+    def works() -> bool:
+        whole = torch.get_default_dtype() == torch.float32
+        return whole and load_network(load, checkpoint, torch.bfloat16).weight.shape == (2, 2)
+
+    assert in_child(works) == 0
+    thread.join()
 
 
 def test_errors_come_back_from_beside_a_fork() -> None:

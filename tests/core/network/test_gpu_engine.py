@@ -253,7 +253,7 @@ def test_memory_that_runs_out_halves_batches_for_all(folder: Path) -> None:
         before = allocated()
         only_mib(160)
         parts = together(lambda i: encoder.encode_documents(many[i::8], **ALL), list(range(8)))
-        assert encoder.model.engine.token_budget < 1 << 19
+        assert encoder.model.engine.budget.tokens < 1 << 19
         assert allocated() == before
     for i, part in enumerate(parts):
         np.testing.assert_allclose(part.dense_vecs, expected[i::8], atol=4e-3)
@@ -280,7 +280,7 @@ def test_pairs_that_do_not_fit_are_scored_in_halves(reranker_folder: Path) -> No
         before = allocated()
         only_mib(64)
         scores = one.compute_score(pairs)
-        assert one.model.engine.token_budget < 1 << 19
+        assert one.model.engine.budget.tokens < 1 << 19
         assert allocated() == before
     np.testing.assert_allclose(scores, expected, atol=0.03)
 
