@@ -228,14 +228,20 @@ class Engine:
             if job.has_waiting:
                 self._end(job, another(self._refusal))
         thread = room.thread
-        if thread is not threading.current_thread():
+        if not self._is_here:
             if thread is not None:
                 thread.join()
             # Whoever keeps an error of this engine, or a ticket, shall not keep the weights.
             self.__dict__.pop("program", None)
 
+    @property
+    def _is_here(self) -> bool:
+        """Whether the calling thread is one for which the engine waits."""
+        on_processor = self.device.type == "cpu" and processor.is_here
+        return on_processor or threading.current_thread() is self._room.thread
+
     def _check_caller(self) -> None:
-        if threading.current_thread() is self._room.thread:
+        if self._is_here:
             raise RuntimeError(
                 f"{self.name!r} was called from a callback of its own engine, which would wait for "
                 "itself: call it from the thread that asked"

@@ -74,6 +74,11 @@ class Processor:
         self._thread: threading.Thread | None = None
         self._threads = 0
 
+    @property
+    def is_here(self) -> bool:
+        """Whether the calling thread is this one, as in finalisers that run while it computes."""
+        return threading.current_thread() is self._thread
+
     def run(self, function: Callable[[], T], threads: int) -> T:
         """Call a function there, and wait for it.
 

@@ -14,6 +14,7 @@ from tests.core.network.test_engine import Sums, done, work_of
 from tests.forking import HAS_FORK, in_child
 
 from m3_core import Encoder, Reranker
+from m3_core.errors import ClosedError
 from m3_core.forks import aside
 from m3_core.network import loaded
 from m3_core.network.engine import Engine
@@ -117,6 +118,22 @@ def test_what_a_callback_asks_of_another_model_is_computed() -> None:
     assert done(inner)
     first.close()
     second.close()
+
+
+def test_what_is_asked_while_it_computes_is_refused_and_closing_does_not_wait() -> None:
+    """As finalisers may, which run in whatever thread collects them."""
+    program, other = Sums(), Engine(Sums(), 1000, "other")
+    engine = Engine(program, 1000, "sums")
+    program.before = lambda _: other.submit(work_of([1])).wait()
+    with pytest.raises(RuntimeError, match="'other' was called from a callback"):
+        engine.submit(work_of([1])).wait()
+    program.before = lambda _: (engine.close(), other.close())
+    work = work_of([2])
+    engine.submit(work).wait()
+    assert done(work)
+    for one in (engine, other):
+        with pytest.raises(ClosedError, match="was closed"):
+            one.submit(work_of([1]))
 
 
 def test_aside_gives_results_and_errors() -> None:
