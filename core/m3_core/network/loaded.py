@@ -375,7 +375,9 @@ class _Registry:
         self._loading: dict[Any, threading.Lock] = {}
 
     def get(self, source: Source, build: Callable[..., Network]) -> LoadedModel:
-        asked = (build, *(str(getattr(source, f.name)) for f in dataclasses.fields(source)))
+        # A relative path names another folder after a change of the working directory.
+        folder = os.path.realpath(source.name) if os.path.isdir(source.name) else None
+        asked = (build, folder, *(str(getattr(source, f.name)) for f in dataclasses.fields(source)))
         known = self._models.get(asked)
         if known is not None and not known.closed:
             return known

@@ -28,3 +28,16 @@ def test_shared_encoder_loads_once(tiny_m3: Path) -> None:
     assert not shared_encoder(tiny_m3).closed
     with pytest.raises(TypeError):
         shared_encoder(tiny_m3, no_such_option=1)
+
+
+def test_a_relative_folder_is_the_one_of_now(
+    tiny_m3: Path, tiny_dense: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for here, target in (("a", tiny_m3), ("b", tiny_dense)):
+        (tmp_path / here).mkdir()
+        (tmp_path / here / "model").symlink_to(target, target_is_directory=True)
+    parts = []
+    for here in ("a", "b", "a"):
+        monkeypatch.chdir(tmp_path / here)
+        parts.append(shared_encoder("model").representations)
+    assert parts == [{"dense", "sparse", "colbert"}, {"dense"}, {"dense", "sparse", "colbert"}]
