@@ -10,6 +10,7 @@ import threading
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
 
 import torch
@@ -24,7 +25,6 @@ from m3_core.network.tokens import Tokenizer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
-    from pathlib import Path
 
     from m3_core.network.batches import Work
     from m3_core.network.checkpoint import Checkpoint
@@ -376,7 +376,7 @@ class _Registry:
 
     def get(self, source: Source, build: Callable[..., Network]) -> LoadedModel:
         # A relative path names another folder after a change of the working directory.
-        folder = os.path.realpath(source.name) if os.path.isdir(source.name) else None
+        folder = os.path.realpath(source.name) if Path(source.name).is_dir() else None
         asked = (build, folder, *(str(getattr(source, f.name)) for f in dataclasses.fields(source)))
         known = self._models.get(asked)
         if known is not None and not known.closed:
