@@ -357,6 +357,8 @@ def _columns(
     documents: Iterable[Document],
 ) -> tuple[list[str], list[dict[str, Any]], list[str | None]]:
     """Texts, metadata and ids."""
+    if isinstance(documents, (str, Document)) or not isinstance(documents, Iterable):
+        raise TypeError(f"documents must be in a list; got {type(documents).__name__}")
     listed = list(documents)
     for one in listed:
         if not isinstance(one, Document):

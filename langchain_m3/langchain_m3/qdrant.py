@@ -200,6 +200,12 @@ class QdrantHybridStore(QdrantDocuments):
                 obj=self,
             )
 
+    def __repr__(self) -> str:
+        return (
+            f"QdrantHybridStore({self.collection_name!r}, model_name={self._model.model_name!r}, "
+            f"rerank={self.rerank}, fusion={self.fusion!r})"
+        )
+
     def __copy__(self) -> Self:
         made = type(self).__new__(type(self))
         vars(made).update(vars(self))

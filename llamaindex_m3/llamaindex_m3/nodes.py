@@ -11,7 +11,7 @@ from os import PathLike
 from typing import TYPE_CHECKING, Any
 
 from llama_index.core.constants import DATA_KEY, TYPE_KEY
-from llama_index.core.schema import BaseNode, IndexNode, MetadataMode, QueryBundle
+from llama_index.core.schema import BaseNode, Document, IndexNode, MetadataMode, QueryBundle
 from llama_index.core.storage.docstore.utils import json_to_doc
 from pydantic import Field, PrivateAttr, ValidationError
 from pydantic_core import PydanticSerializationError, to_jsonable_python
@@ -309,6 +309,30 @@ def checked_node(node: Any) -> BaseNode:
     if not isinstance(node, BaseNode):
         raise TypeError(f"nodes must be LlamaIndex nodes; got {type(node).__name__}")
     return node
+
+
+def checked_documents(documents: Any) -> list[Document]:
+    """Check that something is a list of documents, before LlamaIndex's own code works on it.
+
+    Args:
+        documents: Documents or other nodes.
+
+    Returns:
+        The same as a list.
+
+    Raises:
+        TypeError: They are none.
+    """
+    if isinstance(documents, (str, BaseNode)) or not isinstance(documents, Iterable):
+        raise TypeError(f"documents must be in a list; got {type(documents).__name__}")
+    listed = list(documents)
+    for one in listed:
+        if not isinstance(one, BaseNode):
+            raise TypeError(
+                f"documents must be LlamaIndex documents; got {type(one).__module__}."
+                f"{type(one).__name__}: make them by Document(text=...)"
+            )
+    return listed
 
 
 def without_objects(nodes: Iterable[BaseNode], objects: dict[str, Any]) -> list[BaseNode]:

@@ -145,3 +145,7 @@ def test_errors_name_the_store_and_what_it_takes() -> None:
         QdrantHybridStore(encoder=FakeEncoder(), top=3)
     with pytest.raises(TypeError, match=r"takes k=, filter=, score_threshold=.*; got fetchk="):
         made().similarity_search(QUERY, fetchk=3)
+
+
+def test_its_repr_says_what_it_is_over() -> None:
+    assert repr(made()) == "QdrantHybridStore('m3', model_name='fake', rerank=False, fusion='rrf')"

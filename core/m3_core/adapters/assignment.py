@@ -5,10 +5,11 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ValidationError, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
 from typing_extensions import LiteralString, Self
 
+from m3_core.adapters.keywords import refuse_unknown
 from m3_core.adapters.twins import AsyncTwins
 from m3_core.forks import survive_forks, whole_in_forks
 
@@ -44,6 +45,19 @@ class Assignable(AsyncTwins, BaseModel):
     running keeps what it began with. Frozen fields are those that another model would have to be
     loaded for. If anything fails, the object is as it was.
     """
+
+    # Of validators before, those of base classes run last: it sees what subclasses have left.
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_unknown_names(cls, values: Any) -> Any:
+        if isinstance(values, dict) and cls.model_config.get("extra") == "forbid":
+            fields = cls.model_fields.items()
+            others = {str(one.alias) for _, one in fields} | {
+                str(one.validation_alias) for _, one in fields
+            }
+            known = {name for name, _ in fields if name != "origin"}
+            refuse_unknown(cls.__name__, values.keys() - others - {"origin"}, known)
+        return values
 
     def __setattr__(self, name: str, value: Any) -> None:
         """Assign a field, and bring what depends on it up to date.
