@@ -13,6 +13,7 @@ from langchain_core.callbacks import (
 )
 from langchain_core.documents import Document
 from langchain_core.retrievers import BaseRetriever, LangSmithRetrieverParams
+from langchain_core.vectorstores import VectorStoreRetriever
 from pydantic import ConfigDict, Field, field_validator, model_validator
 from typing_extensions import Self
 
@@ -334,6 +335,23 @@ def refuse_keywords(call: str, unknown: Mapping[str, Any], known: Sequence[str])
         raise TypeError(
             f"{call} takes {', '.join(f'{name}=' for name in known)}; got "
             f"{', '.join(f'{name}=' for name in sorted(unknown))}"
+        )
+
+
+def check_retriever_keywords(keywords: Mapping[str, Any]) -> None:
+    """Refuse keywords of ``as_retriever`` that LangChain would pass over in silence.
+
+    Args:
+        keywords: The keywords.
+
+    Raises:
+        TypeError: One is no field of a store's retriever.
+    """
+    unknown = sorted(keywords.keys() - VectorStoreRetriever.model_fields.keys())
+    if unknown:
+        raise TypeError(
+            "as_retriever takes search_type= and search_kwargs=, which holds what a search takes, "
+            f"as {{'k': 2}}; got {', '.join(f'{name}=' for name in unknown)}"
         )
 
 

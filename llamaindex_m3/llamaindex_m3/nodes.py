@@ -311,6 +311,20 @@ def checked_node(node: Any) -> BaseNode:
     return node
 
 
+def check_listed(what: str, given: Any) -> None:
+    """Check that nodes are in a list, since a node by itself is a list of its fields.
+
+    Args:
+        what: The argument's name.
+        given: Its value.
+
+    Raises:
+        TypeError: It is one node, or nothing to iterate over.
+    """
+    if isinstance(given, (str, BaseNode)) or not isinstance(given, Iterable):
+        raise TypeError(f"{what} must be in a list; got {type(given).__name__}")
+
+
 def checked_documents(documents: Any) -> list[Document]:
     """Check that something is a list of documents, before LlamaIndex's own code works on it.
 
@@ -323,8 +337,7 @@ def checked_documents(documents: Any) -> list[Document]:
     Raises:
         TypeError: They are none.
     """
-    if isinstance(documents, (str, BaseNode)) or not isinstance(documents, Iterable):
-        raise TypeError(f"documents must be in a list; got {type(documents).__name__}")
+    check_listed("documents", documents)
     listed = list(documents)
     for one in listed:
         if not isinstance(one, BaseNode):
@@ -345,6 +358,7 @@ def without_objects(nodes: Iterable[BaseNode], objects: dict[str, Any]) -> list[
     Returns:
         The nodes; copies of those that stood for something else than a node.
     """
+    check_listed("nodes", nodes)
     kept = []
     for node in nodes:
         if isinstance(node, IndexNode) and not isinstance(node.obj, BaseNode | None):

@@ -211,3 +211,5 @@ def test_options_that_there_are_not_are_errors(m3_tiny) -> None:
         M3InMemoryVectorStore(encoder=m3_tiny, rerankk=True)
     with pytest.raises(ValidationError, match=r"three numbers \(dense, sparse, colbert\)"):
         M3InMemoryVectorStore(encoder=m3_tiny, weights=(1, 1))
+    with pytest.raises(TypeError, match=r"search_kwargs=, .*; got k="):
+        M3InMemoryVectorStore(encoder=m3_tiny).as_retriever(k=1)

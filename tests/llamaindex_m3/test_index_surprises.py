@@ -502,6 +502,9 @@ async def test_what_is_no_document_is_an_error_before_anything_is_made(fake) -> 
     ):
         with pytest.raises(TypeError, match=words):
             M3Index.from_documents(wrong, encoder=fake)
+    for one in (TextNode(text="bamboo"), None):
+        with pytest.raises(TypeError, match="nodes must be in a list"):
+            M3HybridRetriever.from_nodes(one, encoder=fake)
     index = made(fake)
     with pytest.raises(TypeError, match="make them by Document"):
         index.insert("bamboo")
