@@ -70,6 +70,16 @@ def _row(index: int, num_rows: int) -> int:
     return row
 
 
+def _cleaned_row(row: Any) -> list[tuple[int, float]]:
+    wanted = "lexical weights of a text are {token id: weight}, as reps.lexical_weights[0]"
+    if not isinstance(row, Mapping):
+        raise TypeError(f"{wanted}; got {type(row).__name__}")
+    try:
+        return sorted((int(token), float(weight)) for token, weight in row.items())
+    except ValueError as error:
+        raise ValueError(f"{wanted}: {error}") from error
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class LexicalWeights(Sequence[dict[int, float]]):
     """Sparse weights of texts as the rows of a CSR matrix over token ids.
@@ -112,8 +122,12 @@ class LexicalWeights(Sequence[dict[int, float]]):
 
         Returns:
             The rows with token ids in ascending order.
+
+        Raises:
+            TypeError: A row is no mapping.
+            ValueError: A key is no token id.
         """
-        cleaned = [sorted((int(k), float(v)) for k, v in row.items()) for row in rows]
+        cleaned = [_cleaned_row(row) for row in rows]
         entries = [entry for row in cleaned for entry in row]
         return cls(
             np.array([token for token, _ in entries], np.int32),
@@ -139,6 +153,9 @@ class LexicalWeights(Sequence[dict[int, float]]):
         return LexicalWeights(
             self.token_ids[positions], self.weights[positions], offsets, self.vocabulary_size
         )
+
+    def __repr__(self) -> str:
+        return f"LexicalWeights(texts={len(self)}, entries={len(self.token_ids)})"
 
     def to_scipy(self, vocabulary_size: int | None = None) -> csr_array:
         """View as a scipy matrix.
@@ -224,6 +241,9 @@ class MultiVectors(Sequence["NDArray[np.floating[Any]]"]):
         positions, offsets = ragged_positions(self.offsets, rows)
         return MultiVectors(self.vectors[positions], offsets)
 
+    def __repr__(self) -> str:
+        return f"MultiVectors(texts={len(self)}, shape={self.vectors.shape})"
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Representations:
@@ -261,7 +281,19 @@ class Representations:
     def __len__(self) -> int:
         return len(next(iter(self._parts().values())))
 
+    def __repr__(self) -> str:
+        parts = self._parts()
+        if self.dense_vecs is not None:
+            parts["dense_vecs"] = f"array{self.dense_vecs.shape}"
+        shown = "".join(f", {name}={part}" for name, part in parts.items())
+        return f"Representations(texts={len(self)}{shown})"
+
     def __getitem__(self, index: int | slice | Sequence[int] | NDArray[Any]) -> Representations:
+        if isinstance(index, str):
+            raise TypeError(
+                f"rows of Representations are chosen by number; got {index!r}: its parts are the "
+                "attributes dense_vecs, lexical_weights and colbert_vecs"
+            )
         if isinstance(index, (int, np.integer)):
             index = [_row(int(index), len(self))]
         rows = _rows(index, len(self))

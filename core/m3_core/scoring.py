@@ -12,15 +12,17 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from m3_core.representations import LexicalWeights, MultiVectors, Representations
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable
 
     from numpy.typing import ArrayLike, NDArray
 
-    from m3_core.representations import LexicalWeights, MultiVectors, Representations
-
 # Similarities of single vectors held at a time: 64 MiB in float32.
 BLOCK_ELEMENTS = 1 << 24
+
+_WHOLE = "{0} takes that part of queries and documents: {0}(queries.{1}, documents.{1})"
 
 
 def dense_scores(queries: ArrayLike, documents: ArrayLike) -> NDArray[np.float32]:
@@ -33,10 +35,16 @@ def dense_scores(queries: ArrayLike, documents: ArrayLike) -> NDArray[np.float32
     Returns:
         Shape: (queries, documents). Dtype: float32. Cosines, if the vectors have length 1.
 
+    Raises:
+        TypeError: Whole ``Representations`` are given.
+
     Example:
         >>> dense_scores([[1.0, 0.0]], [[0.6, 0.8], [0.0, 1.0]]).tolist()
         [[0.6000000238418579, 0.0]]
     """
+    for part in (queries, documents):
+        if isinstance(part, Representations):
+            raise TypeError(_WHOLE.format("dense_scores", "dense_vecs"))
     return np.asarray(queries, np.float32) @ np.asarray(documents, np.float32).T
 
 
@@ -52,6 +60,9 @@ def lexical_scores(queries: LexicalWeights, documents: LexicalWeights) -> NDArra
     Returns:
         Shape: (queries, documents). Dtype: float32. Not negative, not bounded, often small.
 
+    Raises:
+        TypeError: Something else is given.
+
     Example:
         >>> from m3_core.representations import LexicalWeights
         >>> q = LexicalWeights.from_dicts([{5: 0.5, 9: 0.25}])
@@ -59,6 +70,10 @@ def lexical_scores(queries: LexicalWeights, documents: LexicalWeights) -> NDArra
         >>> lexical_scores(q, d).tolist()
         [[0.25, 0.0]]
     """
+    for part in (queries, documents):
+        if not isinstance(part, LexicalWeights):
+            hint = "; dictionaries become LexicalWeights by LexicalWeights.from_dicts([...])"
+            raise TypeError(_WHOLE.format("lexical_scores", "lexical_weights") + hint)
     width = 1 + max(int(part.token_ids.max(initial=0)) for part in (queries, documents))
     product = queries.to_scipy(width) @ documents.to_scipy(width).T
     scores: NDArray[np.float32] = product.toarray().astype(np.float32, copy=False)
@@ -82,6 +97,7 @@ def maxsim_scores(queries: MultiVectors, documents: MultiVectors) -> NDArray[np.
         the query or the document has no vectors.
 
     Raises:
+        TypeError: Something else is given.
         ValueError: The widths differ.
 
     Example:
@@ -91,6 +107,10 @@ def maxsim_scores(queries: MultiVectors, documents: MultiVectors) -> NDArray[np.
         >>> [round(score, 4) for score in maxsim_scores(q, d)[0].tolist()]
         [0.9, -0.5]
     """
+    for part in (queries, documents):
+        if not isinstance(part, MultiVectors):
+            hint = "; arrays become MultiVectors by MultiVectors.from_arrays([...])"
+            raise TypeError(_WHOLE.format("maxsim_scores", "colbert_vecs") + hint)
     if queries.vectors.shape[1] != documents.vectors.shape[1]:
         raise ValueError(
             f"query vectors have {queries.vectors.shape[1]} values and document vectors "
@@ -162,6 +182,9 @@ def normalized_weights(weights: Sequence[float]) -> tuple[float, float, float]:
     return dense, sparse, colbert
 
 
+_FLOATS = (float, np.floating)
+
+
 def _are_numbers(weights: Any) -> bool:
     is_listed = isinstance(weights, (Sequence, np.ndarray)) and not isinstance(weights, str)
     return is_listed and all(isinstance(one, (int, float, np.number)) for one in weights)
@@ -186,6 +209,7 @@ def reciprocal_rank_fusion(
         Every id once with its score, best first; equal scores in order of first appearance.
 
     Raises:
+        TypeError: A ranking holds ids with scores.
         ValueError: ``k`` is negative, or there is not one weight a ranking.
 
     Example:
@@ -200,6 +224,12 @@ def reciprocal_rank_fusion(
     scores: defaultdict[Hashable, float] = defaultdict(float)
     for ranking, weight in zip(rankings, each, strict=True):
         for rank, item in enumerate(ranking, start=1):
+            # Taken for ids, hits of two rankings would hardly ever be equal.
+            if isinstance(item, tuple) and len(item) == 2 and isinstance(item[1], _FLOATS):
+                raise TypeError(
+                    f"rankings hold ids, best first; got {item!r}: leave the scores out, "
+                    "[id for id, _ in hits]"
+                )
             scores[item] += weight / (k + rank)
     return sorted(scores.items(), key=lambda pair: -pair[1])
 

@@ -288,9 +288,9 @@ class ScoreFields(EncoderFields, RankingFields):
         description="Of dense, lexical and multi-vector scores; by default the M3 paper's.",
     )
 
-    @field_validator("weights")
+    @field_validator("weights", mode="before")
     @classmethod
-    def _check_weights(cls, weights: tuple[float, float, float]) -> tuple[float, float, float]:
+    def _check_weights(cls, weights: Any) -> Any:
         weighted_parts(weights)
         return weights
 

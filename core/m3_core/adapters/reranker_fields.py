@@ -263,9 +263,9 @@ class CascadeFields(CrossEncoderFields):
             refuse_elsewhere(values, cls.model_fields)
         return values
 
-    @field_validator("weights")
+    @field_validator("weights", mode="before")
     @classmethod
-    def _check_weights(cls, weights: tuple[float, float, float]) -> tuple[float, float, float]:
+    def _check_weights(cls, weights: Any) -> Any:
         weighted_parts(weights)
         return weights
 

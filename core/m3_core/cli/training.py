@@ -80,8 +80,8 @@ def evaluate(
 ) -> None:
     """Measure retrieval on JSON lines."""
     from m3_core.encoder import Encoder
-    from m3_core.training import evaluate_encoder, find_files, read_lines
+    from m3_core.training import evaluate_encoder, read_examples
 
-    examples = list(read_lines(find_files(data)))
+    examples = read_examples(data)
     encoder = Encoder.from_pretrained(model, device=device, dtype=dtype)
     write(evaluate_encoder(encoder, examples))

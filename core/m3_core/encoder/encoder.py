@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import warnings
+from collections.abc import Mapping
 from dataclasses import replace
 from itertools import islice
+from os import PathLike
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from m3_core.encoder.fingerprint import options_fingerprint
@@ -26,10 +28,10 @@ from m3_core.network import (
     progress_bar,
 )
 from m3_core.scoring import pair_scores
-from m3_core.texts import check_pairs, check_texts, distinct
+from m3_core.texts import check_pairs, check_several, check_texts, distinct
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Sequence
     from pathlib import Path
 
     import torch
@@ -51,6 +53,7 @@ class Encoder(ModelUser):
         source: By which name it was asked for; the model's own if ``None``.
 
     Raises:
+        TypeError: A name is given in place of a model.
         ValueError: An option does not fit the model.
     """
 
@@ -58,13 +61,24 @@ class Encoder(ModelUser):
 
     _elsewhere: ClassVar[Mapping[str, str]] = {
         "encode": ", as sentence-transformers has: use encode_queries or encode_documents",
+        "embed_query": ", as LangChain has: langchain_m3.M3Embeddings does",
+        "embed_documents": ", as LangChain has: langchain_m3.M3Embeddings does",
+        "convert_id_to_token": ", as FlagEmbedding has: use decode_weights for each text",
         "get_sentence_embedding_dimension": ", as sentence-transformers has: use dimension",
         "max_seq_length": " (sentence-transformers' name; it is max_length here)",
     }
 
     def __init__(
-        self, model: LoadedModel, options: EncoderOptions, source: Source | None = None
+        self,
+        model: LoadedModel,
+        options: EncoderOptions | None = None,
+        source: Source | None = None,
     ) -> None:
+        if options is None or isinstance(model, (str, PathLike)):
+            raise TypeError(
+                f"Encoder is made of a loaded model and its options; got {model!r}: load one by "
+                "its name with Encoder.from_pretrained"
+            )
         model.check_length(options.max_length)
         super().__init__(model, options, source)
         width = self._network.hidden_size
@@ -387,6 +401,7 @@ class Encoder(ModelUser):
             Yields the representations of the next ``batch_size`` texts, in order.
 
         Raises:
+            TypeError: The texts are a single one; other types are found when they are read.
             ValueError: ``batch_size`` is below 1, ``role`` is unknown, or as ``encode_queries``.
         """
         if batch_size < 1:
@@ -396,6 +411,7 @@ class Encoder(ModelUser):
         request = self._request(
             dense=return_dense, sparse=return_sparse, colbert=return_colbert_vecs, mcls=mcls
         )
+        check_several(texts)
         return self._stream(iter(texts), batch_size, role, request, max_length)
 
     def compute_score(
@@ -464,7 +480,15 @@ class Encoder(ModelUser):
         Returns:
             ``{token text: weight}``. Where two ids have the same text (one at the start of a
             word, one within), the larger weight stands.
+
+        Raises:
+            TypeError: These are not the weights of one text.
         """
+        if not isinstance(weights, Mapping):
+            raise TypeError(
+                f"decode_weights takes the weights of one text; got {type(weights).__name__}: "
+                "pass reps.lexical_weights[0], or one after the other"
+            )
         decoded: dict[str, float] = {}
         for token_id, weight in weights.items():
             text = self.model.tokenizer.id_to_token(int(token_id))

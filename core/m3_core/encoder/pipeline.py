@@ -220,10 +220,12 @@ def load_pipeline(
         CheckpointError: The files are absent, unreadable or incomplete.
     """
     known = find_known(checkpoint.name, checkpoint.config.get("_name_or_path"))
-    if known is not None and known.pooling is None:
+    architectures = [str(name) for name in checkpoint.config.get("architectures") or ()]
+    is_classifier = any("ForSequenceClassification" in name for name in architectures)
+    if is_classifier or (known is not None and known.pooling is None):
         raise UnsupportedModelError(
             f"{checkpoint.name!r} is a reranker, not an encoder: it scores pairs and gives no "
-            "vectors. Load it with Reranker.from_pretrained"
+            "vectors. Load it with Reranker.from_pretrained, or BGEReranker in the frameworks"
         )
     stored = read_heads(
         checkpoint.folder,
