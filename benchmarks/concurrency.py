@@ -68,7 +68,7 @@ def one_by_one(call: Callable[[str], object], queries: list[str]) -> None:
 def direct(encoder: Encoder) -> Callable[[str], object]:
     """The network and its heads called by the caller itself."""
     network: Any = encoder.model.network
-    request = encoder._request(dense=True, sparse=False, colbert=False)
+    request = encoder.request(("dense",))
 
     def call(query: str) -> object:
         work = encoder._work("query", [query], request, None)

@@ -112,6 +112,36 @@ class Assignable(AsyncTwins, BaseModel):
         )
         return made
 
+    def copy(
+        self,
+        *,
+        include: object = None,
+        exclude: object = None,
+        update: Mapping[str, Any] | None = None,
+        deep: bool = False,
+    ) -> Self:
+        """Do ``model_copy``, under the name that pydantic 1 gave it.
+
+        Args:
+            include: Not allowed: a copy has all fields.
+            exclude: Not allowed likewise.
+            update: Values of fields of the copy.
+            deep: Copy what the fields hold too.
+
+        Returns:
+            The copy.
+
+        Raises:
+            TypeError: Fields are to be left out.
+            ValidationError: As of ``model_copy``.
+        """
+        if include is not None or exclude is not None:
+            raise TypeError(
+                f"a copy of {type(self).__name__} has all of its fields: leave include and exclude "
+                "out, or take model_dump(include=..., exclude=...) for the values"
+            )
+        return self.model_copy(update=update, deep=deep)
+
     def _set(self, values: Mapping[str, Any]) -> None:
         """Assign fields of a copy that nobody else has; what depends on them sees them all."""
         for name, value in values.items():

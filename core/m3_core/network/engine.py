@@ -13,7 +13,7 @@ import os
 import threading
 import time
 import weakref
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
@@ -24,6 +24,7 @@ from m3_core.forks import survive_forks
 from m3_core.network.batches import Job, pack
 from m3_core.network.failures import another, freed
 from m3_core.network.memory import TokenBudget, is_out_of_memory
+from m3_core.network.pace import Pace
 from m3_core.network.processor import processor
 from m3_core.network.ticket import Counts, EngineStats, Ticket, unlock
 from m3_core.network.transfer import Arriving, ToHost
@@ -103,8 +104,8 @@ class Engine:
         self.budget = TokenBudget(token_budget)
         self.name = name
         self._process = os.getpid()
-        self._seconds_per_token = 0.0
-        self._finished_at = 0.0
+        on_cuda = self.device.type == "cuda"
+        self._pace = Pace(BATCH_SECONDS, LEAST_LONG_TOKENS, is_slow_at_first=on_cuda)
         self._refusal: M3Error | None = None
         self.after_fork()
         survive_forks(self)
@@ -200,20 +201,8 @@ class Engine:
         Returns:
             A snapshot.
         """
-        counts, room = replace(self._counts), self._room
-        batches = max(counts.batches, 1)
-        return EngineStats(
-            requests=room.entered,
-            texts=counts.texts,
-            tokens=counts.tokens,
-            batches=counts.batches,
-            requests_per_batch=counts.shares / batches,
-            tokens_per_batch=counts.tokens / batches,
-            waiting_seconds=counts.waited / max(room.entered, 1),
-            waiting_tokens=room.waiting_tokens,
-            failed=counts.failed,
-            cancelled=counts.cancelled,
-        )
+        room = self._room
+        return self._counts.summary(room.entered, room.waiting_tokens)
 
     def close(self, error: M3Error | None = None) -> None:
         """Refuse further work, end what waits, and let the thread end after its batch.
@@ -288,7 +277,8 @@ class Engine:
 
     def _advance(self, pending: _Pending | None) -> _Pending | None:
         """Start the next batch, finish the one before it, and return what is on its way."""
-        shares = self._room.take(self.budget.tokens, self._careful_budget())
+        most = self.budget.tokens
+        shares = self._room.take(most, self._pace.tokens(most))
         launched = self._launch(shares) if shares else None
         if pending is not None:
             self._finish(pending)
@@ -346,41 +336,9 @@ class Engine:
         # What computes elsewhere is only started here, by each engine's own thread.
         on_cpu = self.device.type == "cpu"
         arriving = processor.run(compute, threads) if on_cpu else compute()
-        self._count(batch, shares, began)
+        self._counts.add(batch, shares, began)
         owners = [owners for _, owners in asked.values()]
         return _Pending(owners, arriving, len(batch.ids), began)
-
-    def _count(self, batch: PackedBatch, shares: list[Share], began: float) -> None:
-        counts = self._counts
-        counts.batches += 1
-        counts.texts += len(batch.offsets) - 1
-        counts.tokens += len(batch.ids)
-        counts.shares += len(shares)
-        for share in shares:
-            counts.waited += share.job.waited(began)
-
-    def _careful_budget(self) -> int:
-        """Tokens a batch of long work at most, where short work may come."""
-        if not self._seconds_per_token:
-            return self.budget.tokens
-        aim = max(int(BATCH_SECONDS / self._seconds_per_token), LEAST_LONG_TOKENS)
-        return min(self.budget.tokens, aim)
-
-    def _measure(self, pending: _Pending) -> None:
-        """Learn how long a token of long work takes.
-
-        Of shorter batches a device needs the same time for fewer tokens, and of the first one it
-        loads its kernels: long work would be cut into batches that leave it idle.
-        """
-        now, is_first = time.perf_counter(), not self._finished_at
-        began, self._finished_at = max(pending.began, self._finished_at), now
-        if is_first and self.device.type == "cuda":
-            return
-        usual = self._careful_budget() if self._seconds_per_token else LEAST_LONG_TOKENS
-        if pending.tokens >= max(usual // 2, 1):
-            each = (now - began) / pending.tokens
-            known = self._seconds_per_token or each
-            self._seconds_per_token = known + (each - known) / 4
 
     def _finish(self, pending: _Pending) -> None:
         try:
@@ -389,7 +347,7 @@ class Engine:
             for share in (one for owners in pending.shares for one in owners):
                 self._end(share.job, another(error))
             return
-        self._measure(pending)
+        self._pace.learn(pending.tokens, pending.began, time.perf_counter(), self.budget.tokens)
         if self.budget.fitted(pending.tokens):
             _log.info("%s: batches have %d tokens at most again", self.name, self.budget.tokens)
         for owners, results in zip(pending.shares, arrays, strict=True):

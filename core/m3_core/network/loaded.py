@@ -362,6 +362,12 @@ def level_of_caller() -> int:
     return level
 
 
+# Of a source: what only says where the files are, and what is compared by what it comes out as.
+_RESOLVED = frozenset(
+    {"name", "revision", "cache_folder", "token", "local_files_only", "device", "dtype"}
+)
+
+
 class _Registry:
     """Models by what loads them: by the arguments, and by what these resolve to."""
 
@@ -377,7 +383,8 @@ class _Registry:
     def get(self, source: Source, build: Callable[..., Network]) -> LoadedModel:
         # A relative path names another folder after a change of the working directory.
         folder = os.path.realpath(source.name) if Path(source.name).is_dir() else None
-        asked = (build, folder, *(str(getattr(source, f.name)) for f in dataclasses.fields(source)))
+        options = {field.name: getattr(source, field.name) for field in dataclasses.fields(source)}
+        asked = (build, folder, *map(str, options.values()))
         known = self._models.get(asked)
         if known is not None and not known.closed:
             return known
@@ -387,8 +394,7 @@ class _Registry:
             os.path.realpath(source.locate()),
             device if device.type == "cuda" else device.type,
             resolve_dtype(source.dtype, device),
-            source.trust_remote_code,
-            source.token_budget,
+            *(value for name, value in options.items() if name not in _RESOLVED),
         )
         with self._lock:
             lock = self._loading.setdefault(found, threading.Lock())

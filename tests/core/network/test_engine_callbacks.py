@@ -11,10 +11,10 @@ import weakref
 
 import pytest
 import torch
-from tests.core.network.test_engine import Sums, done, held, waited, work_of
+from tests.core.network.sums import Sums, done, held, waited, work_of
 from tests.core.network.test_engine import engine as engine
 from tests.core.network.test_engine import program as program
-from tests.core.network.test_engine_faults import ran
+from tests.core.network.test_engine_moments import ran
 from tests.forking import HAS_FORK, in_child
 
 from m3_core.errors import ClosedError

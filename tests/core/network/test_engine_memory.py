@@ -6,7 +6,7 @@ import itertools
 
 import pytest
 import torch
-from tests.core.network.test_engine import LONG, Sums, done, held, work_of
+from tests.core.network.sums import LONG, Sums, done, held, work_of
 from tests.core.network.test_engine import engine as engine
 from tests.core.network.test_engine import program as program
 

@@ -134,10 +134,10 @@ def test_nothing_waits_within_a_forward(encoder: Encoder) -> None:
     order = np.argsort(-tokens.lengths, kind="stable")
     batch, _ = PackedBatch(tokens.ids, tokens.offsets).take(order)
     every, some = np.arange(len(order)), np.arange(0, len(order), 3)
-    flags = {"dense": True, "sparse": True, "colbert": True}
-    whole = encoder._request(**flags)
-    marked = encoder._request(**flags, mcls=True)
-    averaged = encoder.with_options(pooling="mean")._request(**flags)
+    parts = ("dense", "sparse", "colbert")
+    whole = encoder.request(parts)
+    marked = encoder.request(parts, mcls=True)
+    averaged = encoder.with_options(pooling="mean").request(parts)
     tasks = [(whole, every), (marked, some), (averaged, some)]
     with torch.inference_mode():
         pipeline.compute(batch, tasks)
