@@ -443,8 +443,8 @@ class Encoder(ModelUser):
     def fingerprint(self, parts: Collection[str] = ("dense",), *, queries: bool = False) -> str:
         """Name everything that changes the representations of documents.
 
-        Equal for copies of a checkpoint, wherever they lie. Device and data type do not count: they
-        change vectors only by rounding.
+        Equal for copies of a checkpoint, wherever they lie. Device and data type do not count, for
+        they change vectors only by rounding; int8, which changes them more, does.
 
         Args:
             parts: Of ``"dense"``, ``"sparse"`` and ``"colbert"``, those that matter.
