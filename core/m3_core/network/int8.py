@@ -91,8 +91,10 @@ def quantise(rows: torch.Tensor, highest: int = _HIGHEST) -> tuple[torch.Tensor,
         >>> values.tolist(), (values * scales)[0, 1].item()
         ([[64, -127], [0, 0]], -1.0)
     """
-    scales = rows.abs().amax(-1, keepdim=True).clamp_min_(_LEAST).div_(highest)
-    return (rows / scales).round_().to(torch.int8), scales
+    largest = torch.maximum(rows.amax(-1, keepdim=True), -rows.amin(-1, keepdim=True))
+    largest.clamp_min_(_LEAST)
+    values = (rows * (highest / largest)).round_()  # (n, width)
+    return values.to(torch.int8), largest.div_(highest)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -117,23 +119,35 @@ class Int8Table:
         return cls(target)
 
 
-@dataclass(frozen=True, slots=True, eq=False)
 class Int8Linear:
     """A linear layer.
 
-    Attributes:
-        weight: Shape: (outputs, inputs).
+    Args:
+        rows: The weights, of shape (outputs, inputs); to be written, then put in order.
         bias: Shape: (outputs,). Dtype: float32.
     """
 
-    weight: Int8Rows
-    bias: torch.Tensor
+    __slots__ = ("_bias", "_scales", "_weight", "_zeros")
+
+    def __init__(self, rows: Int8Rows, bias: torch.Tensor) -> None:
+        self._weight = rows.values
+        self._scales = rows.scales
+        self._zeros = torch.zeros(len(rows.scales), dtype=torch.int64)
+        self._bias = bias
 
     def __call__(self, states: torch.Tensor) -> torch.Tensor:
         """From (tokens, inputs) to (tokens, outputs), float32."""
         values, scales = quantise(states.float())
-        product = torch._int_mm(values, self.weight.values.t()).float()  # (tokens, outputs)
-        return torch.addcmul(self.bias, product.mul_(scales), self.weight.scales)
+        # Where the tokens' scales are 1: (tokens, outputs), float32.
+        product: torch.Tensor = torch.ops.onednn.qlinear_pointwise.default(
+            *(values, 1.0, 0, self._weight, self._scales, self._zeros, None),
+            *(1.0, 0, torch.float32, "none", [], "none"),
+        )
+        return torch.addcmul(self._bias, product, scales, out=product)
+
+    def order(self) -> None:
+        """Put the weights in the order in which oneDNN reads them; once they are written."""
+        self._weight = torch.ops.onednn.qlinear_prepack(self._weight, None)
 
     @classmethod
     def of(cls, weights: Weights, *names: str, outputs: int, inputs: int) -> Int8Linear:
@@ -143,7 +157,9 @@ class Int8Linear:
         for number, name in enumerate(names):
             part = whole.part(number * outputs, (number + 1) * outputs)
             weights.ask_into(f"{name}.weight", part)
-        return cls(whole, weights.ask(*(f"{name}.bias" for name in names), shape=(outputs,)))
+        made = cls(whole, weights.ask(*(f"{name}.bias" for name in names), shape=(outputs,)))
+        weights.when_filled(made.order)
+        return made
 
 
 class Int8Layer(LayerParts[Int8Linear]):

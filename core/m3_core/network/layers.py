@@ -6,9 +6,11 @@ it: after each of the two halves comes a residual, then a norm.
 
 from __future__ import annotations
 
+import platform
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, TypeVar
 
+import torch
 from torch.nn import functional
 
 from m3_core.network.packing import Packing, attend
@@ -16,28 +18,63 @@ from m3_core.network.packing import Packing, attend
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    import torch
-
     from m3_core.network.weights import Weights
+
+    Activation = Callable[[torch.Tensor], torch.Tensor]
 
 L = TypeVar("L")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class Linear:
     """A linear layer.
 
+    On x86 CPUs oneDNN gets the weights in the order in which it reads them, once and for all: else
+    it, or MKL, would put them in order for each product, which of few tokens takes longer than the
+    product.
+
     Attributes:
-        weight: Shape: (outputs, inputs).
+        weight: Shape: (outputs, inputs); oneDNN's own order if ``ordered``.
         bias: Shape: (outputs,).
+        ordered: Whether ``order`` changed the weights.
     """
 
     weight: torch.Tensor
     bias: torch.Tensor
+    ordered: bool = False
 
     def __call__(self, states: torch.Tensor) -> torch.Tensor:
         """From (tokens, inputs) to (tokens, outputs)."""
+        if self.ordered:
+            return self._product(states, "none")
         return functional.linear(states, self.weight, self.bias)
+
+    def activated(self, states: torch.Tensor, activation: Activation) -> torch.Tensor:
+        """Put an activation on the output."""
+        if self.ordered and activation is functional.gelu:
+            return self._product(states, "gelu")
+        return activation(self(states))
+
+    def added(self, states: torch.Tensor, residual: torch.Tensor) -> torch.Tensor:
+        """Add a residual to the output, of the output's shape."""
+        if self.ordered:
+            added: torch.Tensor = torch.ops.mkldnn._linear_pointwise.binary(
+                states, residual, self.weight, self.bias, "add"
+            )
+            return added
+        return self(states).add_(residual)
+
+    def order(self) -> None:
+        """Order the weights for the CPU, where that is known to help; after they are filled."""
+        if orders_weights(self.weight):
+            self.weight = torch.ops.mkldnn._reorder_linear_weight(self.weight)
+            self.ordered = True
+
+    def _product(self, states: torch.Tensor, then: str) -> torch.Tensor:
+        product: torch.Tensor = torch.ops.mkldnn._linear_pointwise.default(
+            states, self.weight, self.bias, then, [], "none"
+        )
+        return product
 
     @classmethod
     def of(cls, weights: Weights, *names: str, outputs: int, inputs: int) -> Linear:
@@ -52,10 +89,30 @@ class Linear:
         Returns:
             The layer, of ``len(names) * outputs`` outputs.
         """
-        return cls(
+        made = cls(
             weights.ask(*(f"{name}.weight" for name in names), shape=(outputs, inputs)),
             weights.ask(*(f"{name}.bias" for name in names), shape=(outputs,)),
         )
+        weights.when_filled(made.order)
+        return made
+
+
+def orders_weights(weight: torch.Tensor) -> bool:
+    """Whether oneDNN multiplies with weights of its own order here.
+
+    Args:
+        weight: Where and in what type they are.
+
+    Returns:
+        True on x86 CPUs, for float32 and bfloat16, where torch has oneDNN.
+    """
+    return (
+        weight.device.type == "cpu"
+        and weight.dtype in (torch.float32, torch.bfloat16)
+        and platform.machine().lower() in ("x86_64", "amd64")
+        and torch.backends.mkldnn.is_available()
+        and torch.backends.mkldnn.enabled
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +186,7 @@ class LayerParts(Generic[L]):
     down: L
     output_norm: LayerNorm
     heads: int
-    activation: Callable[[torch.Tensor], torch.Tensor]
+    activation: Activation
 
 
 class Layer(LayerParts[Linear]):
@@ -143,7 +200,7 @@ class Layer(LayerParts[Linear]):
         qkv = self.qkv(states).view(tokens, 3, self.heads, -1)  # (tokens, 3, heads, head_dim)
         query, key, value = qkv.unbind(1)  # each (tokens, heads, head_dim)
         attended = attend(query, key, value, packing)  # (tokens, heads, head_dim)
-        attended = self.attention_output(attended.reshape(tokens, hidden))  # (tokens, hidden)
-        states = self.attention_norm(attended.add_(states))  # (tokens, hidden)
-        inner = self.activation(self.up(states))  # (tokens, intermediate)
-        return self.output_norm(self.down(inner).add_(states))  # (tokens, hidden)
+        attended = attended.reshape(tokens, hidden)
+        states = self.attention_norm(self.attention_output.added(attended, states))
+        inner = self.up.activated(states, self.activation)  # (tokens, intermediate)
+        return self.output_norm(self.down.added(inner, states))  # (tokens, hidden)

@@ -20,7 +20,7 @@ from m3_core.network.checkpoint import read_json
 from m3_core.network.device import float_type
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
 # In the order in which transformers looks for them.
@@ -74,6 +74,7 @@ class Weights:
         self.device = device
         self.dtype = dtype
         self._wanted: dict[str, Target] = {}
+        self._then: list[Callable[[], object]] = []
 
     def ask(self, *names: str, shape: tuple[int, ...]) -> torch.Tensor:
         """Ask for a tensor, or for several to lie one below the other.
@@ -101,6 +102,14 @@ class Weights:
         """
         self._wanted[name] = target
 
+    def when_filled(self, call: Callable[[], object]) -> None:
+        """Have something called at the end of ``fill``, when nothing here holds tensors any more.
+
+        Args:
+            call: What is called, in the order in which it was given.
+        """
+        self._then.append(call)
+
     @property
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """What was asked for, by name."""
@@ -112,6 +121,12 @@ class Weights:
         Raises:
             CorruptCheckpointError: Weights are absent, cut, incomplete or of other shapes.
         """
+        self._read()
+        self._wanted.clear()
+        for call in self._then:
+            call()
+
+    def _read(self) -> None:
         try:
             files = [_opened(path) for path in _weight_files(self.folder)]
             # Which file has a tensor, and what it is called there.
