@@ -76,7 +76,7 @@ def evaluate(
     model: Model,
     data: Data,
     device: Annotated[str | None, Option(help="The fastest there is if absent.")] = None,
-    dtype: Annotated[str, Option(help="float32, bfloat16, float16 or auto.")] = "auto",
+    dtype: Annotated[str, Option(help="float32, bfloat16, float16, int8 or auto.")] = "auto",
 ) -> None:
     """Measure retrieval on JSON lines."""
     from m3_core.encoder import Encoder

@@ -103,7 +103,8 @@ class Encoder(RunningEncoder):
             revision: Branch, tag or commit of the repository.
             device: ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"mps"``; by default the best there is.
             dtype: ``"auto"`` is float16 on CUDA, bfloat16 on a CPU with instructions for it, else
-                float32. ``"float32"`` gives reference numbers.
+                float32. ``"float32"`` gives reference numbers. ``"int8"``: on CPUs, for XLM-R,
+                RoBERTa and BERT, matrix products in int8.
             max_length: Tokens a text at most; by default what the checkpoint allows (8192 for
                 M3, 512 for v1 and v1.5).
             query_instruction: Put before queries. By default the checkpoint's own prompt, else
@@ -386,8 +387,8 @@ class Encoder(RunningEncoder):
     def fingerprint(self, parts: Collection[str] = ("dense",), *, queries: bool = False) -> str:
         """Name everything that changes the representations of documents.
 
-        Equal for copies of a checkpoint, wherever they lie. Device and data type do not count: they
-        change vectors only by rounding.
+        Equal for copies of a checkpoint, wherever they lie. Device and data type do not count, for
+        they change vectors only by rounding; int8, which changes them more, does.
 
         Args:
             parts: Of ``"dense"``, ``"sparse"`` and ``"colbert"``, those that matter.

@@ -10,7 +10,7 @@ import torch
 
 from m3_core.encoder import heads
 from m3_core.errors import UnsupportedModelError
-from m3_core.network import find_known, load_backbone, read_heads, to_device
+from m3_core.network import find_known, float_type, load_backbone, read_heads, to_device
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Sequence
@@ -79,7 +79,12 @@ class Pipeline:
         if model_heads is not None:
             sparse, colbert = model_heads
             self._sparse_head = _placed(sparse, backbone.device, torch.float32)
-            self._colbert_head = _placed(colbert, backbone.device, backbone.dtype)
+            self._colbert_head = _placed(colbert, backbone.device, float_type(backbone.dtype))
+
+    @property
+    def colbert_dtype(self) -> torch.dtype:
+        """Of the multi-vectors: float32 of a float32 network, else float16."""
+        return torch.float32 if self.dtype == torch.float32 else torch.float16
 
     @property
     def hidden_size(self) -> int:
@@ -166,7 +171,7 @@ class Pipeline:
                 self._colbert_head,
                 normalize=request.normalize,
                 truncate_dim=request.truncate_dim,
-            )
+            ).to(self.colbert_dtype)
             results["colbert"], results["colbert_finite"] = vectors, _finite_rows(vectors)
             counted = np.concatenate([np.zeros(1, np.int64), np.cumsum(~markers)])
             results["colbert_offsets"] = counted[batch.offsets]

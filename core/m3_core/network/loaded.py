@@ -18,7 +18,7 @@ import torch
 from m3_core.errors import ClosedError
 from m3_core.forks import aside, computed_once, survive_forks
 from m3_core.network.checkpoint import locate, read_checkpoint
-from m3_core.network.device import resolve_device, resolve_dtype
+from m3_core.network.device import cpu_multiplies, resolve_device, resolve_dtype
 from m3_core.network.engine import Engine, Program
 from m3_core.network.fingerprint import checkpoint_fingerprint
 from m3_core.network.tokens import Tokenizer
@@ -153,6 +153,12 @@ class LoadedModel:
         checkpoint = read_checkpoint(source.locate(), str(source.name))
         tokenizer = Tokenizer.from_folder(checkpoint.folder)
         network = aside(lambda: build(checkpoint, tokenizer, device, dtype, source))
+        if dtype == torch.int8 and not cpu_multiplies(dtype):
+            _log.warning(
+                "%s: this CPU, or the limit that ONEDNN_MAX_CPU_ISA sets, has no instructions for "
+                "int8 (VNNI): dtype='auto' may be faster",
+                checkpoint.name,
+            )
         _log.info(
             "loaded %s on %s in %s within %.1f s",
             checkpoint.name,
@@ -193,8 +199,12 @@ class LoadedModel:
 
     @computed_once
     def fingerprint(self) -> str:
-        """Name the files that change what the network gives; equal in every process."""
-        return checkpoint_fingerprint(self.checkpoint.folder)
+        """Name the files that change what the network gives; equal in every process.
+
+        Half types give the same up to rounding, int8 does not.
+        """
+        files = checkpoint_fingerprint(self.checkpoint.folder)
+        return f"{files}-int8" if self.dtype == torch.int8 else files
 
     def check_length(self, max_length: int, least: int = 3) -> int:
         """Return a length in tokens if the model takes it.

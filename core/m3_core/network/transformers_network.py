@@ -178,8 +178,16 @@ def load_network(
         The network on the CPU.
 
     Raises:
+        UnsupportedModelError: int8 was asked for.
         CorruptCheckpointError: Weights are absent, cut or incomplete.
     """
+    if dtype == torch.int8:
+        raise UnsupportedModelError(
+            f"dtype 'int8' was asked for of {checkpoint.name!r}, of type "
+            f"{checkpoint.config['model_type']!r}; int8 is computed for encoders and "
+            f"cross-encoders of type {', '.join(MODEL_TYPES)} whose network needs no code of its "
+            "own: pass dtype='auto'"
+        )
     from transformers.utils import logging
 
     with whole_in_forks(), _LOADING:

@@ -45,8 +45,8 @@ class Reranker(ModelUser):
     Made by ``Reranker.from_pretrained``, which tells from the checkpoint what kind it is:
 
     - ``cross-encoder``: bge-reranker-base, -large, -v2-m3.
-    - ``llm``: bge-reranker-v2-gemma. transformers runs the network; the score is the logit of
-      "Yes" after the prompt.
+    - ``llm``: bge-reranker-v2-gemma. transformers runs the network (extra ``transformers``, as for
+      the next two); the score is the logit of "Yes" after the prompt.
     - ``layerwise``: bge-reranker-v2-minicpm-layerwise, and ``lightweight``:
       bge-reranker-v2.5-gemma2-lightweight. The code that these two checkpoints bring was written
       for transformers 4 and does not run with 5. It is not used, so nothing remote is trusted:
@@ -115,7 +115,8 @@ class Reranker(ModelUser):
             revision: Branch, tag or commit of the repository.
             device: ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"mps"``; by default the best there is.
             dtype: ``"auto"`` is float16 on CUDA, bfloat16 on a CPU with instructions for it, else
-                float32. ``"float32"`` gives reference numbers.
+                float32. ``"float32"`` gives reference numbers. ``"int8"``: on CPUs, for
+                cross-encoders, matrix products in int8.
             max_length: Tokens a pair at most; 512 by default as in FlagEmbedding, up to 8192
                 for v2-m3. A decoder's prompt comes on top of it.
             query_max_length: Tokens a query at most, without special tokens; by default three
