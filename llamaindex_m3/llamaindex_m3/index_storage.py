@@ -77,7 +77,7 @@ class M3IndexRetriever(NodeRetriever):
         return {"weights": self.weights, "fetch_k": self.fetch_k, "exhaustive": self.exhaustive}
 
 
-def _folder(persist_dir: Path, index_id: str) -> Path:
+def _file(persist_dir: Path, index_id: str) -> Path:
     """Where a storage context, saved with its default names, keeps an index's nodes."""
     return persist_dir / saved_name(namespace(index_id))
 
@@ -151,7 +151,7 @@ def load_storage(
     found = {
         one.index_id: one
         for one in structs
-        if isinstance(one, M3IndexDict) and _folder(persist_dir, one.index_id).is_dir()
+        if isinstance(one, M3IndexDict) and _file(persist_dir, one.index_id).is_file()
     }
     if index_id is None and len(found) == 1:
         (index_id,) = found
@@ -167,7 +167,7 @@ def load_storage(
             "these as index_id, or build the index anew"
         )
     struct = found[index_id]
-    nodes.load(_folder(persist_dir, index_id))
+    nodes.load(_file(persist_dir, index_id))
     if set(nodes.node_ids()) != set(struct.nodes_dict):
         raise IndexFileError(
             f"the files in {persist_dir} do not belong together: the index store names "

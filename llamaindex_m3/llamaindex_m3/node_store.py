@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -32,7 +31,7 @@ class M3NodeStore(BasePydanticVectorStore):
     the same model as its ``embed_model``. An ``IngestionPipeline`` hands nodes on only with
     embeddings: have the same ``M3Embedding`` among its transformations.
 
-    ``StorageContext.persist`` writes the nodes into a folder beside its own files.
+    ``StorageContext.persist`` writes the nodes into one file beside its own.
     """
 
     stores_text: bool = True
@@ -201,7 +200,7 @@ class M3NodeStore(BasePydanticVectorStore):
         are deleted: LlamaIndex has replaced everything else of them.
 
         Args:
-            persist_path: The name of the folder with ``.json`` behind it.
+            persist_path: The name of the file with ``.json`` behind it.
             fs: Must be local, if given.
 
         Raises:
@@ -215,20 +214,20 @@ class M3NodeStore(BasePydanticVectorStore):
                 "locally and copy the folder"
             )
         # Without the ending, by which LlamaIndex would take the folder for a store of its own.
-        folder = Path(persist_path).with_suffix("")
+        file = Path(persist_path).with_suffix("")
         name = namespace(self._index.index_id)
-        if folder.name.startswith(f"{name}{NAMESPACE_SEP}") and folder.name != saved_name(name):
+        if file.name.startswith(f"{name}{NAMESPACE_SEP}") and file.name != saved_name(name):
             raise ValueError(
                 f"vector_store_fname={Path(persist_path).name.partition(NAMESPACE_SEP)[2]!r} "
                 "cannot be honoured: what is not saved under LlamaIndex's own name cannot be "
                 "loaded from the folder; save it again without"
             )
-        self.nodes.save(folder)
-        if folder.name == saved_name(name):
+        self.nodes.save(file)
+        if file.name == saved_name(name):
             held = {saved_name(one) for one in self._index.storage_context.vector_stores}
-            for other in folder.parent.glob(saved_name(namespace("*"))):
-                if other.name not in held and (other / "manifest.json").is_file():
-                    shutil.rmtree(other, ignore_errors=True)
+            for other in file.parent.glob(saved_name(namespace("*"))):
+                if other.name not in held and other.is_file():
+                    other.unlink(missing_ok=True)
 
 
 def namespace(index_id: str) -> str:
@@ -237,7 +236,7 @@ def namespace(index_id: str) -> str:
 
 
 def saved_name(store: str) -> str:
-    """The name of the folder for a vector store that is ours, in that of its storage context.
+    """The name of the file of a vector store that is ours, in the folder of its storage context.
 
     Args:
         store: Its name in the storage context.
