@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         read_heads,
         read_json,
     )
+    from m3_core.network.configuration import check_sizes, transformers_config
     from m3_core.network.device import cpu_multiplies, default_token_budget, resolve_device
     from m3_core.network.known_models import choose_instructions, find_known
     from m3_core.network.loaded import (
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
         ATTENTION_NAME,
         TransformersBackbone,
         load_network,
+        network_config,
         packed_attention,
     )
     from m3_core.network.weights import Weights
@@ -70,6 +72,7 @@ __all__ = [
     "TruncationWarning",
     "Weights",
     "Work",
+    "check_sizes",
     "choose_instructions",
     "cpu_multiplies",
     "default_token_budget",
@@ -79,6 +82,7 @@ __all__ = [
     "load_backbone",
     "load_network",
     "locate",
+    "network_config",
     "packed_attention",
     "progress_bar",
     "read_checkpoint",
@@ -87,6 +91,7 @@ __all__ = [
     "resolve_device",
     "shared_model",
     "to_device",
+    "transformers_config",
     "varlen_kernel",
 ]
 
@@ -95,6 +100,7 @@ _HOMES = {
     "Backbone": "backbone",
     "CHARACTERS_ON_THE_LOOP": "loaded",
     "Checkpoint": "checkpoint",
+    "check_sizes": "configuration",
     "choose_instructions": "known_models",
     "cpu_multiplies": "device",
     "default_token_budget": "device",
@@ -110,6 +116,7 @@ _HOMES = {
     "locate": "checkpoint",
     "MODEL_TYPES": "packed",
     "ModelUser": "loaded",
+    "network_config": "transformers_network",
     "packed_attention": "transformers_network",
     "PackedBackbone": "packed",
     "PackedBatch": "batches",
@@ -125,6 +132,7 @@ _HOMES = {
     "Source": "loaded",
     "Ticket": "ticket",
     "to_device": "transfer",
+    "transformers_config": "configuration",
     "TokenBatch": "tokens",
     "Tokenizer": "tokens",
     "TransformersBackbone": "transformers_network",

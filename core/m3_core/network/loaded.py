@@ -151,7 +151,8 @@ class LoadedModel:
         device = resolve_device(source.device)
         dtype = resolve_dtype(source.dtype, device)
         checkpoint = read_checkpoint(source.locate(), str(source.name))
-        tokenizer = Tokenizer.from_folder(checkpoint.folder)
+        vocabulary = checkpoint.config.get("vocab_size")
+        tokenizer = Tokenizer.from_folder(checkpoint.folder, vocabulary)
         network = build(checkpoint, tokenizer, device, dtype, source)
         _log.info(
             "loaded %s on %s in %s within %.1f s",

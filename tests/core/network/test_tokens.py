@@ -127,7 +127,7 @@ def test_unusable_files_are_named(tmp_path: Path, tiny_m3: Path) -> None:
         Tokenizer.from_folder(tmp_path)
     (tmp_path / "tokenizer.json").write_bytes((tiny_m3 / "tokenizer.json").read_bytes())
     (tmp_path / "special_tokens_map.json").write_text("[")
-    with pytest.raises(CorruptCheckpointError, match="not JSON"):
+    with pytest.raises(CorruptCheckpointError, match="readable as JSON"):
         Tokenizer.from_folder(tmp_path)
 
 
