@@ -159,6 +159,45 @@ def finish(folder: Path) -> None:
 
 
 @contextmanager
+def locked(folder: Path) -> Iterator[bool]:
+    """Take turns with all who do this with the same folder, in whatever process or thread.
+
+    Args:
+        folder: An existing folder.
+
+    Yields:
+        Whether the others are kept out; not so where folders have no locks.
+    """
+    with _open_folder(folder) as handle:
+        if handle is None:
+            yield False
+            return
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX)
+        except OSError:
+            # Some network file systems have no locks.
+            yield False
+            return
+        try:
+            yield True
+        finally:
+            # A child that was forked meanwhile has the lock too, and keeps what is only closed.
+            fcntl.flock(handle, fcntl.LOCK_UN)
+
+
+@contextmanager
+def _open_folder(folder: Path) -> Iterator[int | None]:
+    if fcntl is None:
+        yield None
+        return
+    handle = os.open(folder, os.O_RDONLY)
+    try:
+        yield handle
+    finally:
+        os.close(handle)
+
+
+@contextmanager
 def _hidden(folder: Path) -> Iterator[Path]:
     """A hidden sibling, deleted at the end if it is still there."""
     while True:
