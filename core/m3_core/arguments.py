@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable
+    from collections.abc import Collection
 
     from numpy.typing import ArrayLike, NDArray
 
@@ -55,7 +56,7 @@ def check_ids(ids: Iterable[Any]) -> list[str]:
         >>> check_ids(("a", "b"))
         ['a', 'b']
     """
-    if isinstance(ids, (str, bytes)):
+    if isinstance(ids, (str, bytes)) or not isinstance(ids, Iterable):
         raise TypeError(f"ids must be a list of strings; got {ids!r}")
     checked = list(ids)
     for one in checked:

@@ -44,6 +44,7 @@ def entries(weights: Weights) -> list[tuple[int, float]]:
         Token ids, ascending, with weights above 0.
 
     Raises:
+        TypeError: It is no mapping, or a token id or weight no number.
         ValueError: A token id is no whole number of at least 0, a weight is negative or no
             finite number.
 
@@ -51,6 +52,11 @@ def entries(weights: Weights) -> list[tuple[int, float]]:
         >>> entries({"7": 0.5, "3": 0.25, "4": 0.0})
         [(3, 0.25), (7, 0.5)]
     """
+    if not isinstance(weights, Mapping):
+        raise TypeError(
+            "the lexical weights of a text are a mapping of token ids to weights; got "
+            f"{weights!r:.80} of type {type(weights).__name__}"
+        )
     found: dict[int, float] = {}
     for key, value in weights.items():
         token, weight = int(key), float(value)
@@ -84,6 +90,7 @@ def convert_texts(representations: Representations, convert: Callable[..., T]) -
         What the function gives of each text.
 
     Raises:
+        TypeError: These are no representations.
         ValueError: There are no lexical weights.
 
     Example:
@@ -92,6 +99,12 @@ def convert_texts(representations: Representations, convert: Callable[..., T]) -
         >>> convert_texts(Representations(lexical_weights=weights), to_milvus)
         [{7: 0.5}, {}]
     """
+    from m3_core.representations import Representations
+
+    if not isinstance(representations, Representations):
+        raise TypeError(
+            f"representations are what an encoder gives; got {type(representations).__name__}"
+        )
     if representations.lexical_weights is None:
         raise ValueError("these representations have no lexical weights: ask for return_sparse")
     weights = representations.lexical_weights
@@ -160,6 +173,7 @@ def to_milvus_csr(
         Shape: (texts, vocabulary_size). Dtype: float32.
 
     Raises:
+        TypeError: These are no texts' weights.
         ValueError: The number of columns is not known.
 
     Example:
@@ -170,6 +184,8 @@ def to_milvus_csr(
 
     if vocabulary_size is None and isinstance(texts, LexicalWeights):
         vocabulary_size = texts.vocabulary_size
+    if not isinstance(texts, Iterable):
+        raise TypeError(f"weights of several texts must be a list of mappings; got {texts!r}")
     size = _size(vocabulary_size)
     cleaned = LexicalWeights.from_dicts(dict(entries(text)) for text in texts)
     return cleaned.to_scipy(size)

@@ -112,11 +112,19 @@ class LexicalWeights(Sequence[dict[int, float]]):
 
         Returns:
             The rows with token ids in ascending order.
+
+        Raises:
+            TypeError: A row is no mapping, or a token id or a weight no number.
+            ValueError: A token id is not written as a number, or does not fit into 32 bits.
         """
-        cleaned = [sorted((int(k), float(v)) for k, v in row.items()) for row in rows]
+        cleaned = [_entries(number, row) for number, row in enumerate(rows)]
         entries = [entry for row in cleaned for entry in row]
+        try:
+            token_ids = np.array([token for token, _ in entries], np.int32)
+        except OverflowError as error:
+            raise ValueError("a token id does not fit into 32 bits") from error
         return cls(
-            np.array([token for token, _ in entries], np.int32),
+            token_ids,
             np.array([weight for _, weight in entries], np.float32),
             np.cumsum([0, *map(len, cleaned)], dtype=np.int64),
         )
@@ -159,6 +167,21 @@ class LexicalWeights(Sequence[dict[int, float]]):
         return csr_array(
             (self.weights, self.token_ids, self.offsets), shape=(len(self), vocabulary_size)
         )
+
+
+def _entries(number: int, row: Mapping[int, float]) -> list[tuple[int, float]]:
+    if not isinstance(row, Mapping):
+        raise TypeError(
+            "the lexical weights of a text are a mapping of token ids to weights; text "
+            f"{number} has {row!r:.80} of type {type(row).__name__}"
+        )
+    try:
+        return sorted((int(token), float(weight)) for token, weight in row.items())
+    except (TypeError, ValueError, OverflowError) as error:
+        kind = TypeError if isinstance(error, TypeError) else ValueError
+        raise kind(
+            f"token ids and weights are numbers; text {number} has others: {error}"
+        ) from error
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -99,12 +99,43 @@ def maxsim_scores(queries: MultiVectors, documents: MultiVectors) -> NDArray[np.
     scores = np.zeros((len(queries), len(documents)), np.float32)
     for first_query, last_query in _blocks(queries.offsets, 1 << 12):
         part = queries[first_query:last_query]
-        columns = np.ascontiguousarray(part.vectors.T, np.float32)
-        rows_at_once = max(BLOCK_ELEMENTS // max(columns.shape[1], 1), 1)
+        asked = np.asarray(part.vectors, np.float32)
+        rows_at_once = max(BLOCK_ELEMENTS // max(len(asked), 1), 1)
         for first, last in _blocks(documents.offsets, rows_at_once):
-            scores[first_query:last_query, first:last] = _maxsim_block(
-                columns, part.offsets, documents[first:last]
+            block = documents[first:last]
+            scores[first_query:last_query, first:last] = maxsim_block(
+                asked, part.offsets, np.asarray(block.vectors, np.float32), block.offsets
             )
+    return scores
+
+
+def maxsim_block(
+    queries: NDArray[np.float32],
+    query_offsets: NDArray[np.int64],
+    documents: NDArray[np.float32],
+    offsets: NDArray[np.int64],
+) -> NDArray[np.float32]:
+    """Do ``maxsim_scores`` with all similarities in memory at once; the others call it.
+
+    Args:
+        queries: Vectors of all queries. Shape: (query vectors, dim).
+        query_offsets: Query i owns the rows from ``query_offsets[i]`` on. Shape: (queries + 1,).
+        documents: Vectors of all documents. Shape: (vectors, dim).
+        offsets: Likewise. Shape: (documents + 1,).
+
+    Returns:
+        Shape: (queries, documents). Dtype: float32.
+    """
+    lengths, query_lengths = np.diff(offsets), np.diff(query_offsets)
+    scores = np.zeros((len(query_lengths), len(lengths)), np.float32)
+    filled, asked = np.flatnonzero(lengths), np.flatnonzero(query_lengths)
+    if not len(filled) or not len(asked):
+        return scores
+    similarities = queries @ documents.T
+    # reduceat has no notion of an empty row, so only rows with vectors take part.
+    best = np.maximum.reduceat(similarities, offsets[filled], axis=1)
+    sums = np.add.reduceat(best, query_offsets[asked], axis=0)
+    scores[np.ix_(asked, filled)] = sums / query_lengths[asked, np.newaxis].astype(np.float32)
     return scores
 
 
@@ -127,16 +158,37 @@ def hybrid_scores(
     Raises:
         ValueError: The weights are not three numbers with a sum above 0, or a part is absent.
     """
-    normalized = normalized_weights(weights)
     parts: tuple[tuple[str, Callable[[Any, Any], NDArray[np.float32]]], ...] = (
         ("dense_vecs", dense_scores),
         ("lexical_weights", lexical_scores),
         ("colbert_vecs", maxsim_scores),
     )
-    total = np.zeros((len(queries), len(documents)), np.float32)
-    for weight, (name, score) in zip(normalized, parts, strict=True):
-        if weight:
-            total += np.float32(weight) * score(_part(queries, name), _part(documents, name))
+    used = [
+        (weight, score(_part(queries, name), _part(documents, name)))
+        for weight, (name, score) in zip(normalized_weights(weights), parts, strict=True)
+        if weight
+    ]
+    return weighted_sum(used)
+
+
+def weighted_sum(
+    scores: Sequence[tuple[float, NDArray[np.floating[Any]]]],
+) -> NDArray[np.float32]:
+    """Add up scores of several kinds.
+
+    Args:
+        scores: Weights and scores, at least one, all of one shape.
+
+    Returns:
+        Shape: that of the scores. Dtype: float32.
+
+    Example:
+        >>> weighted_sum([(0.5, np.ones(2)), (0.25, np.array([0.0, 4.0]))]).tolist()
+        [0.5, 1.5]
+    """
+    total = np.zeros(scores[0][1].shape, np.float32)
+    for weight, part in scores:
+        total += np.float32(weight) * part.astype(np.float32, copy=False)
     return total
 
 
@@ -228,7 +280,7 @@ def pair_scores(
     Raises:
         ValueError: A part is absent, or the weights are not as ``normalized_weights`` wants.
     """
-    w_dense, w_sparse, w_colbert = (np.float32(weight) for weight in normalized_weights(weights))
+    w_dense, w_sparse, w_colbert = normalized_weights(weights)
     left, right = _part(queries, "dense_vecs"), _part(documents, "dense_vecs")
     dense = np.einsum("ij,ij->i", left[query_rows], right[document_rows])
     lexical = _part(queries, "lexical_weights"), _part(documents, "lexical_weights")
@@ -241,14 +293,16 @@ def pair_scores(
     for row in np.unique(query_rows):
         pairs = np.flatnonzero(query_rows == row)
         colbert[pairs] = maxsim_scores(vectors[0][[row]], vectors[1][document_rows[pairs]])[0]
-    both = w_dense * dense + w_sparse * sparse
     two = w_dense + w_sparse
+    without = [(w_dense / two, dense), (w_sparse / two, sparse)] if two else [(0.0, dense)]
     return {
         "colbert": colbert,
         "sparse": sparse,
         "dense": dense,
-        "sparse+dense": both / two if two else np.zeros_like(both),
-        "colbert+sparse+dense": both + w_colbert * colbert,
+        "sparse+dense": weighted_sum(without),
+        "colbert+sparse+dense": weighted_sum(
+            [(w_dense, dense), (w_sparse, sparse), (w_colbert, colbert)]
+        ),
     }
 
 
@@ -268,19 +322,3 @@ def _blocks(offsets: NDArray[np.int64], size: int) -> list[tuple[int, int]]:
         blocks.append((first, last))
         first = last
     return blocks
-
-
-def _maxsim_block(
-    columns: NDArray[np.float32], query_offsets: NDArray[np.int64], documents: MultiVectors
-) -> NDArray[np.float32]:
-    lengths, query_lengths = np.diff(documents.offsets), np.diff(query_offsets)
-    scores = np.zeros((len(query_lengths), len(lengths)), np.float32)
-    filled, asked = np.flatnonzero(lengths), np.flatnonzero(query_lengths)
-    if not len(filled) or not len(asked):
-        return scores
-    similarities = np.asarray(documents.vectors, np.float32) @ columns
-    # reduceat has no notion of an empty row, so only rows with vectors take part.
-    best = np.maximum.reduceat(similarities, documents.offsets[filled], axis=0)
-    sums = np.add.reduceat(best, query_offsets[asked], axis=1)
-    scores[np.ix_(asked, filled)] = (sums / query_lengths[asked].astype(np.float32)).T
-    return scores

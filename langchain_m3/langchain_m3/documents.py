@@ -181,14 +181,16 @@ class CollectionFields(EncoderFields, BaseRetriever):
         return _scored(await self._afound(query, k, filter))
 
     def save(self, path: str | PathLike[str]) -> None:
-        """Write documents and encodings into a folder, which stays whole if this fails.
+        """Write documents and encodings into one file, whole or not at all.
+
+        Any number of threads and processes may save to one name: the last one to finish wins.
 
         Args:
-            path: The folder; an older state in it is replaced once the new one is complete.
+            path: The file; an older one is replaced once the new one is complete.
 
         Raises:
-            TypeError: Metadata hold something that JSON does not have.
-            OSError: Something could not be written; the older state is as it was.
+            TypeError: Metadata hold something that JSON does not have, or would change.
+            OSError: Something could not be written; the older file is as it was.
         """
         self._documents.save(path)
 
@@ -197,16 +199,16 @@ class CollectionFields(EncoderFields, BaseRetriever):
         """Read what ``save`` has written.
 
         Args:
-            path: The folder.
+            path: The file.
             **options: As of the class; the model must be the one it was made with.
 
         Returns:
             An object with those documents.
 
         Raises:
-            FileNotFoundError: There is no such folder.
-            IndexFileError: The files are cut, damaged or something else, or the model or its
-                options are others.
+            FileNotFoundError: There is no such file.
+            IndexFileError: It is cut, damaged or something else, or the model or its options are
+                others.
         """
         from m3_core.collection import DocumentCollection
 

@@ -96,7 +96,7 @@ class ChangingIndex(SavedIndex):
             await self.docstore.adelete_ref_doc(ref_doc_id, raise_error=False)
 
     def add_to_store(
-        self, nodes: Sequence[BaseNode], encoded: Representations | None = None
+        self, nodes: Sequence[BaseNode], encoded: Sequence[Representations] | None = None
     ) -> list[str]:
         """Add nodes as to a vector store: the document store, which others keep, stays as it is.
 
@@ -129,11 +129,13 @@ class ChangingIndex(SavedIndex):
         return struct
 
     def _insert(
-        self, nodes: Sequence[BaseNode], encoded: Representations | None = None, **_: Any
+        self, nodes: Sequence[BaseNode], encoded: Sequence[Representations] | None = None, **_: Any
     ) -> None:
         self._take(nodes, encoded)
 
-    def _take(self, nodes: Sequence[BaseNode], encoded: Representations | None) -> list[str]:
+    def _take(
+        self, nodes: Sequence[BaseNode], encoded: Sequence[Representations] | None
+    ) -> list[str]:
         added = self._nodes.insert(nodes, encoded)
         self._index_struct.nodes_dict.update(zip(added, added, strict=True))
         return added

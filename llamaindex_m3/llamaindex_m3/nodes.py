@@ -70,7 +70,7 @@ class NodeCollection(EncoderFields):
         return True
 
     def insert(
-        self, nodes: Iterable[BaseNode], encoded: Representations | None = None
+        self, nodes: Iterable[BaseNode], encoded: Sequence[Representations] | None = None
     ) -> list[str]:
         """Encode nodes and add them; those whose id is known replace what was there.
 
@@ -95,7 +95,7 @@ class NodeCollection(EncoderFields):
         texts, records, ids = await asyncio.to_thread(_columns, nodes)
         return await self._documents.aadd(texts, records, ids, show_progress=self.show_progress)
 
-    async def aencode(self, nodes: Iterable[BaseNode]) -> Representations:
+    async def aencode(self, nodes: Iterable[BaseNode]) -> list[Representations]:
         """Encode nodes that are to be inserted, for who inserts them otherwise.
 
         Args:
@@ -217,19 +217,19 @@ class NodeCollection(EncoderFields):
         return await asyncio.to_thread(_scored, found)
 
     def save(self, path: str | PathLike[str]) -> None:
-        """Write nodes and representations into a folder, which stays whole if this fails."""
+        """Write nodes and representations into a file; an older one stays if this fails."""
         self._documents.save(path)
 
     def load(self, path: str | PathLike[str]) -> None:
         """Take over what ``save`` has written, in place of what is here.
 
         Args:
-            path: The folder.
+            path: The file.
 
         Raises:
-            FileNotFoundError: There is no such folder.
-            IndexFileError: The files are cut, damaged or something else, or the model or its
-                options are others.
+            FileNotFoundError: There is no such file.
+            IndexFileError: It is cut, damaged or something else, or the model or its options are
+                others.
         """
         from m3_core.collection import DocumentCollection
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from os import PathLike
+from pathlib import Path
 from typing import Any, Literal
 
 from llama_index.core.callbacks import CallbackManager
@@ -18,8 +19,11 @@ from llamaindex_m3.node_retriever import NodeRetriever
 from llamaindex_m3.node_store import M3NodeStore
 from llamaindex_m3.nodes import new_nodes, without_objects
 from llamaindex_m3.options import refuse_replaced
+from m3_core.errors import IndexFileError
 from m3_core.scoring import normalized_weights
 
+# The file in the folder that persist is given.
+_SAVED = "nodes.m3"
 # What LlamaIndex's BM25 retriever takes and lexical weights have no place for.
 _OF_BM25: Mapping[str, tuple[tuple[Any, ...], str]] = {
     "nodes": ((), "make the retriever by from_nodes(nodes) or from_defaults(nodes=nodes)"),
@@ -172,11 +176,13 @@ class _OwnNodesRetriever(NodeRetriever):
 
         Raises:
             FileNotFoundError: There is no such folder.
-            IndexFileError: The files are cut, damaged or something else, or the model or its
-                options are others.
+            IndexFileError: No retriever was saved in it; or its file is cut, damaged or something
+                else, or the model or its options are others.
         """
-        retriever = cls(**options)
-        retriever._nodes.load(persist_dir)
+        retriever, file = cls(**options), Path(persist_dir) / _SAVED
+        if file.parent.is_dir() and not file.exists():
+            raise IndexFileError(f"{persist_dir} holds no saved collection: no {_SAVED} is in it")
+        retriever._nodes.load(file)
         return retriever
 
     def __len__(self) -> int:
@@ -228,16 +234,17 @@ class _OwnNodesRetriever(NodeRetriever):
         return self._nodes.delete_ref_doc(ref_doc_id)
 
     def persist(self, persist_dir: str | PathLike[str]) -> None:
-        """Write nodes and representations into a folder, which stays whole if this fails.
+        """Write nodes and representations into one file in a folder, whole or not at all.
 
         Args:
-            persist_dir: The folder; an older state in it is replaced once the new one is complete.
+            persist_dir: The folder; made if need be. An older state in it is replaced once the new
+                one is complete.
 
         Raises:
             TypeError: A node holds something that JSON does not have.
             OSError: Something could not be written; the older state is as it was.
         """
-        self._nodes.save(persist_dir)
+        self._nodes.save(Path(persist_dir) / _SAVED)
 
 
 class M3SparseRetriever(_OwnNodesRetriever):

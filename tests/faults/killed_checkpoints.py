@@ -18,6 +18,9 @@ from pathlib import Path
 
 import torch
 from safetensors.torch import load_file
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
 from tests.faults.killing import kill_at, moments, seconds_of
 
 from m3_core.errors import CheckpointError

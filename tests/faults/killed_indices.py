@@ -25,6 +25,9 @@ from pathlib import Path
 
 from llama_index.core import StorageContext
 from llama_index.core.schema import TextNode
+
+sys.path.insert(0, str(Path(__file__).parents[2]))
+
 from tests.faults.killing import kill_at, moments, seconds_of
 
 from llamaindex_m3 import M3Index

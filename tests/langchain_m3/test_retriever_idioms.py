@@ -26,6 +26,7 @@ from langchain_m3 import (
     QdrantHybridStore,
 )
 from m3_core import Encoder, Reranker
+from m3_core.collection.vectors import MultiRows
 from m3_core.testing import tiny_checkpoint
 from m3_core.testing.rerankers import tiny_reranker
 
@@ -260,9 +261,8 @@ def test_multi_vectors_without_a_weight_are_not_scored(tmp_path, monkeypatch) ->
     retriever = M3HybridRetriever.from_documents(
         DOCUMENTS, encoder=encoder, rerank=True, weights=(1, 0, 0)
     )
-    multi, calls = retriever.collection._store.multi, []
-    scores = multi.scores
-    monkeypatch.setattr(multi, "scores", lambda *args: calls.append(args) or scores(*args))
+    calls, scores = [], MultiRows.scores
+    monkeypatch.setattr(MultiRows, "scores", lambda *args: calls.append(args) or scores(*args))
     plain = M3HybridRetriever.from_documents(DOCUMENTS, encoder=encoder, weights=(1, 0, 0))
     assert ids(retriever.invoke(QUERY)) == ids(plain.invoke(QUERY))
     assert not calls

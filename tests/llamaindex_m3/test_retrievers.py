@@ -162,13 +162,10 @@ def test_persist_and_load(encoder, tmp_path, kind, options) -> None:
         kind.from_persist_dir(
             tmp_path / "saved", **{**options, "encoder": encoder.with_options(max_length=77)}
         )
-    (data,) = (tmp_path / "saved").glob("data-*")
-    for file in data.iterdir():
-        content = file.read_bytes()
-        file.write_bytes(content[: len(content) // 2])
-        with pytest.raises(IndexFileError, match="cut or damaged"):
-            kind.from_persist_dir(tmp_path / "saved", **options)
-        file.write_bytes(content)
+    (file,) = (tmp_path / "saved").iterdir()
+    file.write_bytes(file.read_bytes()[:-9])
+    with pytest.raises(IndexFileError, match="cut or damaged"):
+        kind.from_persist_dir(tmp_path / "saved", **options)
 
 
 def test_another_kind_or_checkpoint_does_not_load_it(encoder, tmp_path) -> None:

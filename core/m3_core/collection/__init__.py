@@ -9,8 +9,8 @@ from m3_core.lazy import lazy_names
 if TYPE_CHECKING:
     from m3_core.collection.collection import DocumentCollection
     from m3_core.collection.fusion import Hit, check_fusion
+    from m3_core.collection.metadata import copied_metadata
     from m3_core.collection.search import DEFAULT_WEIGHTS
-    from m3_core.collection.stored import copied_metadata
 
 __all__ = [
     "DEFAULT_WEIGHTS",
@@ -22,7 +22,7 @@ __all__ = [
 
 _HOMES = {
     "check_fusion": "fusion",
-    "copied_metadata": "stored",
+    "copied_metadata": "metadata",
     "DEFAULT_WEIGHTS": "search",
     "DocumentCollection": "collection",
     "Hit": "fusion",

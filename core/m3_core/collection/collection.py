@@ -7,21 +7,23 @@ import copy
 import dataclasses
 import logging
 import uuid
-from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from m3_core.arguments import check_distinct, check_ids, check_vector
-from m3_core.collection.files import read_collection, write_collection
+from m3_core.collection.encoding import aencode_in_chunks, encode_in_chunks
+from m3_core.collection.files import Expected, read_collection, write_collection
 from m3_core.collection.fusion import Fusion, Hit
+from m3_core.collection.metadata import copied_metadata
 from m3_core.collection.search import (
     DEFAULT_WEIGHTS,
     SearchPlan,
     SearchRequest,
-    search_store,
+    search_snapshot,
 )
-from m3_core.collection.stored import StoredDocuments, copied_metadata
+from m3_core.collection.snapshot import blocks_of
+from m3_core.collection.stored import StoredDocuments
 from m3_core.encoder import PARTS
 from m3_core.filters import Filter, parse_filter
 from m3_core.representations import Representations
@@ -30,13 +32,11 @@ from m3_core.texts import CheckedTexts, check_texts
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
-    from numpy.typing import ArrayLike
+    from numpy.typing import ArrayLike, NDArray
 
-    from m3_core.collection.locks import ReadWriteLock
-    from m3_core.collection.store import RepresentationStore
-    from m3_core.collection.stored import Records
+    from m3_core.collection.snapshot import Block, DocumentSnapshot
     from m3_core.encoder import CachedEncoder
 
 logger = logging.getLogger(__name__)
@@ -45,17 +45,16 @@ logger = logging.getLogger(__name__)
 FETCH_TIMES, FETCH_LEAST = 4, 100
 # Documents whose multi-vectors are all scored, where nobody says whether they shall be.
 EXHAUSTIVE_UP_TO = 1000
-# How often a search looks again at documents that are replaced while their filter is evaluated.
-LOOKS = 10
 
 
 class DocumentCollection:
     """Texts, metadata and representations, searched exactly in memory.
 
-    Safe under threads: a search sees each ``add`` and ``delete`` wholly or not at all. Nothing
-    is shared with callers: metadata are copied when they come in and when they go out, down to
-    the last list. A deep copy and a pickled one hold the documents with their representations,
-    and nothing of the model.
+    Safe under threads: a search sees the documents as they were when it began, each ``add`` and
+    ``delete`` wholly or not at all, and waits for nobody; what a change raises leaves them as they
+    were. Nothing is shared with callers: metadata are copied when they come in and when they go
+    out, down to the last list. A deep copy and a pickled one hold the documents with their
+    representations, and nothing of the model.
 
     Args:
         encodings: The encoder's view; its parts say what is stored: ``"sparse"`` alone,
@@ -68,19 +67,11 @@ class DocumentCollection:
         self._stored = StoredDocuments(self.fingerprint, encodings.parts)
 
     def __len__(self) -> int:
-        return len(self._records)
+        return len(self._snapshot)
 
     @property
-    def _records(self) -> Records:
-        return self._stored.records
-
-    @property
-    def _store(self) -> RepresentationStore:
-        return self._stored.store
-
-    @property
-    def _lock(self) -> ReadWriteLock:
-        return self._stored.lock
+    def _snapshot(self) -> DocumentSnapshot:
+        return self._stored.snapshot
 
     @property
     def parts(self) -> tuple[str, ...]:
@@ -122,9 +113,11 @@ class DocumentCollection:
         ids: Iterable[str | None] | None = None,
         *,
         show_progress: bool = False,
-        encoded: Representations | None = None,
+        encoded: Sequence[Representations] | None = None,
     ) -> list[str]:
-        """Encode documents and add them; those whose id is known are replaced.
+        """Encode documents and add them, all or none; those whose id is known are replaced.
+
+        They are encoded some at a time, and need little memory beside what is stored of them.
 
         Args:
             texts: The documents.
@@ -139,16 +132,14 @@ class DocumentCollection:
         Raises:
             TypeError: A text or an id is no string.
             ValueError: The lengths differ, or an id comes twice.
+            NonFiniteError: A vector holds NaN or infinity.
 
         Texts without a word are added too, and a warning of the logger says how many.
         """
         new = _checked(texts, metadatas, ids)
         if new.texts:
-            # Not remembered: the collection itself keeps what would only drive others' texts out.
             if encoded is None:
-                encoded = self.encodings.documents(
-                    new.texts, show_progress=show_progress, remember=False
-                )
+                encoded = encode_in_chunks(self.encodings, new.texts, show_progress=show_progress)
             self._keep(new, encoded)
         return new.ids
 
@@ -169,7 +160,7 @@ class DocumentCollection:
 
     async def aencode(
         self, texts: Iterable[str], *, show_progress: bool = False
-    ) -> Representations:
+    ) -> list[Representations]:
         """Encode documents that are to be added, without holding up the event loop.
 
         Args:
@@ -177,9 +168,11 @@ class DocumentCollection:
             show_progress: Show a progress bar.
 
         Returns:
-            What ``add`` takes.
+            What ``add`` takes, as it will be stored: not to be changed.
         """
-        return await self.encodings.adocuments(texts, show_progress=show_progress, remember=False)
+        return await aencode_in_chunks(
+            self.encodings, check_texts(texts), show_progress=show_progress
+        )
 
     def delete(self, ids: Iterable[str]) -> int:
         """Delete documents.
@@ -207,9 +200,7 @@ class DocumentCollection:
         Raises:
             TypeError: ``ids`` is a single string, or an id is none.
         """
-        given = check_ids(ids)
-        with self._lock.writing():
-            return self._stored.remove(given)
+        return self._stored.change(dict.fromkeys(check_ids(ids)), [])
 
     def get(self, ids: Iterable[str]) -> list[tuple[str, str, dict[str, Any]]]:
         """Look documents up.
@@ -223,10 +214,9 @@ class DocumentCollection:
         Raises:
             TypeError: ``ids`` is a single string, or an id is none.
         """
-        given = check_ids(ids)
-        with self._lock.reading():
-            found = [(one, *self._records[one]) for one in given if one in self._records]
-        return [(one, text, copy.deepcopy(metadata)) for one, text, metadata in found]
+        given, snapshot = check_ids(ids), self._snapshot
+        found = snapshot.records(snapshot.lexical.find(given).tolist())
+        return [(one, text, copy.deepcopy(dict(metadata))) for one, text, metadata in found]
 
     def ids(self, where: Filter | None = None) -> list[str]:
         """List documents.
@@ -237,11 +227,8 @@ class DocumentCollection:
         Returns:
             Their ids, in the order of adding.
         """
-        accept = parse_filter(where).evaluate
-        with self._lock.reading():
-            looked = list(self._records.items())
-        # Without the lock: a function of the metadata may itself use the collection.
-        return [one for one, (_, metadata) in looked if accept(metadata)]
+        snapshot = self._snapshot
+        return snapshot.ids(snapshot.rows(_test(where)))
 
     def search(
         self,
@@ -273,7 +260,7 @@ class DocumentCollection:
             query: The query.
             k: How many documents at most.
             where: Only documents with such metadata, in the language of ``m3_core.filters``, or
-                for whose metadata the function says yes.
+                for whose metadata the function says yes. It may use the collection.
             ids: Only these documents; unknown ids are ignored.
             weights: Of dense, sparse and multi-vector scores.
             fusion: ``"weights"`` or ``"rrf"``.
@@ -330,48 +317,62 @@ class DocumentCollection:
         return await asyncio.to_thread(self._find, request, plan, reps)
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Write everything into a folder; an older state in it stays until this one is complete.
+        """Write everything into one file, which takes the place of an older one when it is whole.
+
+        Any number of threads and processes may save to one name, and load from it: the last one
+        to finish wins, whole.
 
         Args:
-            path: The folder.
+            path: The file; the folders above it are made if need be.
 
         Raises:
-            TypeError: Metadata hold something that JSON does not have.
-            OSError: Something could not be written; the older state is as it was.
+            TypeError: Metadata hold something that JSON does not have, or would change; nothing
+                was written.
+            OSError: Something could not be written, or there is a folder of that name; the older
+                file is as it was.
         """
-        with self._lock.reading():
-            records = [(one, *record) for one, record in self._records.items()]
-            content = dataclasses.replace(self._stored.content(), records=records)
-            write_collection(path, content, self._store.lexical)
+        write_collection(path, self._snapshot, self.fingerprint, self.parts)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], encodings: CachedEncoder) -> DocumentCollection:
         """Read what ``save`` has written.
 
         Args:
-            path: The folder.
+            path: The file.
             encodings: Over the model that the documents were encoded with, with the same parts.
 
         Returns:
             The collection.
 
         Raises:
-            FileNotFoundError: There is no such folder.
-            IndexFileError: The files are cut, damaged or something else, or the model or its
-                options are others.
+            FileNotFoundError: There is no such file.
+            OSError: It cannot be read.
+            IndexFileError: It is cut, damaged or something else, or the model or its options are
+                others.
         """
         collection = cls(encodings)
-        content, lexical = read_collection(path, collection.fingerprint, encodings.parts)
-        records = {one: (text, metadata) for one, text, metadata in content.records}
-        collection._stored.restore(records, content, lexical)
+        expected = Expected(
+            fingerprint=collection.fingerprint,
+            parts=encodings.parts,
+            dimension=encodings.dimension,
+            colbert_dimension=encodings.colbert_dimension,
+        )
+        snapshot = read_collection(path, expected)
+        collection._stored = StoredDocuments(collection.fingerprint, encodings.parts, snapshot)
         return collection
 
-    def _keep(self, new: _New, reps: Representations) -> None:
-        with self._lock.writing():
-            self._stored.remove(new.ids)
-            self._store.add(new.ids, reps)
-            records = zip(new.texts, new.metadatas, strict=True)
-            self._records.update(zip(new.ids, records, strict=True))
+    def _keep(self, new: _New, chunks: Sequence[Representations]) -> None:
+        if sum(map(len, chunks)) != len(new.ids):
+            raise ValueError(
+                f"got {len(new.ids)} documents and the representations of {sum(map(len, chunks))}"
+            )
+        blocks: list[Block] = []
+        start = 0
+        for reps in chunks:
+            part = slice(start, start + len(reps))
+            start = part.stop
+            blocks += blocks_of(new.ids[part], new.texts[part], new.metadatas[part], reps)
+        self._stored.change(new.ids, blocks)
 
     def _plan(self, request: SearchRequest) -> SearchPlan:
         pairs = zip(PARTS, normalized_weights(request.weights), strict=True)
@@ -399,58 +400,25 @@ class DocumentCollection:
         return Representations(dense_vecs=check_vector(request.vector)[np.newaxis])
 
     def _find(self, request: SearchRequest, plan: SearchPlan, reps: Representations) -> list[Hit]:
-        with self._looking(request.where, request.ids) as allowed:
-            if request.vector is not None and "dense" in plan.weights:
-                own = self._store.dense.comparable(check_vector(request.vector))
-                reps = dataclasses.replace(reps, dense_vecs=own[np.newaxis])
-            ranked = search_store(self._store, reps, dataclasses.replace(plan, allowed=allowed))
-            records = [self._records[one] for one, _, _ in ranked]
-            rows = self._store.ids.find(one for one, _, _ in ranked)
-            are_asked = request.return_vectors
-            vectors = self._store.dense.take(rows) if are_asked else [None] * len(ranked)
-        # Stored metadata are never changed, so that they can be copied without the lock.
+        snapshot, allowed = self._snapshot, None
+        if request.where is not None or request.ids is not None:
+            named = None if request.ids is None else check_ids(request.ids)
+            allowed = snapshot.rows(_test(request.where), named)
+        dense = snapshot.dense
+        if request.vector is not None and dense is not None:
+            own = dense.comparable(check_vector(request.vector))
+            reps = dataclasses.replace(reps, dense_vecs=own[np.newaxis])
+        ranked = search_snapshot(snapshot, reps, plan, allowed, self._stored.buffers)
+        rows = [one.row for one in ranked]
+        vectors: list[NDArray[np.float32] | None] = [None] * len(rows)
+        if request.return_vectors and dense is not None:
+            vectors = [*dense.take(rows)]
         return [
-            Hit(one, text, copy.deepcopy(metadata), score, scores, vector)
-            for (one, score, scores), (text, metadata), vector in zip(
-                ranked, records, vectors, strict=True
+            Hit(one, text, copy.deepcopy(dict(metadata)), found.score, found.scores, vector)
+            for found, (one, text, metadata), vector in zip(
+                ranked, snapshot.records(rows), vectors, strict=True
             )
         ]
-
-    @contextmanager
-    def _looking(
-        self, where: Filter | None, ids: Collection[str] | None
-    ) -> Iterator[Collection[str] | None]:
-        """Read with the lock held, and know the documents that pass.
-
-        The filter is evaluated without the lock: a function may itself use the collection. What
-        others replace meanwhile is looked at again.
-        """
-        named = None if ids is None else check_ids(ids)
-        if where is None:
-            with self._lock.reading():
-                yield None if named is None else [one for one in named if one in self._records]
-            return
-        accept = parse_filter(where).evaluate
-        with self._lock.reading():
-            looked = list(self._records) if named is None else named
-        passed: dict[str, tuple[object, bool]] = {}
-        for _ in range(LOOKS):
-            with self._lock.reading():
-                found = [(one, self._records[one]) for one in looked if one in self._records]
-                changed = [
-                    (one, record)
-                    for one, record in found
-                    if one not in passed or passed[one][0] is not record
-                ]
-                if not changed:
-                    yield {one for one, _ in found if passed[one][1]}
-                    return
-            for one, record in changed:
-                passed[one] = record, accept(record[1])
-        raise RuntimeError(
-            f"documents were replaced each of the {LOOKS} times that the filter was evaluated: a "
-            "filter function must not change what it looks at"
-        )
 
 
 class _New(NamedTuple):
@@ -488,3 +456,7 @@ def _checked(
             blank[0],
         )
     return _New(filled, texts, copied)
+
+
+def _test(where: Filter | None) -> Callable[[Mapping[str, Any]], bool] | None:
+    return None if where is None else parse_filter(where).evaluate

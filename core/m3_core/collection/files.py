@@ -1,201 +1,271 @@
-"""The folder of a collection: the older state is read until the newer one is complete.
+"""The file of a collection: one safetensors file with texts, metadata and representations.
 
-``manifest.json`` names a subfolder with the data and holds a CRC-32 of each of its files:
-``documents.jsonl`` (id, text, metadata), ``lexical.safetensors`` (``LexicalIndex``) and, where
-there are vectors, ``vectors.safetensors``. Saving writes another subfolder, then exchanges the
-manifest in one step, then removes the older subfolder.
+Row i of every tensor is about document i: ``ids``, ``texts`` and ``metadata`` (JSON) are UTF-8
+with ``.offsets``; ``dense`` are vectors, ``multi`` with ``multi.offsets`` multi-vectors. Lexical
+weights lie in segments of so many documents as the header's ``segments`` say, under
+``lexical.i.``, as in the file of a ``LexicalIndex``. The header holds checksums of all tensors and
+one of itself, so that nothing in a file can come from another one.
 """
 
 from __future__ import annotations
 
 import json
-import os
-import secrets
-import shutil
-import zlib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from m3_core.errors import IndexFileError
-from m3_core.lexical_index import LexicalIndex
+from m3_core.collection.metadata import metadata_from_json, metadata_to_json
+from m3_core.collection.snapshot import Block, DocumentSnapshot
+from m3_core.collection.vectors import PIECE_BYTES, DenseRows, MultiRows, check_finite
+from m3_core.errors import IndexFileError, NonFiniteError
+from m3_core.files import (
+    TensorParts,
+    open_tensors,
+    packed_strings,
+    unpacked_strings,
+    write_tensors,
+)
+from m3_core.lexical_index import Segment, merge, read_segment, segment_tensors
 from m3_core.representations import MultiVectors
 
 if TYPE_CHECKING:
+    import os
     from collections.abc import Iterator, Sequence
 
     from numpy.typing import NDArray
 
-FORMAT, VERSION = "m3-collection", 1
-_CHUNK = 1 << 20
+    from m3_core.files import TensorFile
+
+FORMAT, VERSION = "m3-collection", "1"
 
 
-@dataclass(frozen=True, slots=True, eq=False)
-class Content:
-    """What a folder holds beside the lexical index.
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """What a file must have been made with.
 
     Attributes:
         fingerprint: Of the encoder.
         parts: What is stored of ``"dense"``, ``"sparse"`` and ``"colbert"``.
-        records: Id, text and metadata of each document.
-        dense: Their dense vectors. Shape: (documents, dim). Dtype: float32.
-        multi: Their multi-vectors. Dtype: float16.
+        dimension: Width of dense vectors.
+        colbert_dimension: Width of multi-vectors.
     """
 
     fingerprint: str
     parts: tuple[str, ...]
-    records: Sequence[tuple[str, str, dict[str, Any]]]
-    dense: NDArray[np.float32] | None
-    multi: MultiVectors | None
+    dimension: int
+    colbert_dimension: int
 
 
-def write_collection(path: str | os.PathLike[str], content: Content, lexical: LexicalIndex) -> None:
-    """Write a folder.
+def write_collection(
+    path: str | os.PathLike[str],
+    snapshot: DocumentSnapshot,
+    fingerprint: str,
+    parts: tuple[str, ...],
+) -> None:
+    """Write a file, which takes the place of an older one when it is whole.
 
     Args:
-        path: The folder; made if need be.
-        content: What to write.
-        lexical: The lexical index.
+        path: The file; the folders above it are made if need be.
+        snapshot: The documents.
+        fingerprint: Of the encoder.
+        parts: What is stored of ``"dense"``, ``"sparse"`` and ``"colbert"``.
 
     Raises:
-        TypeError: Metadata hold something that JSON does not have.
-        OSError: Something could not be written; what was there is as it was.
+        TypeError: Metadata hold something that JSON does not have, or would change.
+        OSError: Something could not be written; the older file is as it was.
     """
-    from safetensors.numpy import save_file
-
-    lines = [_line(*record) for record in content.records]
-    folder = Path(path)
-    folder.mkdir(parents=True, exist_ok=True)
-    data = folder / f"data-{secrets.token_hex(8)}"
-    manifest = folder / f".manifest-{secrets.token_hex(8)}.tmp"
-    try:
-        data.mkdir()
-        (data / "documents.jsonl").write_bytes(b"".join(lines))
-        lexical.save(data / "lexical.safetensors")
-        tensors: dict[str, NDArray[Any]] = {}
-        if content.dense is not None:
-            tensors["dense"] = np.ascontiguousarray(content.dense)
-        if content.multi is not None:
-            tensors["multi"] = np.ascontiguousarray(content.multi.vectors)
-            tensors["multi_offsets"] = content.multi.offsets
-        if tensors:
-            save_file(tensors, data / "vectors.safetensors")
-        sums = {file.name: _finished(file) for file in sorted(data.iterdir())}
-        described = {
-            "format": FORMAT,
-            "version": VERSION,
-            "fingerprint": content.fingerprint,
-            "parts": list(content.parts),
-            "data": data.name,
-            "files": sums,
-        }
-        manifest.write_text(json.dumps(described, indent=2) + "\n", encoding="utf-8")
-        _finished(manifest)
-        manifest.replace(folder / "manifest.json")
-    except BaseException:
-        manifest.unlink(missing_ok=True)
-        shutil.rmtree(data, ignore_errors=True)
-        raise
-    for old in folder.glob("data-*"):
-        if old.name != data.name:
-            shutil.rmtree(old, ignore_errors=True)
+    records = list(snapshot.records(snapshot.living.tolist()))
+    columns = {
+        "ids": [one for one, _, _ in records],
+        "texts": [text for _, text, _ in records],
+        "metadata": [metadata_to_json(one, metadata) for one, _, metadata in records],
+    }
+    tensors: dict[str, NDArray[Any] | TensorParts] = {}
+    for name, strings in columns.items():
+        tensors[name], tensors[f"{name}.offsets"] = packed_strings(strings)
+    sizes = []
+    for number, block in enumerate(snapshot.blocks):
+        sizes.append(len(block) - block.num_deleted)
+        if "sparse" in parts:
+            segment = block.lexical
+            living = merge([segment]) if segment.num_deleted else segment
+            tensors |= segment_tensors(living, f"lexical.{number}.")
+    alive, count = snapshot.lexical.living(), len(records)
+    dense, multi = snapshot.dense, snapshot.multi
+    if dense is not None:
+        tensors["dense"] = TensorParts(np.float32, (count, dense.width), dense.kept(alive))
+    if multi is not None:
+        lengths = np.concatenate([np.diff(piece.offsets) for piece in multi.pieces])[alive]
+        offsets = np.concatenate([np.zeros(1, np.int64), np.cumsum(lengths)])
+        pieces = (piece.vectors for piece in multi.kept(alive))
+        shape = (int(offsets[-1]), multi.width)
+        tensors["multi"], tensors["multi.offsets"] = TensorParts(np.float16, shape, pieces), offsets
+    described = {
+        "format": FORMAT,
+        "version": VERSION,
+        "fingerprint": fingerprint,
+        "parts": json.dumps(parts),
+        "documents": str(count),
+        "segments": json.dumps(sizes),
+    }
+    Path(path).parent.mkdir(parents=True, exist_ok=True)
+    write_tensors(path, described, tensors)
 
 
-def read_collection(
-    path: str | os.PathLike[str], fingerprint: str, parts: tuple[str, ...]
-) -> tuple[Content, LexicalIndex]:
-    """Read a folder and check all of it.
+def read_collection(path: str | os.PathLike[str], expected: Expected) -> DocumentSnapshot:
+    """Read a file and check all of it.
 
     Args:
-        path: The folder.
-        fingerprint: What the folder's must be.
-        parts: What must be stored in it.
+        path: The file.
+        expected: What it must have been made with.
 
     Returns:
-        What ``write_collection`` was given.
+        The documents.
 
     Raises:
-        FileNotFoundError: There is no such folder.
+        FileNotFoundError: There is no such file.
+        OSError: It cannot be read.
         IndexFileError: It is cut, damaged, something else, or of another model.
     """
-    folder = Path(path)
-    if not folder.is_dir():
-        raise FileNotFoundError(f"there is no folder {folder}")
-    try:
-        manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-        if (manifest["format"], manifest["version"]) != (FORMAT, VERSION):
-            raise ValueError(f"it is {manifest['format']!r} version {manifest['version']!r}")
-        found, stored = manifest["fingerprint"], tuple(manifest["parts"])
-        data, files = folder / Path(manifest["data"]).name, dict(manifest["files"])
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise IndexFileError(
-            f"{folder} holds no saved collection, or its manifest.json is damaged: {error!r}"
-        ) from error
-    if found != fingerprint or stored != parts:
-        raise IndexFileError(
-            f"{folder} was made with another model, other options or other representations: it "
-            f"has {found!r} with {', '.join(stored)}, asked for was {fingerprint!r} with "
-            f"{', '.join(parts)}; use what it was made with, or encode the documents anew"
-        )
-    for name, checksum in files.items():
-        file = data / Path(name).name
-        if not file.is_file() or _checksum(file) != checksum:
-            raise IndexFileError(f"{file} is absent, cut or damaged: encode the documents anew")
-    return _read(data, fingerprint, parts)
+    with open_tensors(path, "saved collection", FORMAT, VERSION) as file:
+        found = file.metadata["fingerprint"]
+        stored = tuple(json.loads(file.metadata["parts"]))
+        if found != expected.fingerprint or stored != expected.parts:
+            raise IndexFileError(
+                f"{path} was made with another model, other options or other representations: it "
+                f"has {found!r} with {', '.join(map(str, stored))}, asked for was "
+                f"{expected.fingerprint!r} with {', '.join(expected.parts)}; use what it was made "
+                "with, or encode the documents anew"
+            )
+        try:
+            return _Reader(file, expected).snapshot()
+        except NonFiniteError as error:
+            raise ValueError(str(error)) from error
 
 
-def _read(data: Path, fingerprint: str, parts: tuple[str, ...]) -> tuple[Content, LexicalIndex]:
-    from safetensors.numpy import load_file
+class _Reader:
+    """Makes documents of a file, or raises what ``open_tensors`` makes ``IndexFileError`` of."""
 
-    records: list[tuple[str, str, dict[str, Any]]] = []
-    with (data / "documents.jsonl").open(encoding="utf-8", newline="\n") as lines:
-        for line in lines:
-            record = json.loads(line)
-            records.append((record["id"], record["text"], record["metadata"]))
-    file = data / "vectors.safetensors"
-    tensors = load_file(file) if file.is_file() else {}
-    multi = None
-    if "multi" in tensors:
-        multi = MultiVectors(tensors["multi"], tensors["multi_offsets"])
-    content = Content(fingerprint, parts, records, tensors.get("dense"), multi)
-    return content, LexicalIndex.load(data / "lexical.safetensors", fingerprint)
+    def __init__(self, file: TensorFile, expected: Expected) -> None:
+        self._file = file
+        self._parts = expected.parts
+        self._widths = expected.dimension, expected.colbert_dimension
+        self._known: set[str] = set()
+        self._sizes: list[int] = json.loads(file.metadata["segments"])
+        if not all(type(size) is int and size > 0 for size in self._sizes):
+            raise ValueError("a segment holds no document")
+        self._count = int(file.metadata["documents"])
+        if sum(self._sizes) != self._count:
+            raise ValueError(f"its segments are not all of its {self._count} documents")
+
+    def snapshot(self) -> DocumentSnapshot:
+        """Read everything."""
+        ids, texts, lines = (self._strings(name) for name in ("ids", "texts", "metadata"))
+        if len(set(ids)) != len(ids):
+            raise ValueError("an id comes twice")
+        for text in texts:
+            # A lone surrogate, which no text can hold.
+            text.encode()
+        metadatas = [metadata_from_json(line) for line in lines]
+        dense = self._dense() if "dense" in self._parts else [None] * len(self._sizes)
+        multi = self._multi() if "colbert" in self._parts else [None] * len(self._sizes)
+        blocks, start = [], 0
+        for number, size in enumerate(self._sizes):
+            part = slice(start, start + size)
+            start += size
+            segment = self._segment(f"lexical.{number}.", ids[part])
+            blocks.append(
+                Block(segment, texts[part], metadatas[part], dense[number], multi[number])
+            )
+        unknown = sorted(self._file.names - self._known)
+        if unknown:
+            raise ValueError(f"it holds {unknown[:3]}, which belong to nothing")
+        return DocumentSnapshot(tuple(blocks))
+
+    def _strings(self, name: str) -> list[str]:
+        self._known |= {name, f"{name}.offsets"}
+        offsets = self._file.read(f"{name}.offsets", np.int64, (self._count + 1,))
+        return unpacked_strings(self._file.read(name, np.uint8, (None,)), offsets)
+
+    def _segment(self, prefix: str, ids: list[str]) -> Segment:
+        if "sparse" not in self._parts:
+            return Segment.of(
+                ids,
+                np.zeros(0, np.int32),
+                np.zeros(1, np.int64),
+                np.zeros(0, np.int32),
+                np.zeros(0, np.float32),
+                {},
+            )
+        self._known |= {name for name in self._file.names if name.startswith(prefix)}
+        return read_segment(self._file, prefix, ids)
+
+    def _dense(self) -> list[DenseRows | None]:
+        if not self._count:
+            return []
+        self._known.add("dense")
+        width = self._widths[0]
+        most = max(PIECE_BYTES // (4 * width), 1)
+        cuts = [_cuts(size, most) for size in self._sizes]
+        lengths = [length for own in cuts for length in own]
+        pieces = self._file.read_parts("dense", np.float32, (self._count, width), lengths)
+        return [DenseRows.of(rows) for rows in _grouped(pieces, cuts, "dense vectors")]
+
+    def _multi(self) -> list[MultiRows | None]:
+        if not self._count:
+            return []
+        self._known |= {"multi", "multi.offsets"}
+        offsets = self._file.read("multi.offsets", np.int64, (self._count + 1,))
+        if offsets[0] != 0 or (np.diff(offsets) < 0).any():
+            raise ValueError("the offsets of multi-vectors do not ascend")
+        width = self._widths[1]
+        most = max(PIECE_BYTES // (2 * width), 1)
+        cuts, start = [], 0
+        for size in self._sizes:
+            cuts.append(_cuts_of(offsets[start : start + size + 1], most))
+            start += size
+        bounds = np.cumsum([0, *(rows for own in cuts for rows in own)])
+        lengths = np.diff(offsets[bounds]).tolist()
+        shape = (int(offsets[-1]), width)
+        pieces = self._file.read_parts("multi", np.float16, shape, lengths)
+        starts = iter(bounds.tolist())
+        return [
+            MultiRows(
+                tuple(
+                    MultiVectors(vectors, offsets[first : first + rows + 1] - offsets[first])
+                    for vectors, rows, first in zip(group, own, starts, strict=False)
+                )
+            )
+            for group, own in zip(_grouped(pieces, cuts, "multi-vectors"), cuts, strict=True)
+        ]
 
 
-def _line(one: str, text: str, metadata: dict[str, Any]) -> bytes:
-    if lost := next(_lost_keys(metadata), None):
-        raise TypeError(
-            f"the metadata of document {one!r} cannot be saved: the key {lost[0]!r} of type "
-            f"{type(lost[0]).__name__} would come back as a string; use strings"
-        )
-    try:
-        record = json.dumps({"id": one, "text": text, "metadata": metadata})
-    except (TypeError, ValueError) as error:
-        raise TypeError(f"the metadata of document {one!r} cannot be saved: {error}") from error
-    return record.encode() + b"\n"
+def _cuts(size: int, most: int) -> list[int]:
+    """Numbers of rows, at most so many each."""
+    return [min(most, size - start) for start in range(0, size, most)]
 
 
-def _lost_keys(value: Any) -> Iterator[tuple[Any]]:
-    """Keys that JSON would turn into strings, at any depth."""
-    if isinstance(value, dict):
-        yield from ((key,) for key in value if not isinstance(key, str))
-        value = list(value.values())
-    if isinstance(value, (list, tuple)):
-        for one in value:
-            yield from _lost_keys(one)
+def _cuts_of(offsets: NDArray[np.int64], most: int) -> list[int]:
+    """Numbers of rows with at most so many items each, or a single row."""
+    cuts, first = [], 0
+    while first < len(offsets) - 1:
+        last = int(np.searchsorted(offsets, offsets[first] + most, side="right")) - 1
+        last = max(last, first + 1)
+        cuts.append(last - first)
+        first = last
+    return cuts
 
 
-def _finished(file: Path) -> int:
-    """Have a file safe on the disk; its CRC-32."""
-    with file.open("rb+") as handle:
-        os.fsync(handle.fileno())
-    return _checksum(file)
-
-
-def _checksum(file: Path) -> int:
-    value = 0
-    with file.open("rb") as handle:
-        while block := handle.read(_CHUNK):
-            value = zlib.crc32(block, value)
-    return value
+def _grouped(
+    pieces: Iterator[NDArray[Any]], cuts: Sequence[Sequence[int]], what: str
+) -> list[list[NDArray[Any]]]:
+    """The pieces of each block, all checked."""
+    read = []
+    # To the end, where the checksum is compared.
+    for piece in pieces:
+        check_finite(piece, what)
+        read.append(piece)
+    rest = iter(read)
+    return [[next(rest) for _ in own] for own in cuts]

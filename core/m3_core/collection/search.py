@@ -1,25 +1,29 @@
-"""Rankings of a store's documents for one query: all documents scored, or candidates first."""
+"""Rankings of documents for one query: all documents scored, or candidates first."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from m3_core.arguments import check_count
-from m3_core.collection.fusion import Fusion, check_fusion, fuse
+from m3_core.collection.fusion import Fusion, check_fusion
+from m3_core.lexical_index import best_rows, checked_weights, queries_of
+from m3_core.scoring import reciprocal_rank_fusion, weighted_sum
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping, Sequence
 
     from numpy.typing import ArrayLike, NDArray
 
-    from m3_core.collection.store import RepresentationStore
+    from m3_core.collection.snapshot import DocumentSnapshot
     from m3_core.filters import Filter
+    from m3_core.lexical_index import Query
     from m3_core.representations import Representations
 
-Ranked = list[tuple[str, float, dict[str, float]]]
+    Rows = NDArray[np.int64]
+    Scores = NDArray[np.floating[Any]]
 
 
 # M3-Embedding (arXiv 2402.03216, section 4.2): dense 1, sparse 0.3, multi-vector 1.
@@ -61,38 +65,57 @@ class SearchPlan:
         candidates: How many each first ranking brings; ``None``: score all documents.
         weights: Weights of the stored parts; a part of weight 0 is passed over.
         fusion: By weighted scores, or by ranks.
-        allowed: Only these ids; ``None``: all.
     """
 
     k: int
     candidates: int | None
     weights: Mapping[str, float]
     fusion: Fusion = "weights"
-    allowed: Collection[str] | None = None
 
 
-def search_store(store: RepresentationStore, query: Representations, plan: SearchPlan) -> Ranked:
+class Found(NamedTuple):
+    """A document's row, its score, and the scores that it was made of."""
+
+    row: int
+    score: float
+    scores: dict[str, float]
+
+
+def search_snapshot(
+    snapshot: DocumentSnapshot,
+    query: Representations,
+    plan: SearchPlan,
+    allowed: Rows | None,
+    buffers: list[NDArray[np.float32]],
+) -> list[Found]:
     """Rank documents for a query.
 
     Args:
-        store: The documents.
+        snapshot: The documents.
         query: One text, with the parts that have a weight, and those that bring candidates.
         plan: What to find.
+        allowed: Rows of documents to choose from, ascending; ``None``: all.
+        buffers: Of ``best_rows``.
 
     Returns:
-        Ids, scores and the scores that they were made of, best first.
+        Best first; of equal scores the document that was added first.
+
+    Raises:
+        ValueError: The query lacks a part, or its dense vector has another width than theirs.
     """
+    search = _Search(snapshot, query, allowed, buffers)
     used = [name for name, weight in plan.weights.items() if weight > 0]
     is_exhaustive = plan.candidates is None and plan.fusion == "weights"
     if set(plan.weights) == {"sparse"} or (is_exhaustive and used == ["sparse"]):
-        found = _lexical_best(store, query, plan.k, plan.allowed)
-        return [(one, score, {"sparse": score}) for one, score in found.items()]
+        rows, scores = search.lexical_best(plan.k)
+        return _found(rows, scores, {"sparse": scores})
     if is_exhaustive:
-        return _of_all(store, query, plan, used)
-    return _of_candidates(store, query, plan)
+        rows = search.rows
+        return _best(rows, {name: search.scores(name, rows) for name in used}, plan)
+    return _of_candidates(search, plan)
 
 
-def best_places(scores: NDArray[np.float32], k: int) -> NDArray[np.int64]:
+def best_places(scores: Scores, k: int) -> NDArray[np.int64]:
     """Find the largest scores; of equal ones the first come first.
 
     Args:
@@ -112,67 +135,116 @@ def best_places(scores: NDArray[np.float32], k: int) -> NDArray[np.int64]:
     return places[np.argsort(-scores[places], kind="stable")[:k]]
 
 
-def _of_all(
-    store: RepresentationStore, query: Representations, plan: SearchPlan, used: list[str]
-) -> Ranked:
-    """Weighted means of all documents' scores, in float32."""
-    rows = store.rows(plan.allowed)
-    parts = {name: store.scores(query, name, rows) for name in used} if len(rows) else {}
-    total = np.zeros(len(rows), np.float32)
-    for name, scores in parts.items():
-        total += np.float32(plan.weights[name] / sum(plan.weights.values())) * scores
-    best = best_places(total, plan.k)
-    names = store.ids.names(rows[best].tolist())
-    return [
-        (one, float(total[place]), {name: float(scores[place]) for name, scores in parts.items()})
-        for one, place in zip(names, best.tolist(), strict=True)
-    ]
+@dataclass(frozen=True, slots=True)
+class _Search:
+    """A query and the documents that it is asked of."""
+
+    snapshot: DocumentSnapshot
+    query: Representations
+    allowed: Rows | None
+    buffers: list[NDArray[np.float32]]
+
+    @property
+    def rows(self) -> Rows:
+        """Rows of all documents to choose from."""
+        return self.snapshot.living if self.allowed is None else self.allowed
+
+    def lexical_best(self, k: int) -> tuple[Rows, NDArray[np.float64]]:
+        """The best documents by lexical weights with a score above 0."""
+        lexical = self.snapshot.lexical
+        return best_rows(lexical, self._lexical(), k, self.buffers, self.allowed)
+
+    def scores(self, part: str, rows: Rows) -> Scores:
+        """Score documents by one representation, exactly."""
+        query, snapshot = self.query, self.snapshot
+        if not len(rows):
+            return np.zeros(0, np.float32)
+        if part == "sparse":
+            lexical = snapshot.lexical
+            scores = np.empty(lexical.buffer_size(), np.float32)
+            lexical.scores(self._lexical(), scores)
+            return scores[rows]
+        if part == "dense" and query.dense_vecs is not None and snapshot.dense is not None:
+            vector, width = query.dense_vecs[0], snapshot.dense.width
+            if len(vector) != width:
+                raise ValueError(
+                    f"the query vector has {len(vector)} values and the documents' have {width}: "
+                    "they come from different models"
+                )
+            return snapshot.dense.scores(vector, rows)
+        if part == "colbert" and query.colbert_vecs is not None and snapshot.multi is not None:
+            return snapshot.multi.scores(query.colbert_vecs[0], rows)
+        raise ValueError(f"the query was encoded without {part}")
+
+    def few_scores(self, part: str, rows: Rows) -> Scores:
+        """Do ``scores`` for documents that are few among all."""
+        if part == "sparse":
+            return self.snapshot.lexical.exact(self._lexical(), rows)
+        return self.scores(part, rows)
+
+    def _lexical(self) -> Query:
+        weights = self.query.lexical_weights
+        if weights is None:
+            raise ValueError("the query was encoded without sparse")
+        (query,) = queries_of(checked_weights([weights[0]]))
+        return query
 
 
-def _of_candidates(store: RepresentationStore, query: Representations, plan: SearchPlan) -> Ranked:
+def _of_candidates(search: _Search, plan: SearchPlan) -> list[Found]:
     """Score the best of the dense and of the lexical ranking in all stored parts, and fuse."""
-    limit = plan.candidates or max(len(store), 1)
-    rankings: dict[str, dict[str, float]] = {}
+    limit = plan.candidates or max(len(search.snapshot), 1)
+    rankings: dict[str, tuple[Rows, Scores]] = {}
     if "sparse" in plan.weights:
-        rankings["sparse"] = _lexical_best(store, query, limit, plan.allowed)
+        rankings["sparse"] = search.lexical_best(limit)
     if "dense" in plan.weights:
-        rows = store.rows(plan.allowed)
-        scores = store.scores(query, "dense", rows)
+        rows = search.rows
+        scores = search.scores("dense", rows)
         best = best_places(scores, limit)
-        names = store.ids.names(rows[best].tolist())
-        rankings["dense"] = dict(zip(names, scores[best].tolist(), strict=True))
-    candidates = list(dict.fromkeys(one for ranking in rankings.values() for one in ranking))
-    if not candidates:
+        rankings["dense"] = rows[best], scores[best]
+    candidates = np.unique(np.concatenate([rows for rows, _ in rankings.values()]))
+    if not len(candidates):
         return []
+    # The first two bring candidates whatever their weights; this one only scores.
+    late = ["colbert"] if plan.weights.get("colbert") else []
     if plan.fusion == "weights":
         # All scores of all candidates, not only those of the ranking that brought them.
-        rankings = {name: _scores_of(store, query, name, candidates) for name in rankings}
-    # The first two bring candidates whatever their weights; this one only scores.
-    if plan.weights.get("colbert"):
-        late = _scores_of(store, query, "colbert", candidates)
-        rankings["colbert"] = dict(sorted(late.items(), key=lambda pair: -pair[1]))
-    fused = fuse(rankings, plan.weights, plan.fusion)
+        names = [*rankings, *late]
+        return _best(
+            candidates, {name: search.few_scores(name, candidates) for name in names}, plan
+        )
+    for name in late:
+        scores = search.scores(name, candidates)
+        best = best_places(scores, len(scores))
+        rankings[name] = candidates[best], scores[best]
+    return _by_rank(rankings, plan)
+
+
+def _best(rows: Rows, parts: Mapping[str, Scores], plan: SearchPlan) -> list[Found]:
+    """The best by the weighted mean of scores, of which each has all rows."""
+    used = {name: plan.weights[name] for name in parts if plan.weights[name] > 0}
+    whole = sum(used.values())
+    total = weighted_sum([(weight / whole, parts[name]) for name, weight in used.items()])
+    best = best_places(total, plan.k)
+    return _found(rows[best], total[best], {name: one[best] for name, one in parts.items()})
+
+
+def _by_rank(rankings: Mapping[str, tuple[Rows, Scores]], plan: SearchPlan) -> list[Found]:
+    used = [name for name in rankings if plan.weights[name] > 0]
+    orders = [rankings[name][0].tolist() for name in used]
+    fused = reciprocal_rank_fusion(orders, weights=[plan.weights[name] for name in used])
+    by_name = {
+        name: dict(zip(rows.tolist(), scores.tolist(), strict=True))
+        for name, (rows, scores) in rankings.items()
+    }
     return [
-        (one, score, {name: r[one] for name, r in rankings.items() if one in r})
-        for one, score in fused[: plan.k]
+        Found(row, score, {name: own[row] for name, own in by_name.items() if row in own})
+        for row, score in fused[: plan.k]
     ]
 
 
-def _scores_of(
-    store: RepresentationStore, query: Representations, part: str, ids: list[str]
-) -> dict[str, float]:
-    if part == "sparse":
-        return dict.fromkeys(ids, 0.0) | _lexical_best(store, query, len(ids), ids)
-    rows = store.ids.find(ids)
-    order = np.argsort(rows)
-    scores = np.empty(len(rows), np.float32)
-    scores[order] = store.scores(query, part, rows[order])
-    return dict(zip(ids, scores.tolist(), strict=True))
-
-
-def _lexical_best(
-    store: RepresentationStore, query: Representations, k: int, allowed: Collection[str] | None
-) -> dict[str, float]:
-    if query.lexical_weights is None:
-        raise ValueError("the query was encoded without sparse")
-    return dict(store.lexical.search(query.lexical_weights[0], k, allowed=allowed))
+def _found(rows: Rows, scores: Scores, parts: Mapping[str, Scores]) -> list[Found]:
+    listed = {name: one.tolist() for name, one in parts.items()}
+    return [
+        Found(row, score, {name: own[place] for name, own in listed.items()})
+        for place, (row, score) in enumerate(zip(rows.tolist(), scores.tolist(), strict=True))
+    ]

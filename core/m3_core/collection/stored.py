@@ -1,117 +1,76 @@
-"""What a collection holds: documents and their representations, and how these are copied."""
+"""The documents that several collections share: their present state, and how it is exchanged."""
 
 from __future__ import annotations
 
-import copy
-from collections.abc import Mapping
+import threading
 from typing import TYPE_CHECKING, Any
 
-from m3_core.collection.files import Content
-from m3_core.collection.locks import ReadWriteLock
-from m3_core.collection.store import RepresentationStore
+from m3_core.collection.snapshot import DocumentSnapshot
+from m3_core.forks import survive_forks
 
 if TYPE_CHECKING:
-    from m3_core.lexical_index import LexicalIndex
+    from collections.abc import Iterable, Sequence
 
-Records = dict[str, tuple[str, dict[str, Any]]]
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from m3_core.collection.snapshot import Block
 
 
 class StoredDocuments:
-    """Documents with their representations, shared by all collections over them.
+    """The present state of documents; a reader takes it by one look and needs no lock.
 
-    Methods are called with the lock held; copies and pickled states take it themselves. They
-    hold all representations, and share what is never changed.
+    A change prepares the next state beside it and puts that in its place by one assignment:
+    whatever is raised meanwhile, the state is the older or the newer one. Copies and pickled ones
+    share what is never changed, that is everything.
 
     Args:
         fingerprint: Of the encoder.
         parts: What is stored of ``"dense"``, ``"sparse"`` and ``"colbert"``.
+        snapshot: The documents.
 
     Attributes:
-        records: Text and metadata by id, in the order of adding; metadata are never changed.
-        store: The representations.
-        lock: Held by who reads or changes them.
+        snapshot: The documents.
+        buffers: Score arrays of searches that have ended, for the next ones.
     """
 
-    def __init__(self, fingerprint: str, parts: tuple[str, ...]) -> None:
+    def __init__(
+        self, fingerprint: str, parts: tuple[str, ...], snapshot: DocumentSnapshot | None = None
+    ) -> None:
         self.fingerprint = fingerprint
         self.parts = parts
-        self.records: Records = {}
-        self.store = RepresentationStore(fingerprint)
-        self.lock = ReadWriteLock()
+        self.snapshot = DocumentSnapshot() if snapshot is None else snapshot
+        self.buffers: list[NDArray[np.float32]] = []
+        self.after_fork()
+        survive_forks(self)
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> StoredDocuments:
-        made = StoredDocuments.__new__(StoredDocuments)
-        state = self.__getstate__()
-        made.__setstate__(state | {"records": copy.deepcopy(state["records"], memo)})
-        return made
+    def after_fork(self) -> None:
+        """Replace the lock, which another thread may have held."""
+        # A signal handler or a finaliser may come here while its own thread is here already.
+        self._writing = threading.RLock()
 
-    def __getstate__(self) -> dict[str, Any]:
-        with self.lock.reading():
-            return {
-                "content": self.content(),
-                "records": dict(self.records),
-                "lexical": copy.copy(self.store.lexical),
-            }
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        content: Content = state["content"]
-        StoredDocuments.__init__(self, content.fingerprint, content.parts)
-        self.restore(state["records"], content, state["lexical"])
-
-    def content(self) -> Content:
-        """Copy the vectors, without those of deleted documents; the records are left out."""
-        rows = self.store.rows()
-        return Content(
-            fingerprint=self.fingerprint,
-            parts=self.parts,
-            records=(),
-            dense=self.store.dense.take(rows) if self.store.dense.width else None,
-            multi=self.store.multi.take(rows) if self.store.multi.width else None,
-        )
-
-    def restore(self, records: Records, content: Content, lexical: LexicalIndex) -> None:
-        """Take over documents; there must be none yet.
+    def change(self, gone: Iterable[str], new: Sequence[Block]) -> list[str]:
+        """Delete documents and add others in one step.
 
         Args:
-            records: Their texts and metadata.
-            content: Their vectors, in the same order.
-            lexical: Their lexical weights.
+            gone: Ids of what is deleted; unknown ones are ignored.
+            new: What is added behind the others.
+
+        Returns:
+            Ids of those that were deleted.
         """
-        self.records = records
-        self.store.lexical = lexical
-        self.store.restore(list(records), content.dense, content.multi)
+        with self._writing:
+            while True:
+                old = self.snapshot
+                rows = old.lexical.find(gone)
+                removed, snapshot = old.ids(rows), old.changed(rows, new)
+                # Otherwise a signal handler has changed the documents in this very thread.
+                if self.snapshot is old:
+                    self.snapshot = snapshot
+                    return removed
 
-    def remove(self, ids: list[str]) -> list[str]:
-        """Delete documents; unknown ids are ignored. Returns those that were there."""
-        known = [one for one in dict.fromkeys(ids) if one in self.records]
-        self.store.delete(known)
-        for one in known:
-            del self.records[one]
-        return known
+    def __deepcopy__(self, _: dict[int, Any]) -> StoredDocuments:
+        return StoredDocuments(self.fingerprint, self.parts, self.snapshot)
 
-
-def copied_metadata(one: str, metadata: Mapping[str, Any]) -> dict[str, Any]:
-    """Copy what a caller gives, down to the last list.
-
-    Args:
-        one: Id of the document, for the error.
-        metadata: Its metadata.
-
-    Returns:
-        The copy.
-
-    Raises:
-        TypeError: They are no mapping, or something in them cannot be copied.
-    """
-    if not isinstance(metadata, Mapping):
-        raise TypeError(
-            f"the metadata of document {one!r} must be a mapping; got {metadata!r} of type "
-            f"{type(metadata).__name__}: metadatas= is a list with one mapping a document"
-        )
-    try:
-        return copy.deepcopy(dict(metadata))
-    except TypeError as error:
-        raise TypeError(
-            f"the metadata of document {one!r} cannot be copied, and a document shares nothing "
-            f"with who added it: {error}"
-        ) from error
+    def __reduce__(self) -> tuple[Any, ...]:
+        return StoredDocuments, (self.fingerprint, self.parts, self.snapshot)

@@ -9,6 +9,8 @@ import torch
 
 from m3_core.flagembedding.embedder import Embedder
 from m3_core.flagembedding.results import matching_scores
+from m3_core.representations import MultiVectors
+from m3_core.scoring import maxsim_scores
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -73,10 +75,8 @@ class M3Scores(Embedder):
         Returns:
             A scalar tensor, float32.
         """
-        queries, documents = (
-            torch.from_numpy(np.ascontiguousarray(part, np.float32)) for part in (q_reps, p_reps)
-        )
-        return (queries @ documents.T).amax(-1).mean()
+        queries, documents = (MultiVectors.from_arrays([part]) for part in (q_reps, p_reps))
+        return torch.tensor(maxsim_scores(queries, documents)[0, 0])
 
     def compute_score(
         self,

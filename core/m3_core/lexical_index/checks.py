@@ -21,7 +21,7 @@ def checked_ids(ids: Iterable[str]) -> list[str]:
     Raises:
         TypeError: An element, or the whole, is not what it should be.
     """
-    if isinstance(ids, (str, bytes)):
+    if isinstance(ids, (str, bytes)) or not isinstance(ids, Iterable):
         raise TypeError(f"ids must be a list or another collection of str; got {ids!r}")
     checked = list(ids)
     for document in checked:
@@ -40,17 +40,16 @@ def checked_weights(texts: LexicalWeights | Iterable[Mapping[int, float]]) -> Le
         The texts in order.
 
     Raises:
-        TypeError: A single mapping was given.
+        TypeError: A single mapping was given, or a text's weights are no mapping.
         ValueError: A weight is negative, NaN or infinite, or a token id no int32 from 0 on.
     """
     if isinstance(texts, Mapping):
         raise TypeError("weights of several texts must be a list of mappings; got one mapping")
     if not isinstance(texts, LexicalWeights):
-        try:
-            with np.errstate(over="ignore"):
-                texts = LexicalWeights.from_dicts(texts)
-        except OverflowError as error:
-            raise ValueError("a token id does not fit into 32 bits") from error
+        if not isinstance(texts, Iterable):
+            raise TypeError(f"weights of several texts must be a list of mappings; got {texts!r}")
+        with np.errstate(over="ignore"):
+            texts = LexicalWeights.from_dicts(texts)
     if len(texts.token_ids) and texts.token_ids.min() < 0:
         raise ValueError(f"token ids must not be negative; got {texts.token_ids.min()}")
     wrong = np.flatnonzero(~(np.isfinite(texts.weights) & (texts.weights >= 0)))

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from m3_core.forks import survive_forks, whole_in_forks
+from m3_core.forks import survive_forks
 from m3_core.lexical_index.checks import checked_ids, checked_weights
-from m3_core.lexical_index.files import IndexContent, read_index, write_index
-from m3_core.lexical_index.merging import appended, without
+from m3_core.lexical_index.files import read_index, write_index
+from m3_core.lexical_index.merging import changed, merge
 from m3_core.lexical_index.search import Snapshot, queries_of, search_snapshot
 from m3_core.lexical_index.segments import segments_from
 
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from m3_core.lexical_index.segments import Segment
     from m3_core.representations import LexicalWeights
 
 Filter = Collection[str] | Callable[[str], bool]
@@ -54,48 +55,40 @@ class LexicalIndex:
             fingerprint: Any string that names the model and its options; stored by ``save``.
         """
         self.fingerprint = fingerprint
+        # All there is; a change makes another one, and one assignment puts it in its place.
         self._snapshot = Snapshot()
-        self._numbers: dict[str, int] = {}
-        self._next_number = 0
         # Score arrays of searches that have ended, for the next ones.
         self._buffers: list[NDArray[np.float32]] = []
         self.after_fork()
         survive_forks(self)
 
     def after_fork(self) -> None:
-        """Replace the locks, which other threads may have held."""
-        self._writing = threading.Lock()
-        # Held only while snapshot and ids are exchanged or read together.
-        self._exchanging = threading.Lock()
+        """Replace the lock, which another thread may have held."""
+        # A signal handler or a finaliser may come here while its own thread is here already.
+        self._writing = threading.RLock()
 
     def __len__(self) -> int:
-        return len(self._numbers)
+        return len(self._snapshot)
 
     def __contains__(self, document: object) -> bool:
-        return document in self._numbers
+        return isinstance(document, str) and bool(len(self._snapshot.find([document])))
 
     def __repr__(self) -> str:
         return f"LexicalIndex(documents={len(self)}, fingerprint={self.fingerprint!r})"
 
     def __getstate__(self) -> dict[str, Any]:
-        with self._exchanging:
-            return {
-                "fingerprint": self.fingerprint,
-                "_snapshot": self._snapshot,
-                "_numbers": dict(self._numbers),
-                "_next_number": self._next_number,
-            }
+        return {"fingerprint": self.fingerprint, "_snapshot": self._snapshot}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        # Segments are never changed, so a copy shares them; locks and buffers are its own.
+        # Segments are never changed, so a copy shares them; lock and buffers are its own.
         LexicalIndex.__init__(self)
         self.__dict__.update(state)
 
     @property
     def ids(self) -> list[str]:
         """Ids of all documents, in the order of adding."""
-        with self._exchanging:
-            return list(self._numbers)
+        snapshot = self._snapshot
+        return snapshot.ids(np.flatnonzero(snapshot.living()))
 
     @property
     def nbytes(self) -> int:
@@ -128,19 +121,7 @@ class LexicalIndex:
             raise ValueError(f"id {twice!r} comes more than once in one call of add")
         if not ids:
             return
-        with self._writing:
-            first = self._next_number
-            new = list(segments_from(ids, first, texts))
-            replaced = [self._numbers[document] for document in ids if document in self._numbers]
-            old = without(self._snapshot.segments, replaced)
-            snapshot = Snapshot(tuple(appended(old, new)))
-            with self._exchanging, whole_in_forks():
-                # Taken out first, so that the order of the keys stays that of adding.
-                for document in ids:
-                    self._numbers.pop(document, None)
-                self._numbers.update(zip(ids, range(first, first + len(ids)), strict=True))
-                self._snapshot = snapshot
-                self._next_number = first + len(ids)
+        self._change(ids, list(segments_from(ids, texts)))
 
     def delete(self, ids: Iterable[str]) -> int:
         """Delete documents.
@@ -154,16 +135,19 @@ class LexicalIndex:
         Raises:
             TypeError: An id is no string.
         """
-        known = dict.fromkeys(checked_ids(ids))
+        return self._change(dict.fromkeys(checked_ids(ids)), [])
+
+    def _change(self, gone: Iterable[str], new: list[Segment]) -> int:
+        """Delete documents and add others in one step. Returns how many were deleted."""
         with self._writing:
-            found = [document for document in known if document in self._numbers]
-            gone = [self._numbers[document] for document in found]
-            snapshot = Snapshot(tuple(appended(without(self._snapshot.segments, gone), [])))
-            with self._exchanging, whole_in_forks():
-                for document in found:
-                    del self._numbers[document]
-                self._snapshot = snapshot
-        return len(found)
+            while True:
+                old = self._snapshot
+                rows = old.find(gone)
+                snapshot = Snapshot(changed(old.segments, rows, new, merge))
+                # Otherwise a signal handler has changed the index in this very thread.
+                if self._snapshot is old:
+                    self._snapshot = snapshot
+                    return len(rows)
 
     def get(self, document: str) -> dict[int, float]:
         """Weights of one document; reads through all posting lists, since none is kept by document.
@@ -177,15 +161,12 @@ class LexicalIndex:
         Raises:
             KeyError: The id is unknown.
         """
-        with self._exchanging:
-            snapshot, number = self._snapshot, self._numbers.get(document)
-        if number is None:
+        snapshot = self._snapshot
+        found = snapshot.find([document])
+        if not len(found):
             raise KeyError(f"the index holds no document with the id {document!r}")
-        for segment in snapshot.segments:
-            row = int(segment.find(np.array([number]))[0])
-            if row >= 0:
-                return segment.document(row)
-        raise AssertionError("ids and segments disagree")
+        place = int(np.searchsorted(snapshot.starts, found[0], side="right")) - 1
+        return snapshot.segments[place].document(int(found[0] - snapshot.starts[place]))
 
     def search(
         self,
@@ -247,10 +228,7 @@ class LexicalIndex:
         names = None if allowed is None or callable(allowed) else checked_ids(allowed)
         snapshot, rows = self._snapshot, None
         if names is not None:
-            with self._exchanging:
-                snapshot = self._snapshot
-                numbers = [self._numbers[name] for name in names if name in self._numbers]
-            rows = snapshot.rows(np.unique(np.array(numbers, np.int64)))
+            rows = np.unique(snapshot.find(names))
         return [
             search_snapshot(snapshot, query, int(k), self._buffers, rows, accept, fill=fill)
             for query in queries_of(texts)
@@ -284,8 +262,7 @@ class LexicalIndex:
         Raises:
             OSError: The file cannot be written; an older one is as it was.
         """
-        snapshot = self._snapshot
-        write_index(path, IndexContent(snapshot.segments, self.fingerprint))
+        write_index(path, self._snapshot.segments, self.fingerprint)
 
     @classmethod
     def load(cls, path: str | os.PathLike[str], fingerprint: str | None = None) -> LexicalIndex:
@@ -302,9 +279,7 @@ class LexicalIndex:
             FileNotFoundError: There is no such file.
             IndexFileError: The file is cut, damaged or something else, or the fingerprint differs.
         """
-        content = read_index(path, fingerprint)
-        index = cls(content.fingerprint)
-        index._snapshot = Snapshot(content.segments)
-        index._numbers = content.numbers()
-        index._next_number = int(index._snapshot.starts[-1])
+        segments, found = read_index(path, fingerprint)
+        index = cls(found)
+        index._snapshot = Snapshot(segments)
         return index

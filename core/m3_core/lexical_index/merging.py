@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 import numpy as np
+from typing_extensions import Self
 
 from m3_core.lexical_index.segments import CHUNK_POSTINGS, Segment, numbered
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
     from numpy.typing import NDArray
 
@@ -25,49 +26,66 @@ MERGE_RATIO = 3
 DELETED_SHARE = 0.25
 
 
-def without(segments: Sequence[Segment], numbers: Sequence[int]) -> list[Segment]:
-    """Mark documents as deleted, and rewrite the segments in which many are.
+class Part(Protocol):
+    """Documents that lie together: a segment, or one with more beside it."""
+
+    def __len__(self) -> int: ...
+
+    @property
+    def num_deleted(self) -> int:
+        """How many of its rows are deleted."""
+
+    def without(self, rows: NDArray[np.int64]) -> Self:
+        """The same with some more rows deleted."""
+
+
+P = TypeVar("P", bound=Part)
+
+
+def changed(
+    parts: Sequence[P],
+    gone: NDArray[np.int64],
+    new: Sequence[P],
+    merged: Callable[[Sequence[P]], P],
+) -> tuple[P, ...]:
+    """Delete documents, then put new ones behind; parts are merged so that sizes fall to the end.
 
     Args:
-        segments: All segments.
-        numbers: The documents, alive until now.
+        parts: As this function has given them; they stay as they are.
+        gone: Rows over all parts of what is deleted, alive until now, in any order.
+        new: Documents that are added together; may be empty.
+        merged: Makes one part of several that follow each other, leaving out what is deleted.
 
     Returns:
-        The segments that still hold a living document.
+        All documents in order, in a number of parts that grows with the logarithm of theirs.
     """
-    if not numbers:
-        return list(segments)
-    gone = np.array(numbers, np.int64)
-    marked = [segment.without(gone) for segment in segments]
-    return [
-        merge([segment]) if len(segment.deleted) > DELETED_SHARE * len(segment) else segment
-        for segment in marked
-        if len(segment.deleted) < len(segment)
-    ]
+    if not len(gone) and not new:
+        return tuple(parts)
+    kept, start = [], 0
+    for part in parts:
+        rows = gone[(gone >= start) & (gone < start + len(part))] - start
+        start += len(part)
+        left = part.without(rows) if len(rows) else part
+        if left.num_deleted <= DELETED_SHARE * len(left):
+            kept.append(left)
+        elif left.num_deleted < len(left):
+            kept.append(merged([left]))
+    return tuple(_appended(kept, new, merged))
 
 
-def appended(old: Sequence[Segment], new: Sequence[Segment]) -> list[Segment]:
-    """Put new segments behind the old ones, merging so that sizes fall fast to the end.
-
-    Args:
-        old: Segments as this function has given them, some perhaps smaller or gone.
-        new: Segments of documents added together; may be empty.
-
-    Returns:
-        All documents in order, in a number of segments that grows with the logarithm of theirs.
-    """
-    segments = [*old, *new]
-    if not segments:
+def _appended(old: Sequence[P], new: Sequence[P], merged: Callable[[Sequence[P]], P]) -> list[P]:
+    together = [*old, *new]
+    if not together:
         return []
-    start = len(old) if new else len(segments) - 1
-    size = sum(map(len, segments[start:]))
-    while start and len(segments[start - 1]) <= MERGE_RATIO * size:
+    start = len(old) if new else len(together) - 1
+    size = sum(map(len, together[start:]))
+    while start and len(together[start - 1]) <= MERGE_RATIO * size:
         start -= 1
-        size += len(segments[start])
-    tail = segments[start:]
+        size += len(together[start])
+    tail = together[start:]
     if len(tail) > 1 or (new and size >= COLUMN_DOCUMENTS):
-        tail = [merge(tail)]
-    return [*segments[:start], *tail]
+        tail = [merged(tail)]
+    return [*together[:start], *tail]
 
 
 def merge(segments: Sequence[Segment]) -> Segment:
@@ -76,15 +94,14 @@ def merge(segments: Sequence[Segment]) -> Segment:
     Needs memory for the result and about 100 MiB beside the segments.
 
     Args:
-        segments: At least one, numbers ascending.
+        segments: At least one, in the order of adding.
 
     Returns:
         The living documents in order.
     """
     living, renumbered, first = [], [], 0
     for segment in segments:
-        alive = np.ones(len(segment), bool)
-        alive[segment.deleted] = False
+        alive = segment.alive
         living.append(alive)
         new_rows = np.cumsum(alive, dtype=np.int32) - 1 + np.int32(first)
         renumbered.append(np.where(alive, new_rows, -1).astype(np.int32))
@@ -98,20 +115,18 @@ def merge(segments: Sequence[Segment]) -> Segment:
         tokens, rows, weights = (np.concatenate(arrays) for arrays in zip(*parts, strict=True))
         writer.write(tokens, rows, weights)
     pairs = list(zip(segments, living, strict=True))
-    return Segment(
-        ids=[
+    return Segment.of(
+        [
             document
             for segment, alive in pairs
             for document, lives in zip(segment.ids, alive.tolist(), strict=True)
             if lives
         ],
-        numbers=np.concatenate([segment.numbers[alive] for segment, alive in pairs]),
-        tokens=np.concatenate([np.zeros(0, np.int32), *writer.tokens]),
-        offsets=np.cumsum(np.concatenate([np.zeros(1, np.int64), *writer.lengths])),
-        rows=writer.rows[: writer.filled],
-        weights=writer.weights[: writer.filled],
-        columns=writer.columns,
-        deleted=np.zeros(0, np.int32),
+        np.concatenate([np.zeros(0, np.int32), *writer.tokens]),
+        np.cumsum(np.concatenate([np.zeros(1, np.int64), *writer.lengths])),
+        writer.rows[: writer.filled],
+        writer.weights[: writer.filled],
+        writer.columns,
     )
 
 

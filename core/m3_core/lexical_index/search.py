@@ -8,7 +8,7 @@ merged.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import TYPE_CHECKING
@@ -72,21 +72,31 @@ class Snapshot:
         """Length of the array that ``scores`` needs: whole blocks."""
         return -(-int(self.starts[-1]) // BLOCK) * BLOCK
 
-    def rows(self, numbers: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Rows of living documents, ascending.
+    def __len__(self) -> int:
+        return sum(len(segment) - segment.num_deleted for segment in self.segments)
+
+    def find(self, ids: Iterable[str]) -> NDArray[np.int64]:
+        """Rows of documents.
 
         Args:
-            numbers: The documents' numbers, all alive.
+            ids: Their ids; unknown ones are left out.
 
         Returns:
-            Shape: (documents,). Dtype: int64.
+            In the order of the ids. Shape: (documents,). Dtype: int64.
         """
-        found = [
-            rows[rows >= 0] + start
+        # Backwards, since what was added last is asked for most; each id lives in one segment.
+        tables = [
+            (segment.places, segment.alive, start)
             for segment, start in zip(self.segments, self.starts.tolist(), strict=False)
-            for rows in [segment.find(numbers).astype(np.int64)]
-        ]
-        return np.sort(np.concatenate([np.zeros(0, np.int64), *found]))
+        ][::-1]
+        found = []
+        for one in ids:
+            for places, alive, start in tables:
+                row = places.get(one)
+                if row is not None and alive[row]:
+                    found.append(start + row)
+                    break
+        return np.array(found, np.int64)
 
     def ids(self, rows: NDArray[np.int64]) -> list[str]:
         """Ids of documents."""
@@ -99,10 +109,7 @@ class Snapshot:
 
     def living(self) -> NDArray[np.bool_]:
         """Which rows are alive."""
-        alive = np.ones(int(self.starts[-1]), bool)
-        for segment, start in zip(self.segments, self.starts, strict=False):
-            alive[start + segment.deleted] = False
-        return alive
+        return np.concatenate([np.zeros(0, bool), *(one.alive for one in self.segments)])
 
     def scores(self, query: Query, out: NDArray[np.float32]) -> None:
         """Add up all documents' scores in float32; 0 for deleted ones and beyond the last.
@@ -253,6 +260,44 @@ def queries_of(texts: LexicalWeights) -> list[Query]:
     ]
 
 
+def best_rows(
+    snapshot: Snapshot,
+    query: Query,
+    k: int,
+    buffers: list[NDArray[np.float32]],
+    rows: NDArray[np.int64] | None = None,
+    accept: Accept | None = None,
+) -> tuple[NDArray[np.int64], NDArray[np.float64]]:
+    """Find the documents with the highest scores.
+
+    Args:
+        snapshot: The state.
+        query: The query.
+        k: How many at most.
+        buffers: Arrays for scores that nobody uses; one is taken and given back.
+        rows: Documents to choose from, ascending; ``None``: all.
+        accept: Asked for each id instead.
+
+    Returns:
+        Rows and scores, best first.
+    """
+    size = snapshot.buffer_size()
+    try:
+        buffer = buffers.pop()
+    except IndexError:
+        buffer = np.empty(0, np.float32)
+    if len(buffer) < size:
+        buffer = np.empty(size, np.float32)
+    scores = buffer[:size]
+    snapshot.scores(query, scores)
+    if accept is not None:
+        found = snapshot.best_accepted(query, k, scores, accept)
+    else:
+        found = snapshot.best(query, k, scores, rows)
+    buffers.append(buffer)
+    return found
+
+
 def search_snapshot(
     snapshot: Snapshot,
     query: Query,
@@ -277,20 +322,7 @@ def search_snapshot(
     Returns:
         Ids and scores, best first.
     """
-    size = snapshot.buffer_size()
-    try:
-        buffer = buffers.pop()
-    except IndexError:
-        buffer = np.empty(0, np.float32)
-    if len(buffer) < size:
-        buffer = np.empty(size, np.float32)
-    scores = buffer[:size]
-    snapshot.scores(query, scores)
-    if accept is not None:
-        best, exact = snapshot.best_accepted(query, k, scores, accept)
-    else:
-        best, exact = snapshot.best(query, k, scores, rows)
-    buffers.append(buffer)
+    best, exact = best_rows(snapshot, query, k, buffers, rows, accept)
     found = list(zip(snapshot.ids(best), exact.tolist(), strict=True))
     if fill and len(found) < k:
         rest = snapshot.living()

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -29,7 +29,7 @@ class Segment:
 
     Attributes:
         ids: The documents' ids, deleted ones included.
-        numbers: Document numbers in the whole index; ascending. Shape: (documents,).
+        places: The row of each of them.
         tokens: Token ids that have a posting list, ascending. Shape: (lists,). Dtype: int32.
         offsets: List i is the postings from ``offsets[i]`` to ``offsets[i + 1]``.
             Shape: (lists + 1,). Dtype: int64.
@@ -37,52 +37,71 @@ class Segment:
         weights: Their weights, all above 0. Shape: (postings,). Dtype: float32.
         columns: Weights of all documents, 0 where absent, of the tokens that have a column.
             Shape of each: (documents,). Dtype: float32.
-        deleted: Documents that were deleted or replaced. Shape: (deleted,). Dtype: int32.
+        deleted: Rows that were deleted or replaced. Shape: (deleted,). Dtype: int32.
+        alive: Which rows were not. Shape: (documents,). Dtype: bool.
     """
 
     ids: Sequence[str]
-    numbers: NDArray[np.int64]
+    places: Mapping[str, int]
     tokens: NDArray[np.int32]
     offsets: NDArray[np.int64]
     rows: NDArray[np.int32]
     weights: NDArray[np.float32]
     columns: dict[int, NDArray[np.float32]]
     deleted: NDArray[np.int32]
+    alive: NDArray[np.bool_]
+
+    @classmethod
+    def of(
+        cls,
+        ids: Sequence[str],
+        tokens: NDArray[np.int32],
+        offsets: NDArray[np.int64],
+        rows: NDArray[np.int32],
+        weights: NDArray[np.float32],
+        columns: dict[int, NDArray[np.float32]],
+    ) -> Segment:
+        """Make a segment of which nothing is deleted; takes what the attributes say."""
+        return cls(
+            ids=ids,
+            places={one: row for row, one in enumerate(ids)},
+            tokens=tokens,
+            offsets=offsets,
+            rows=rows,
+            weights=weights,
+            columns=columns,
+            deleted=np.zeros(0, np.int32),
+            alive=np.ones(len(ids), bool),
+        )
 
     def __len__(self) -> int:
         return len(self.ids)
+
+    @property
+    def num_deleted(self) -> int:
+        """How many rows are deleted."""
+        return len(self.deleted)
 
     @property
     def nbytes(self) -> int:
         """Bytes of all arrays; the ids are not counted."""
         postings = self.tokens.nbytes + self.offsets.nbytes + self.rows.nbytes + self.weights.nbytes
         columns = sum(column.nbytes for column in self.columns.values())
-        return postings + columns + self.numbers.nbytes + self.deleted.nbytes
+        return postings + columns + self.deleted.nbytes + self.alive.nbytes
 
-    def without(self, numbers: NDArray[np.int64]) -> Segment:
+    def without(self, rows: NDArray[np.int64]) -> Segment:
         """Share all arrays with a segment in which some more documents are deleted.
 
         Args:
-            numbers: Documents of the index, alive until now; those of other segments are ignored.
+            rows: The documents, alive until now.
 
         Returns:
-            Itself, if none of them is here.
+            The other segment.
         """
-        rows = self.find(numbers)
-        rows = rows[rows >= 0]
-        return replace(self, deleted=np.concatenate([self.deleted, rows])) if len(rows) else self
-
-    def find(self, numbers: NDArray[np.int64]) -> NDArray[np.int32]:
-        """Rows of documents.
-
-        Args:
-            numbers: Their numbers in the index.
-
-        Returns:
-            Shape: as ``numbers``. Dtype: int32. -1 for documents of other segments.
-        """
-        rows = np.searchsorted(self.numbers, numbers).clip(max=len(self) - 1)
-        return np.where(self.numbers[rows] == numbers, rows, -1).astype(np.int32)
+        alive = self.alive.copy()
+        alive[rows] = False
+        deleted = np.concatenate([self.deleted, rows.astype(np.int32)])
+        return replace(self, deleted=deleted, alive=alive)
 
     def posting_lists(self, tokens: NDArray[np.int32]) -> list[slice]:
         """Where the posting lists of some tokens lie; empty for tokens without a posting list."""
@@ -110,14 +129,11 @@ class Segment:
         return {token: found[token] for token in sorted(found) if found[token]}
 
 
-def segments_from(
-    ids: Sequence[str], first_number: int, texts: LexicalWeights
-) -> Iterator[Segment]:
+def segments_from(ids: Sequence[str], texts: LexicalWeights) -> Iterator[Segment]:
     """Turn documents into segments with nothing but posting lists.
 
     Args:
         ids: One a document.
-        first_number: The first document's number in the index.
         texts: Their weights, all above 0.
 
     Yields:
@@ -150,15 +166,13 @@ def segments_from(
                 f"the weights of document {ids[start + int(rows[repeated[0]])]!r} hold a token id "
                 "more than once"
             )
-        yield Segment(
-            ids=ids[start:stop],
-            numbers=np.arange(first_number + start, first_number + stop),
-            tokens=tokens,
-            offsets=list_offsets,
-            rows=rows.astype(np.int32, copy=False),
-            weights=by_token.data,
-            columns={},
-            deleted=np.zeros(0, np.int32),
+        yield Segment.of(
+            ids[start:stop],
+            tokens,
+            list_offsets,
+            rows.astype(np.int32, copy=False),
+            by_token.data,
+            {},
         )
         start = stop
 

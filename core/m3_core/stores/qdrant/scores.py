@@ -6,6 +6,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from m3_core.representations import MultiVectors
+from m3_core.scoring import dense_scores, maxsim_scores
+
 if TYPE_CHECKING:
     from qdrant_client import models
 
@@ -30,13 +33,13 @@ def part_scores(point: models.ScoredPoint, reps: Representations, names: Names) 
     scores: dict[str, float] = {}
     dense = None if names.dense is None else vectors.get(names.dense)
     if dense is not None and reps.dense_vecs is not None:
-        scores["dense"] = float(reps.dense_vecs[0] @ np.asarray(dense, np.float32))
+        scores["dense"] = float(dense_scores(reps.dense_vecs[:1], [dense])[0, 0])
     if names.sparse is not None and reps.lexical_weights is not None:
         asked, sparse = reps.lexical_weights[0], vectors.get(names.sparse)
         shared = [] if sparse is None else zip(sparse.indices, sparse.values, strict=True)
         scores["sparse"] = float(sum(asked.get(token, 0.0) * weight for token, weight in shared))
     multi = vectors.get(names.multi)
     if multi is not None and reps.colbert_vecs is not None:
-        query = np.asarray(reps.colbert_vecs[0], np.float32)
-        scores["colbert"] = float((query @ np.asarray(multi, np.float32).T).max(axis=1).mean())
+        own_vectors = MultiVectors.from_arrays([np.asarray(multi, np.float32)])
+        scores["colbert"] = float(maxsim_scores(reps.colbert_vecs[:1], own_vectors)[0, 0])
     return scores
