@@ -32,9 +32,9 @@ from llama_index.core.storage.storage_context import (
     StorageContext,
 )
 from llama_index.core.vector_stores.simple import SimpleVectorStore
-from m3_core.files import open_tensors, write_tensors
 
 from m3_core.errors import IndexFileError
+from m3_core.files import open_tensors, write_tensors
 from m3_core.saved_folders import locked
 
 logger = logging.getLogger(__name__)

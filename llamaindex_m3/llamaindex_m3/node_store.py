@@ -218,10 +218,11 @@ class M3NodeStore(BasePydanticVectorStore):
         file = f"{name}{NAMESPACE_SEP}{DEFAULT_PERSIST_FNAME}"
         folder, found = str(persist_path)[: -len(file)], str(persist_path)[-len(file) :]
         if found != file or (folder and not folder.endswith(("/", os.sep))):
+            asked = Path(persist_path).name.removeprefix(f"{name}{NAMESPACE_SEP}")
             raise ValueError(
-                f"{Path(persist_path).name!r} cannot be honoured as the file of an M3Index, which "
-                "is saved with its storage context under LlamaIndex's own names: leave "
-                "vector_store_fname out and call index.persist(folder)"
+                f"vector_store_fname={asked!r} cannot be honoured: an M3Index is saved with its "
+                "storage context under LlamaIndex's own names, by which alone it can be loaded; "
+                "save it again without"
             )
         storage = self._index.storage_context
         stores = {

@@ -83,7 +83,7 @@ def attack(kind: str, kills: int, seed: int) -> collections.Counter[str]:
                 results["whole" if len(saves.found()) == 1 else "MIXED"] += 1
             except CheckpointError:
                 results["none yet" if kill % 10 == 9 else "LOST"] += 1
-            except Exception as error:
+            except Exception as error:  # noqa: BLE001
                 results[f"RAW {type(error).__name__}"] += 1
             results["most hidden"] = max(results["most hidden"], len(saves.hidden()))
         saves.save(1)

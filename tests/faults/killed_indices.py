@@ -89,7 +89,7 @@ class Attack:
     def check(self, allowed: set[int] | None = None) -> None:
         try:
             found = numbers(self.folder)
-        except Exception as error:
+        except Exception as error:  # noqa: BLE001
             self.results[f"LOST {type(error).__name__}"] += 1
             return
         if len(found) != 1:
@@ -139,7 +139,7 @@ class Attack:
             try:
                 for turn in range(times):
                     self.save(turn)
-            except BaseException as error:
+            except BaseException as error:  # noqa: BLE001
                 failed.append(error)
 
         running = [threading.Thread(target=save) for _ in range(number)]
