@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import warnings
+from collections.abc import Mapping
 from dataclasses import replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any, ClassVar, cast
@@ -27,9 +28,10 @@ from m3_core.network import (
 )
 from m3_core.scoring import pair_scores
 from m3_core.texts import check_pairs, check_texts, distinct
+from m3_core.values import shown
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Iterator, Sequence
     from pathlib import Path
 
     import torch
@@ -464,9 +466,19 @@ class Encoder(ModelUser):
         Returns:
             ``{token text: weight}``. Where two ids have the same text (one at the start of a
             word, one within), the larger weight stands.
+
+        Raises:
+            TypeError: It is no mapping, or of no numbers.
+            ValueError: A token id is none of the model's.
         """
         decoded: dict[str, float] = {}
+        if not isinstance(weights, Mapping):
+            raise TypeError(f"weights are a mapping of token ids to weights; got {shown(weights)}")
         for token_id, weight in weights.items():
+            if not 0 <= int(token_id) < self.vocabulary_size:
+                raise ValueError(
+                    f"{shown(token_id)} is no token id; {self.name!r} has {self.vocabulary_size}"
+                )
             text = self.model.tokenizer.id_to_token(int(token_id))
             decoded[text] = max(float(weight), decoded.get(text, 0.0))
         return decoded
