@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from m3_core.representations import LexicalWeights, MultiVectors, Representations
+from m3_core.values import as_array, shown
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable
@@ -45,7 +46,8 @@ def dense_scores(queries: ArrayLike, documents: ArrayLike) -> NDArray[np.float32
     for part in (queries, documents):
         if isinstance(part, Representations):
             raise TypeError(_WHOLE.format("dense_scores", "dense_vecs"))
-    return np.asarray(queries, np.float32) @ np.asarray(documents, np.float32).T
+    asked = as_array(queries, np.float32, "queries")
+    return asked @ as_array(documents, np.float32, "documents").T
 
 
 def lexical_scores(queries: LexicalWeights, documents: LexicalWeights) -> NDArray[np.float32]:
@@ -228,7 +230,7 @@ def normalized_weights(weights: Sequence[float]) -> tuple[float, float, float]:
     if len(values) != 3 or not all(0 <= value < np.inf for value in values) or not sum(values):
         raise ValueError(
             f"weights must be three numbers (dense, sparse, colbert), none negative and not all 0; "
-            f"got {weights!r}"
+            f"got {shown(weights)}"
         )
     dense, sparse, colbert = (value / sum(values) for value in values)
     return dense, sparse, colbert
@@ -268,8 +270,8 @@ def reciprocal_rank_fusion(
         >>> [name for name, _ in reciprocal_rank_fusion([["a", "b", "c"], ["b", "c", "a"]])]
         ['b', 'a', 'c']
     """
-    if k < 0:
-        raise ValueError(f"k must not be negative; got {k}")
+    if not isinstance(k, (int, float, np.number)) or not 0 <= k < 2**63:
+        raise ValueError(f"k must be a number that is not negative; got {shown(k)}")
     each = [1.0] * len(rankings) if weights is None else list(weights)
     if len(each) != len(rankings):
         raise ValueError(f"{len(rankings)} rankings need as many weights; got {len(each)}")
@@ -314,6 +316,7 @@ def pair_scores(
     left, right = _part(queries, "dense_vecs"), _part(documents, "dense_vecs")
     dense = np.einsum("ij,ij->i", left[query_rows], right[document_rows])
     lexical = _part(queries, "lexical_weights"), _part(documents, "lexical_weights")
+    _check_kind(LexicalWeights, queries=queries, documents=documents)
     width = 1 + max(int(part.token_ids.max(initial=0)) for part in lexical)
     left_rows, right_rows = (part.to_scipy(width) for part in lexical)
     shared: Any = left_rows[query_rows] * right_rows[document_rows]
@@ -336,7 +339,14 @@ def pair_scores(
     }
 
 
+def _check_kind(kind: type, **given: Any) -> None:
+    for name, one in given.items():
+        if not isinstance(one, kind):
+            raise TypeError(f"{name} must be {kind.__name__}; got {shown(one)}")
+
+
 def _part(representations: Representations, name: str) -> Any:
+    _check_kind(Representations, queries=representations)
     part = getattr(representations, name)
     if part is None:
         raise ValueError(f"these scores need {name}, which was not encoded")

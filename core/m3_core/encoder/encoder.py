@@ -17,6 +17,7 @@ from m3_core.encoder.stats import EncoderStats
 from m3_core.network import LoadedModel, Source, choose_instructions, find_known
 from m3_core.scoring import pair_scores
 from m3_core.texts import check_pairs, check_several, distinct
+from m3_core.values import shown
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Iterator, Sequence
@@ -411,6 +412,7 @@ class Encoder(RunningEncoder):
 
         Raises:
             TypeError: These are not the weights of one text.
+            ValueError: A token id is none of the model's.
         """
         if not isinstance(weights, Mapping):
             raise TypeError(
@@ -419,6 +421,10 @@ class Encoder(RunningEncoder):
             )
         decoded: dict[str, float] = {}
         for token_id, weight in weights.items():
+            if not 0 <= int(token_id) < self.vocabulary_size:
+                raise ValueError(
+                    f"{shown(token_id)} is no token id; {self.name!r} has {self.vocabulary_size}"
+                )
             text = self.model.tokenizer.id_to_token(int(token_id))
             decoded[text] = max(float(weight), decoded.get(text, 0.0))
         return decoded

@@ -10,7 +10,14 @@ import torch
 
 from m3_core.encoder import heads
 from m3_core.errors import UnsupportedModelError
-from m3_core.network import find_known, float_type, load_backbone, read_heads, to_device
+from m3_core.network import (
+    check_sizes,
+    find_known,
+    float_type,
+    load_backbone,
+    read_heads,
+    to_device,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Sequence
@@ -232,6 +239,7 @@ def load_pipeline(
             f"{checkpoint.name!r} is a reranker, not an encoder: it scores pairs and gives no "
             "vectors. Load it with Reranker.from_pretrained, or BGEReranker in the frameworks"
         )
+    check_sizes(checkpoint.config, checkpoint.folder)
     stored = read_heads(
         checkpoint.folder,
         int(checkpoint.config["hidden_size"]),

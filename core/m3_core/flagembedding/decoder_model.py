@@ -9,7 +9,15 @@ import numpy as np
 from m3_core.encoder import dense_vectors
 from m3_core.errors import NonFiniteError, UnsupportedModelError
 from m3_core.extras import needs_extra
-from m3_core.network import Source, Work, load_network, read_json, shared_model, to_device
+from m3_core.network import (
+    Source,
+    Work,
+    load_network,
+    network_config,
+    read_json,
+    shared_model,
+    to_device,
+)
 from m3_core.rerankers import (
     CAUSAL_ATTENTION_NAME,
     DECODER_TYPES,
@@ -150,7 +158,11 @@ def load_decoder(
 
         register_attention()
     network = load_network(
-        AutoModel.from_pretrained, checkpoint, dtype, attn_implementation=CAUSAL_ATTENTION_NAME
+        AutoModel.from_pretrained,
+        checkpoint,
+        dtype,
+        config=network_config(checkpoint),
+        attn_implementation=CAUSAL_ATTENTION_NAME,
     )
     _set_specials(tokenizer, checkpoint.folder)
     return DecoderProgram(network, None, device, dtype)

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         read_heads,
         read_json,
     )
+    from m3_core.network.configuration import check_sizes, transformers_config
     from m3_core.network.device import (
         cpu_multiplies,
         default_token_budget,
@@ -48,14 +49,16 @@ if TYPE_CHECKING:
         ATTENTION_NAME,
         TransformersBackbone,
         load_network,
+        network_config,
         packed_attention,
     )
-    from m3_core.network.weights import Weights
+    from m3_core.network.weights import AskedShapes, Weights
 
 __all__ = [
     "ATTENTION_NAME",
     "CHARACTERS_ON_THE_LOOP",
     "MODEL_TYPES",
+    "AskedShapes",
     "Backbone",
     "Checkpoint",
     "EngineStats",
@@ -76,6 +79,7 @@ __all__ = [
     "TruncationWarning",
     "Weights",
     "Work",
+    "check_sizes",
     "choose_instructions",
     "cpu_multiplies",
     "default_token_budget",
@@ -86,6 +90,7 @@ __all__ = [
     "load_backbone",
     "load_network",
     "locate",
+    "network_config",
     "packed_attention",
     "progress_bar",
     "read_checkpoint",
@@ -94,6 +99,7 @@ __all__ = [
     "resolve_device",
     "shared_model",
     "to_device",
+    "transformers_config",
     "varlen_kernel",
 ]
 
@@ -102,6 +108,7 @@ _HOMES = {
     "Backbone": "backbone",
     "CHARACTERS_ON_THE_LOOP": "loaded",
     "Checkpoint": "checkpoint",
+    "check_sizes": "configuration",
     "choose_instructions": "known_models",
     "cpu_multiplies": "device",
     "default_token_budget": "device",
@@ -118,6 +125,7 @@ _HOMES = {
     "locate": "checkpoint",
     "MODEL_TYPES": "packed",
     "ModelUser": "loaded",
+    "network_config": "transformers_network",
     "packed_attention": "transformers_network",
     "PackedBackbone": "packed",
     "PackedBatch": "batches",
@@ -133,12 +141,14 @@ _HOMES = {
     "Source": "loaded",
     "Ticket": "ticket",
     "to_device": "transfer",
+    "transformers_config": "configuration",
     "TokenBatch": "tokens",
     "Tokenizer": "tokens",
     "TransformersBackbone": "transformers_network",
     "TruncationWarning": "loaded",
     "varlen_kernel": "packing",
     "Weights": "weights",
+    "AskedShapes": "weights",
     "Work": "batches",
 }
 

@@ -114,8 +114,10 @@ class Int8Table:
     @classmethod
     def of(cls, weights: Weights, name: str, *, rows: int, width: int) -> Int8Table:
         """Ask for a table; as of ``Table.of``."""
-        target = Int8Rows.empty(rows, width)
-        weights.ask_into(f"{name}.weight", target)
+        is_there = weights.has(f"{name}.weight", shape=(rows, width))
+        target = Int8Rows.empty(rows if is_there else 0, width)
+        if is_there:
+            weights.ask_into(f"{name}.weight", target)
         return cls(target)
 
 
@@ -153,10 +155,11 @@ class Int8Linear:
     def of(cls, weights: Weights, *names: str, outputs: int, inputs: int) -> Int8Linear:
         """Ask for a layer, or for several over the same inputs as one; as of ``Linear.of``."""
         highest = _HIGHEST if cpu_multiplies(torch.int8) else _HIGHEST_IN_16_BITS
-        whole = Int8Rows.empty(len(names) * outputs, inputs, highest)
-        for number, name in enumerate(names):
-            part = whole.part(number * outputs, (number + 1) * outputs)
-            weights.ask_into(f"{name}.weight", part)
+        matrices = [f"{name}.weight" for name in names]
+        is_there = weights.has(*matrices, shape=(outputs, inputs))
+        whole = Int8Rows.empty(len(names) * outputs if is_there else 0, inputs, highest)
+        for number, name in enumerate(matrices if is_there else ()):
+            weights.ask_into(name, whole.part(number * outputs, (number + 1) * outputs))
         made = cls(whole, weights.ask(*(f"{name}.bias" for name in names), shape=(outputs,)))
         weights.when_filled(made.order)
         return made

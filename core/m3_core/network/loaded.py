@@ -151,7 +151,8 @@ class LoadedModel:
         device = resolve_device(source.device)
         dtype = resolve_dtype(source.dtype, device)
         checkpoint = read_checkpoint(source.locate(), str(source.name))
-        tokenizer = Tokenizer.from_folder(checkpoint.folder)
+        vocabulary = checkpoint.config.get("vocab_size")
+        tokenizer = Tokenizer.from_folder(checkpoint.folder, vocabulary)
         network = aside(lambda: build(checkpoint, tokenizer, device, dtype, source))
         if dtype == torch.int8 and not cpu_multiplies(dtype):
             _log.warning(

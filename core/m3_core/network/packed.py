@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch.nn import functional
 
-from m3_core.errors import CorruptCheckpointError, UnsupportedModelError
+from m3_core.errors import UnsupportedModelError
+from m3_core.network.configuration import check_sizes, padding_id
 from m3_core.network.device import default_token_budget
 from m3_core.network.int8 import Int8Layer, Int8Linear, Int8Table
 from m3_core.network.layers import Layer, LayerNorm, Linear, Table
@@ -57,23 +58,17 @@ class PackedBackbone:
     """
 
     def __init__(self, config: Mapping[str, Any], weights: Weights) -> None:
+        check_sizes(config, weights.folder)
+        hidden = self.hidden_size = int(config["hidden_size"])
+        inner, heads = int(config["intermediate_size"]), int(config["num_attention_heads"])
         # Where config.json is silent: transformers' defaults.
-        hidden = self.hidden_size = int(config.get("hidden_size", 768))
-        inner = int(config.get("intermediate_size", 3072))
-        heads = int(config.get("num_attention_heads", 12))
-        vocabulary = 50265 if config["model_type"] == "roberta" else 30522
         eps = float(config.get("layer_norm_eps", 1e-12))
-        if hidden % heads:
-            raise CorruptCheckpointError(
-                f"config.json of {weights.folder} has a hidden_size of {hidden}, which "
-                f"num_attention_heads={heads} does not divide"
-            )
         self.device = weights.device
         self.dtype = weights.dtype
         self._varlen = varlen_kernel(self.device, self.dtype)
         self._padding_id: int | None = None
         if config["model_type"] != "bert":
-            self._padding_id = int(config.get("pad_token_id", 1))
+            self._padding_id = padding_id(config)
 
         in_int8 = self.dtype == torch.int8
         linear: Any = Int8Linear if in_int8 else Linear
@@ -109,14 +104,14 @@ class PackedBackbone:
             )
             return made
 
-        self.words = table("word", int(config.get("vocab_size", vocabulary)))
+        self.words = table("word", int(config["vocab_size"]))
         self.positions = table("position", int(config.get("max_position_embeddings", 512)))
         self.segments = weights.ask(
             "embeddings.token_type_embeddings.weight",
             shape=(int(config.get("type_vocab_size", 2)), hidden),
         )
         self.norm = norm("embeddings.LayerNorm")
-        count = int(config.get("num_hidden_layers", 12))
+        count = int(config["num_hidden_layers"])
         self.layers = [layer(f"encoder.layer.{number}") for number in range(count)]
 
     @classmethod

@@ -125,13 +125,11 @@ def encoder_tensors(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
     Returns:
         Its tensors' shapes by name.
     """
-    import torch
+    from m3_core.network import AskedShapes, PackedBackbone
 
-    from m3_core.network import PackedBackbone, Weights
-
-    weights = Weights(Path(), torch.device("meta"), torch.float32)
-    PackedBackbone(config, weights)
-    return weights.shapes
+    asked = AskedShapes()
+    PackedBackbone(config, asked)
+    return asked.shapes
 
 
 def write_tokenizer(folder: Path, *, wordpiece: bool, model_max_length: int) -> list[str]:

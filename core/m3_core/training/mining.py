@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from m3_core.errors import TrainingDataError
-from m3_core.training.data import read_examples
+from m3_core.json_text import parse_json
+from m3_core.training.data import check_text, read_examples
 from m3_core.training.evaluation import score_matrix
 from m3_core.training.options import MiningOptions
 
@@ -139,12 +140,17 @@ def mine_files(
 
 def _read_pool(path: Path) -> list[str]:
     texts = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise TrainingDataError(f"{path} cannot be read: {error}") from error
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
         try:
-            text = json.loads(line)["text"]
+            text = parse_json(line)["text"]
         except (ValueError, KeyError, TypeError) as error:
             raise TrainingDataError(f"{path}:{number}: no JSON object with 'text'") from error
-        if not isinstance(text, str):
-            raise TrainingDataError(f"{path}:{number}: 'text' is {type(text).__name__}")
+        check_text(text, "'text'", f"{path}:{number}")
         texts.append(text)
     return texts
