@@ -136,8 +136,15 @@ def _in_parent() -> None:
 def _in_child() -> None:
     global _changes, _survivor
     _changes, _survivor = _Changes(), threading.get_ident()
+    failed: list[BaseException] = []
     for thing in list(_living):
-        thing.after_fork()
+        try:
+            thing.after_fork()
+        except BaseException as error:  # noqa: BLE001 (the others need theirs all the same)
+            failed.append(error)
+    if failed:
+        # Python says it as of any function that it calls after a fork, and goes on.
+        raise failed[0]
 
 
 if hasattr(os, "register_at_fork"):

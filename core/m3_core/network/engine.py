@@ -104,8 +104,7 @@ class Engine:
         self.budget = TokenBudget(token_budget)
         self.name = name
         self._process = os.getpid()
-        on_cuda = self.device.type == "cuda"
-        self._pace = Pace(BATCH_SECONDS, LEAST_LONG_TOKENS, is_slow_at_first=on_cuda)
+        self._pace = Pace(self.device, BATCH_SECONDS, LEAST_LONG_TOKENS)
         self._refusal: M3Error | None = None
         self.after_fork()
         survive_forks(self)
@@ -347,8 +346,9 @@ class Engine:
             for share in (one for owners in pending.shares for one in owners):
                 self._end(share.job, another(error))
             return
-        self._pace.learn(pending.tokens, pending.began, time.perf_counter(), self.budget.tokens)
-        if self.budget.fitted(pending.tokens):
+        tokens, most = pending.tokens, self.budget.tokens
+        self._pace.learn(tokens, pending.began, time.perf_counter(), most)
+        if self.budget.fitted(tokens):
             _log.info("%s: batches have %d tokens at most again", self.name, self.budget.tokens)
         for owners, results in zip(pending.shares, arrays, strict=True):
             for share in owners:

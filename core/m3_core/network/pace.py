@@ -2,20 +2,26 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import torch
+
 
 class Pace:
     """Learns from the batches that one device computes, one after the other.
 
     Args:
+        device: Which one.
         seconds: How long a batch shall take.
         least_tokens: Tokens of such a batch at least.
-        is_slow_at_first: The first batch says nothing, since the device loads its kernels then.
     """
 
-    def __init__(self, seconds: float, least_tokens: int, *, is_slow_at_first: bool) -> None:
+    def __init__(self, device: torch.device, seconds: float, least_tokens: int) -> None:
         self.seconds = seconds
         self.least_tokens = least_tokens
-        self._skips_next = is_slow_at_first
+        # The first batch says nothing where it loads the device's kernels.
+        self._skips_next = device.type == "cuda"
         self._each = 0.0
         self._finished_at = 0.0
 

@@ -20,7 +20,7 @@ from m3_core import LexicalIndex
 from m3_core.collection.collection import DocumentCollection
 from m3_core.encoder.cached import CachedEncoder
 from m3_core.encoder.protocol import TextEncoder
-from m3_core.forks import away_from_fork, whole_in_forks
+from m3_core.forks import away_from_fork, survive_forks, whole_in_forks
 from m3_core.network.transformers_network import load_network
 from m3_core.testing import FakeEncoder
 
@@ -163,6 +163,32 @@ def test_a_fork_waits_for_a_network_that_another_thread_loads(tmp_path: Path) ->
 
     assert in_child(works) == 0
     thread.join()
+
+
+def test_what_cannot_repair_itself_keeps_nobody_else_from_it() -> None:
+    class Broken:
+        def after_fork(self) -> None:
+            raise ArithmeticError("broken after the fork")
+
+    class Repaired:
+        times = 0
+
+        def after_fork(self) -> None:
+            self.times += 1
+
+    things = [kind() for kind in (Repaired, Broken, Repaired) for _ in range(4)]
+    for thing in things:
+        survive_forks(thing)
+    said: list[object] = []
+    hook, sys.unraisablehook = sys.unraisablehook, lambda what: said.append(what.exc_value)
+    try:
+
+        def are_repaired() -> bool:
+            return len(said) == 1 and {getattr(one, "times", 1) for one in things} == {1}
+
+        assert in_child(are_repaired) == 0
+    finally:
+        sys.unraisablehook = hook
 
 
 def test_errors_come_back_from_beside_a_fork() -> None:
