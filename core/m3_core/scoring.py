@@ -316,7 +316,6 @@ def pair_scores(
     left, right = _part(queries, "dense_vecs"), _part(documents, "dense_vecs")
     dense = np.einsum("ij,ij->i", left[query_rows], right[document_rows])
     lexical = _part(queries, "lexical_weights"), _part(documents, "lexical_weights")
-    _check_kind(LexicalWeights, queries=queries, documents=documents)
     width = 1 + max(int(part.token_ids.max(initial=0)) for part in lexical)
     left_rows, right_rows = (part.to_scipy(width) for part in lexical)
     shared: Any = left_rows[query_rows] * right_rows[document_rows]

@@ -50,6 +50,9 @@ def linear(weight: torch.Tensor, bias: torch.Tensor) -> Int8Linear:
     made, (outputs, inputs) = [], weight.shape
 
     class Given:
+        def has(self, *names: str, shape: tuple[int, ...]) -> bool:
+            return shape == (outputs, inputs)
+
         def ask_into(self, name: str, target: Int8Rows) -> None:
             made.append((name, target))
 
