@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Generic, TypeVar
 import torch
 from torch.nn import functional
 
+from m3_core.network.device import cpu_multiplies
 from m3_core.network.packing import Packing, attend
 
 if TYPE_CHECKING:
@@ -109,6 +110,7 @@ def orders_weights(weight: torch.Tensor) -> bool:
     return (
         weight.device.type == "cpu"
         and weight.dtype in (torch.float32, torch.bfloat16)
+        and cpu_multiplies(weight.dtype)
         and platform.machine().lower() in ("x86_64", "amd64")
         and torch.backends.mkldnn.is_available()
         and torch.backends.mkldnn.enabled
