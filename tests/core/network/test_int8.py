@@ -22,7 +22,7 @@ from m3_core.errors import DeviceError, NonFiniteError, UnsupportedModelError
 from m3_core.network.batches import PackedBatch
 from m3_core.network.checkpoint import read_checkpoint
 from m3_core.network.device import cpu_multiplies, resolve_dtype
-from m3_core.network.int8 import Int8Linear, Int8Rows, quantise
+from m3_core.network.int8 import Int8Linear, Int8Rows, quantise, quantise_states
 from m3_core.network.packed import PackedBackbone
 from m3_core.testing import tiny_checkpoint
 from m3_core.testing.rerankers import tiny_reranker
@@ -80,11 +80,11 @@ def test_products_are_exact(tokens: int, inputs: int, outputs: int, extreme: boo
     bias = torch.randn(outputs, generator=generator)
     layer = linear(weight, bias)
     highest = 127 if cpu_multiplies(torch.int8) else 63
-    rows, scales = quantise(states)
+    rows, scales, least = quantise_states(states)
     columns, factors = quantise(weight, highest)
-    products = rows.double() @ columns.double().t()
-    expected = products * scales.double() * factors.double().t() + bias.double()
-    torch.testing.assert_close(layer(states).double(), expected, rtol=1e-5, atol=1e-5)
+    rounded = rows.double() * scales.double() + least.double()
+    expected = rounded @ (columns.double() * factors.double()).t() + bias.double()
+    torch.testing.assert_close(layer(states).double(), expected, rtol=1e-5, atol=1e-3)
 
 
 @given(st.integers(1, 40), st.integers(1, 40), st.integers(-90, 90), st.integers(0, 99))
@@ -95,6 +95,9 @@ def test_integers_are_within_half_a_step(rows: int, width: int, power: int, seed
     assert values.abs().amax(1).eq(127).all()
     apart = (values * scales.double() - given.double()).abs()
     assert (apart <= scales.double() * (0.5 + 1e-4)).all()
+    unsigned, steps, least = quantise_states(given)
+    apart = (unsigned * steps.double() + least - given.double()).abs()
+    assert (apart <= steps.double() * (0.5 + 1e-2) + 1e-8).all()
 
 
 def test_no_rows_and_rows_that_are_no_numbers() -> None:
