@@ -21,7 +21,7 @@ from m3_core import Encoder, Reranker, shared_encoder
 from m3_core.errors import DeviceError, NonFiniteError, UnsupportedModelError
 from m3_core.network.batches import PackedBatch
 from m3_core.network.checkpoint import read_checkpoint
-from m3_core.network.device import cpu_multiplies, resolve_dtype
+from m3_core.network.device import cpu_multiplies, has_amx, resolve_dtype
 from m3_core.network.int8 import Int8Linear, Int8Rows, quantise, quantise_states
 from m3_core.network.packed import PackedBackbone
 from m3_core.testing import tiny_checkpoint
@@ -194,16 +194,23 @@ def test_loading_says_where_it_is_slow(
 ) -> None:
     with caplog.at_level(logging.WARNING, "m3_core"):
         Encoder.from_pretrained(tiny_m3, device="cpu", dtype="int8")
-        assert bool(caplog.records) != cpu_multiplies(torch.int8)
+        assert bool(caplog.records) == has_amx()
+        assert all("which has AMX" in record.getMessage() for record in caplog.records)
         caplog.clear()
         monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
+        assert not has_amx()
         near = Encoder.from_pretrained(tiny_m3, device="cpu", dtype="int8")
-    (record,) = caplog.records
-    assert "has no instructions for int8" in record.getMessage()
+    assert not caplog.records
     # With 7 bits where this CPU would take 8: still right.
     vectors = near.encode_documents(TEXTS).dense_vecs
     exact = Encoder.from_pretrained(tiny_m3, device="cpu", dtype="float32")
     assert (vectors * exact.encode_documents(TEXTS).dense_vecs).sum(1).min() > 0.95
+
+
+def test_other_processors_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("platform.machine", lambda: "aarch64")
+    with pytest.raises(DeviceError, match=r"'aarch64' .* x86 CPUs"):
+        resolve_dtype("int8", CPU)
 
 
 MEASURE = """
