@@ -18,6 +18,7 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from m3_core.beside import beside
 from m3_core.encoder.protocol import PARTS, flags_of
 from m3_core.encoder.rows import Rows, assembled, rows_of, size_of
 from m3_core.forks import computed_once, survive_forks
@@ -387,7 +388,7 @@ class Direct:
 
 async def _aside(many: bool, function: Callable[[], T]) -> T:  # noqa: FBT001
     """Call a function that computes; where it has many texts, off the event loop."""
-    return await asyncio.to_thread(function) if many else function()
+    return await beside(function) if many else function()
 
 
 _caches: weakref.WeakKeyDictionary[Any, EncodingCache] = weakref.WeakKeyDictionary()

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 import warnings
 from collections.abc import Mapping
 from dataclasses import replace
 from itertools import islice
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
+from m3_core.beside import beside
 from m3_core.encoder.fingerprint import options_fingerprint
 from m3_core.encoder.options import EncoderOptions, make_request
 from m3_core.encoder.pipeline import Pipeline, Request, load_pipeline
@@ -545,7 +545,7 @@ class Encoder(ModelUser):
     ) -> Representations:
         checked = check_texts(texts)
         if sum(map(len, checked)) > CHARACTERS_ON_THE_LOOP:
-            work = await asyncio.to_thread(self._work, role, checked, request, max_length)
+            work = await beside(self._work, role, checked, request, max_length)
         else:
             work = self._work(role, checked, request, max_length)
         with progress_bar(work, "Encoding", "text", show=show_progress) as shown:
