@@ -53,9 +53,7 @@ time.sleep(1.5)
         ("loaded.tokenizer.encode", "'panda ' * 4_000"),
     ],
 )
-def test_the_interpreter_waits_for_no_queued_calls(
-    tiny_m3: Path, slow: str, text: str
-) -> None:
+def test_the_interpreter_waits_for_no_queued_calls(tiny_m3: Path, slow: str, text: str) -> None:
     script = QUEUED.format(folder=str(tiny_m3), slow=slow, text=text)
     ended = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, timeout=90, check=False
