@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from m3_core.values import as_array, shown
+
 if TYPE_CHECKING:
     from collections.abc import Collection
 
@@ -34,9 +36,9 @@ def check_count(name: str, number: Any) -> int:
         ValueError: k must be at least 1; got 0
     """
     if isinstance(number, bool) or not isinstance(number, (int, np.integer)):
-        raise TypeError(f"{name} must be a whole number; got {number!r}")
+        raise TypeError(f"{name} must be a whole number; got {shown(number)}")
     if number < 1:
-        raise ValueError(f"{name} must be at least 1; got {number}")
+        raise ValueError(f"{name} must be at least 1; got {shown(number)}")
     return int(number)
 
 
@@ -57,11 +59,11 @@ def check_ids(ids: Iterable[Any]) -> list[str]:
         ['a', 'b']
     """
     if isinstance(ids, (str, bytes)) or not isinstance(ids, Iterable):
-        raise TypeError(f"ids must be a list of strings; got {ids!r}")
+        raise TypeError(f"ids must be a list of strings; got {shown(ids)}")
     checked = list(ids)
     for one in checked:
         if not isinstance(one, str):
-            raise TypeError(f"ids must be strings; got {one!r} of {type(one).__name__}")
+            raise TypeError(f"ids must be strings; got {shown(one)} of {type(one).__name__}")
     # NumPy's strings become plain ones.
     return [str(one) for one in checked]
 
@@ -81,7 +83,7 @@ def check_distinct(ids: Collection[str]) -> None:
     seen: set[str] = set()
     for one in ids:
         if one in seen:
-            raise ValueError(f"id {one!r} comes more than once in one call")
+            raise ValueError(f"id {shown(one)} comes more than once in one call")
         seen.add(one)
 
 
@@ -101,7 +103,7 @@ def check_vector(vector: ArrayLike) -> NDArray[np.float32]:
         >>> check_vector([0.6, 0.8]).shape
         (2,)
     """
-    checked = np.asarray(vector, np.float32)
+    checked = as_array(vector, np.float32, "a vector")
     if checked.ndim != 1 or not len(checked) or not np.isfinite(checked).all():
         raise ValueError(
             f"a vector is a list of finite numbers; got shape {checked.shape}, "

@@ -11,6 +11,8 @@ import math
 from collections.abc import Callable, Iterable, Mapping
 from typing import TYPE_CHECKING, Protocol, TypedDict, TypeVar
 
+from m3_core.values import shown
+
 if TYPE_CHECKING:
     from scipy.sparse import csr_array
 
@@ -55,11 +57,14 @@ def entries(weights: Weights) -> list[tuple[int, float]]:
     if not isinstance(weights, Mapping):
         raise TypeError(
             "the lexical weights of a text are a mapping of token ids to weights; got "
-            f"{weights!r:.80} of type {type(weights).__name__}"
+            f"{shown(weights)} of type {type(weights).__name__}"
         )
     found: dict[int, float] = {}
     for key, value in weights.items():
-        token, weight = int(key), float(value)
+        try:
+            token, weight = int(key), float(value)
+        except OverflowError as error:
+            raise ValueError(f"no weight of a token: {shown(key)}: {shown(value)}") from error
         if token < 0 or not math.isfinite(weight) or weight < 0:
             raise ValueError(
                 "token ids must be at least 0 and weights finite and not negative; "
@@ -114,9 +119,14 @@ def convert_texts(representations: Representations, convert: Callable[..., T]) -
 
 
 def _size(vocabulary: int | KnowsVocabulary | None) -> int:
-    size = vocabulary if vocabulary is None or isinstance(vocabulary, int) else None
-    if size is None and vocabulary is not None and not isinstance(vocabulary, int):
-        size = vocabulary.vocabulary_size
+    if vocabulary is None or isinstance(vocabulary, int):
+        size = vocabulary
+    else:
+        size = getattr(vocabulary, "vocabulary_size", None)
+        if not isinstance(size, int | None) or not hasattr(vocabulary, "vocabulary_size"):
+            raise TypeError(
+                f"vocabulary_size must be a number or an encoder; got {shown(vocabulary)}"
+            )
     if size is None:
         raise ValueError(
             "plain weights do not tell how many token ids their model has: give "
@@ -214,10 +224,12 @@ def to_elasticsearch(weights: Weights, tokens: Mapping[int, str] | None = None) 
         {'v1．5': 0.25, 'panda': 0.5}
     """
     features: dict[str, float] = {}
+    if not isinstance(tokens, Mapping | None):
+        raise TypeError(f"tokens are a mapping of token ids to texts; got {shown(tokens)}")
     for token, weight in entries(weights):
         name = str(token)
         if tokens is not None:
-            readable = tokens.get(token, name).replace(".", "．").strip()
+            readable = str(tokens.get(token, name)).replace(".", "．").strip()
             name = readable if readable and readable not in features else name
         features[name] = weight
     return features

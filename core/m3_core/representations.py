@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any, overload
 
 import numpy as np
 
+from m3_core.values import as_array, shown
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
     from scipy.sparse import csr_array
@@ -30,7 +32,7 @@ def checked_offsets(offsets: Any, num_items: int, what: str) -> NDArray[np.int64
     Raises:
         ValueError: The boundaries do not describe consecutive rows over all items.
     """
-    array: NDArray[np.int64] = np.ascontiguousarray(offsets, dtype=np.int64)
+    array: NDArray[np.int64] = np.ascontiguousarray(as_array(offsets, np.int64, "offsets"))
     if array.ndim != 1 or not len(array) or array[0] != 0 or array[-1] != num_items:
         raise ValueError(
             f"offsets must run from 0 to the number of {what} ({num_items}) in one dimension; "
@@ -54,7 +56,9 @@ def ragged_positions(
 def _rows(index: slice | Sequence[int] | NDArray[np.int64], num_rows: int) -> NDArray[np.int64]:
     if isinstance(index, slice):
         return np.arange(num_rows)[index]
-    rows: NDArray[Any] = np.asarray(index)
+    rows = as_array(index, None, "rows")
+    if rows.ndim != 1:
+        raise IndexError(f"rows are a list of whole numbers; got {shown(index)}")
     if rows.dtype == bool:
         return np.flatnonzero(rows)
     rows = rows.astype(np.int64)
@@ -91,8 +95,8 @@ class LexicalWeights(Sequence[dict[int, float]]):
     vocabulary_size: int | None = None
 
     def __post_init__(self) -> None:
-        token_ids = np.ascontiguousarray(self.token_ids, dtype=np.int32)
-        weights = np.ascontiguousarray(self.weights, dtype=np.float32)
+        token_ids = np.ascontiguousarray(as_array(self.token_ids, np.int32, "token_ids"))
+        weights = np.ascontiguousarray(as_array(self.weights, np.float32, "weights"))
         if token_ids.ndim != 1 or token_ids.shape != weights.shape:
             raise ValueError(
                 f"token_ids and weights must be of one dimension and equal length; "
@@ -148,6 +152,9 @@ class LexicalWeights(Sequence[dict[int, float]]):
             self.token_ids[positions], self.weights[positions], offsets, self.vocabulary_size
         )
 
+    def __repr__(self) -> str:
+        return f"LexicalWeights(texts={len(self)}, entries={len(self.token_ids)})"
+
     def to_scipy(self, vocabulary_size: int | None = None) -> csr_array:
         """View as a scipy matrix.
 
@@ -157,13 +164,24 @@ class LexicalWeights(Sequence[dict[int, float]]):
 
         Returns:
             Shape: (texts, vocabulary_size). Dtype: float32.
+
+        Raises:
+            ValueError: That is no number of columns, or too small for the token ids.
         """
         from scipy.sparse import csr_array
 
         if vocabulary_size is None:
             vocabulary_size = self.vocabulary_size
+        least = int(self.token_ids.max(initial=-1)) + 1
         if vocabulary_size is None:
-            vocabulary_size = int(self.token_ids.max(initial=-1)) + 1
+            vocabulary_size = least
+        if not isinstance(vocabulary_size, (int, np.integer)) or not (
+            least <= vocabulary_size <= np.iinfo(np.int32).max
+        ):
+            raise ValueError(
+                f"vocabulary_size is {shown(vocabulary_size)}; it must be a whole number from "
+                f"{least}, by the token ids that are there, to {np.iinfo(np.int32).max}"
+            )
         return csr_array(
             (self.weights, self.token_ids, self.offsets), shape=(len(self), vocabulary_size)
         )
@@ -172,15 +190,15 @@ class LexicalWeights(Sequence[dict[int, float]]):
 def _entries(number: int, row: Mapping[int, float]) -> list[tuple[int, float]]:
     if not isinstance(row, Mapping):
         raise TypeError(
-            "the lexical weights of a text are a mapping of token ids to weights; text "
-            f"{number} has {row!r:.80} of type {type(row).__name__}"
+            "the lexical weights of a text are {token id: weight}, as reps.lexical_weights[0]; "
+            f"text {number} has {shown(row)} of type {type(row).__name__}"
         )
     try:
         return sorted((int(token), float(weight)) for token, weight in row.items())
     except (TypeError, ValueError, OverflowError) as error:
         kind = TypeError if isinstance(error, TypeError) else ValueError
         raise kind(
-            f"token ids and weights are numbers; text {number} has others: {error}"
+            f"{{token id: weight}} holds numbers; those of text {number} are none: {error}"
         ) from error
 
 
@@ -201,7 +219,7 @@ class MultiVectors(Sequence["NDArray[np.floating[Any]]"]):
     offsets: NDArray[np.int64]
 
     def __post_init__(self) -> None:
-        vectors = np.asarray(self.vectors)
+        vectors = as_array(self.vectors, None, "vectors")
         if vectors.ndim != 2:
             raise ValueError(f"vectors must have the shape (tokens, dim); got {vectors.shape}")
         if vectors.dtype not in (np.float32, np.float16):
@@ -222,7 +240,7 @@ class MultiVectors(Sequence["NDArray[np.floating[Any]]"]):
         Raises:
             ValueError: There is no array, or their widths differ.
         """
-        rows = [np.asarray(array) for array in arrays]
+        rows = [as_array(array, None, "vectors") for array in arrays]
         if not rows:
             raise ValueError("from_arrays needs at least one array to know the dimension")
         return cls(np.concatenate(rows), np.cumsum([0, *map(len, rows)], dtype=np.int64))
@@ -247,6 +265,9 @@ class MultiVectors(Sequence["NDArray[np.floating[Any]]"]):
         positions, offsets = ragged_positions(self.offsets, rows)
         return MultiVectors(self.vectors[positions], offsets)
 
+    def __repr__(self) -> str:
+        return f"MultiVectors(texts={len(self)}, shape={self.vectors.shape})"
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Representations:
@@ -267,7 +288,7 @@ class Representations:
 
     def __post_init__(self) -> None:
         if self.dense_vecs is not None:
-            dense = np.asarray(self.dense_vecs, dtype=np.float32)
+            dense = as_array(self.dense_vecs, np.float32, "dense_vecs")
             if dense.ndim != 2:
                 raise ValueError(f"dense_vecs must have the shape (texts, dim); got {dense.shape}")
             object.__setattr__(self, "dense_vecs", dense)
@@ -284,7 +305,19 @@ class Representations:
     def __len__(self) -> int:
         return len(next(iter(self._parts().values())))
 
+    def __repr__(self) -> str:
+        parts = self._parts()
+        if self.dense_vecs is not None:
+            parts["dense_vecs"] = f"array{self.dense_vecs.shape}"
+        shown = "".join(f", {name}={part}" for name, part in parts.items())
+        return f"Representations(texts={len(self)}{shown})"
+
     def __getitem__(self, index: int | slice | Sequence[int] | NDArray[Any]) -> Representations:
+        if isinstance(index, str):
+            raise TypeError(
+                f"rows of Representations are chosen by number; got {index!r}: its parts are the "
+                "attributes dense_vecs, lexical_weights and colbert_vecs"
+            )
         if isinstance(index, (int, np.integer)):
             index = [_row(int(index), len(self))]
         rows = _rows(index, len(self))
@@ -317,8 +350,11 @@ class Representations:
         Raises:
             ValueError: There is nothing to concatenate, or the parts hold different things.
         """
-        if not parts:
-            raise ValueError("concatenate needs at least one Representations")
+        if not isinstance(parts, Sequence) or not parts:
+            raise ValueError("concatenate needs a list of at least one Representations")
+        for part in parts:
+            if not isinstance(part, Representations):
+                raise TypeError(f"concatenate joins Representations; got {shown(part)}")
         kinds = {tuple(part._parts()) for part in parts}
         if len(kinds) > 1:
             raise ValueError(f"the parts hold different representations: {sorted(kinds)}")

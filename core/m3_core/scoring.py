@@ -12,15 +12,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from m3_core.representations import LexicalWeights, MultiVectors, Representations
+from m3_core.values import as_array, shown
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Hashable
 
     from numpy.typing import ArrayLike, NDArray
 
-    from m3_core.representations import LexicalWeights, MultiVectors, Representations
-
 # Similarities of single vectors held at a time: 64 MiB in float32.
 BLOCK_ELEMENTS = 1 << 24
+
+_WHOLE = "{0} takes that part of queries and documents: {0}(queries.{1}, documents.{1})"
 
 
 def dense_scores(queries: ArrayLike, documents: ArrayLike) -> NDArray[np.float32]:
@@ -33,11 +36,18 @@ def dense_scores(queries: ArrayLike, documents: ArrayLike) -> NDArray[np.float32
     Returns:
         Shape: (queries, documents). Dtype: float32. Cosines, if the vectors have length 1.
 
+    Raises:
+        TypeError: Whole ``Representations`` are given.
+
     Example:
         >>> dense_scores([[1.0, 0.0]], [[0.6, 0.8], [0.0, 1.0]]).tolist()
         [[0.6000000238418579, 0.0]]
     """
-    return np.asarray(queries, np.float32) @ np.asarray(documents, np.float32).T
+    for part in (queries, documents):
+        if isinstance(part, Representations):
+            raise TypeError(_WHOLE.format("dense_scores", "dense_vecs"))
+    asked = as_array(queries, np.float32, "queries")
+    return asked @ as_array(documents, np.float32, "documents").T
 
 
 def lexical_scores(queries: LexicalWeights, documents: LexicalWeights) -> NDArray[np.float32]:
@@ -52,6 +62,9 @@ def lexical_scores(queries: LexicalWeights, documents: LexicalWeights) -> NDArra
     Returns:
         Shape: (queries, documents). Dtype: float32. Not negative, not bounded, often small.
 
+    Raises:
+        TypeError: Something else is given.
+
     Example:
         >>> from m3_core.representations import LexicalWeights
         >>> q = LexicalWeights.from_dicts([{5: 0.5, 9: 0.25}])
@@ -59,6 +72,10 @@ def lexical_scores(queries: LexicalWeights, documents: LexicalWeights) -> NDArra
         >>> lexical_scores(q, d).tolist()
         [[0.25, 0.0]]
     """
+    for part in (queries, documents):
+        if not isinstance(part, LexicalWeights):
+            hint = "; dictionaries become LexicalWeights by LexicalWeights.from_dicts([...])"
+            raise TypeError(_WHOLE.format("lexical_scores", "lexical_weights") + hint)
     width = 1 + max(int(part.token_ids.max(initial=0)) for part in (queries, documents))
     product = queries.to_scipy(width) @ documents.to_scipy(width).T
     scores: NDArray[np.float32] = product.toarray().astype(np.float32, copy=False)
@@ -82,6 +99,7 @@ def maxsim_scores(queries: MultiVectors, documents: MultiVectors) -> NDArray[np.
         the query or the document has no vectors.
 
     Raises:
+        TypeError: Something else is given.
         ValueError: The widths differ.
 
     Example:
@@ -91,6 +109,10 @@ def maxsim_scores(queries: MultiVectors, documents: MultiVectors) -> NDArray[np.
         >>> [round(score, 4) for score in maxsim_scores(q, d)[0].tolist()]
         [0.9, -0.5]
     """
+    for part in (queries, documents):
+        if not isinstance(part, MultiVectors):
+            hint = "; arrays become MultiVectors by MultiVectors.from_arrays([...])"
+            raise TypeError(_WHOLE.format("maxsim_scores", "colbert_vecs") + hint)
     if queries.vectors.shape[1] != documents.vectors.shape[1]:
         raise ValueError(
             f"query vectors have {queries.vectors.shape[1]} values and document vectors "
@@ -205,10 +227,13 @@ def normalized_weights(weights: Sequence[float]) -> tuple[float, float, float]:
     if len(values) != 3 or not all(0 <= value < np.inf for value in values) or not sum(values):
         raise ValueError(
             f"weights must be three numbers (dense, sparse, colbert), none negative and not all 0; "
-            f"got {weights!r}"
+            f"got {shown(weights)}"
         )
     dense, sparse, colbert = (value / sum(values) for value in values)
     return dense, sparse, colbert
+
+
+_FLOATS = (float, np.floating)
 
 
 def _are_numbers(weights: Any) -> bool:
@@ -235,20 +260,27 @@ def reciprocal_rank_fusion(
         Every id once with its score, best first; equal scores in order of first appearance.
 
     Raises:
+        TypeError: A ranking holds ids with scores.
         ValueError: ``k`` is negative, or there is not one weight a ranking.
 
     Example:
         >>> [name for name, _ in reciprocal_rank_fusion([["a", "b", "c"], ["b", "c", "a"]])]
         ['b', 'a', 'c']
     """
-    if k < 0:
-        raise ValueError(f"k must not be negative; got {k}")
+    if not isinstance(k, (int, float, np.number)) or not 0 <= k < 2**63:
+        raise ValueError(f"k must be a number that is not negative; got {shown(k)}")
     each = [1.0] * len(rankings) if weights is None else list(weights)
     if len(each) != len(rankings):
         raise ValueError(f"{len(rankings)} rankings need as many weights; got {len(each)}")
     scores: defaultdict[Hashable, float] = defaultdict(float)
     for ranking, weight in zip(rankings, each, strict=True):
         for rank, item in enumerate(ranking, start=1):
+            # Taken for ids, hits of two rankings would hardly ever be equal.
+            if isinstance(item, tuple) and len(item) == 2 and isinstance(item[1], _FLOATS):
+                raise TypeError(
+                    f"rankings hold ids, best first; got {item!r}: leave the scores out, "
+                    "[id for id, _ in hits]"
+                )
             scores[item] += weight / (k + rank)
     return sorted(scores.items(), key=lambda pair: -pair[1])
 
@@ -303,7 +335,14 @@ def pair_scores(
     }
 
 
+def _check_kind(kind: type, **given: Any) -> None:
+    for name, one in given.items():
+        if not isinstance(one, kind):
+            raise TypeError(f"{name} must be {kind.__name__}; got {shown(one)}")
+
+
 def _part(representations: Representations, name: str) -> Any:
+    _check_kind(Representations, queries=representations)
     part = getattr(representations, name)
     if part is None:
         raise ValueError(f"these scores need {name}, which was not encoded")

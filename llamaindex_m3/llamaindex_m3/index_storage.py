@@ -5,7 +5,6 @@ They are one of the vector stores of LlamaIndex's storage context, which saves t
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,14 +16,19 @@ from llama_index.core.data_structs.struct_type import IndexStructType
 from llama_index.core.storage.storage_context import StorageContext
 from llama_index.core.vector_stores.simple import DEFAULT_VECTOR_STORE, SimpleVectorStore
 
+from llamaindex_m3.index_files import STATE, State, read_state
 from llamaindex_m3.node_retriever import NodeRetriever
-from llamaindex_m3.node_store import M3NodeStore, namespace, saved_name
+from llamaindex_m3.node_store import M3NodeStore, namespace
 from llamaindex_m3.nodes import NodeCollection
 from m3_core.errors import IndexFileError
 
 # LlamaIndex looks types of structures and indices up in dictionaries, and this one is not of its
 # own: where this module has not been imported, loading fails with the name as the KeyError.
 STRUCT_TYPE = cast("IndexStructType", "llamaindex_m3.M3Index")
+
+
+# How often to begin anew when a later state takes the place of the one that is read.
+_READING_TIMES = 100
 
 
 @dataclass
@@ -77,11 +81,6 @@ class M3IndexRetriever(NodeRetriever):
         return {"weights": self.weights, "fetch_k": self.fetch_k, "exhaustive": self.exhaustive}
 
 
-def _file(persist_dir: Path, index_id: str) -> Path:
-    """Where a storage context, saved with its default names, keeps an index's nodes."""
-    return persist_dir / saved_name(namespace(index_id))
-
-
 def held_store(storage: StorageContext, index_id: str) -> M3NodeStore:
     """Give the view of an index that a storage context holds.
 
@@ -128,7 +127,7 @@ def refuse_foreign_store(storage: StorageContext) -> None:
 def load_storage(
     persist_dir: Path, index_id: str | None, nodes: NodeCollection
 ) -> tuple[StorageContext, M3IndexDict]:
-    """Read what ``StorageContext.persist`` has written.
+    """Read the last whole state that ``StorageContext.persist`` has written.
 
     Args:
         persist_dir: The folder.
@@ -139,40 +138,57 @@ def load_storage(
         The storage context with the nodes in it, and the index's structure.
 
     Raises:
-        FileNotFoundError: There is no such folder, or it is not complete.
+        FileNotFoundError: There is no such folder.
         IndexFileError: It holds no such index, or several and no id was given; files are cut,
-            damaged or do not belong together; or the model or its options are others.
+            damaged or absent; or the model or its options are others.
     """
-    try:
-        storage = StorageContext.from_defaults(persist_dir=str(persist_dir))
-        structs = storage.index_store.index_structs()
-    except (json.JSONDecodeError, UnicodeDecodeError, KeyError) as error:
-        raise IndexFileError(f"a file in {persist_dir} is cut or damaged: {error!r}") from error
+    for _ in range(_READING_TIMES):
+        try:
+            with read_state(persist_dir) as state:
+                struct = _struct(persist_dir, state, index_id)
+                name = namespace(struct.index_id)
+        except FileNotFoundError:
+            raise _nothing_saved(persist_dir, index_id) from None
+        try:
+            nodes.load(state.nodes[name])
+        except FileNotFoundError:
+            # A later state has taken its place.
+            continue
+        struct.nodes_dict = {one: one for one in nodes.node_ids()}
+        state.storage.add_vector_store(M3NodeStore(nodes=nodes), name)
+        return state.storage, struct
+    raise IndexFileError(
+        f"{persist_dir} lacks files with nodes that {STATE} names: copy the whole folder again, or "
+        "build the index anew"
+    )
+
+
+def _struct(persist_dir: Path, state: State, index_id: str | None) -> M3IndexDict:
     found = {
         one.index_id: one
-        for one in structs
-        if isinstance(one, M3IndexDict) and _file(persist_dir, one.index_id).is_file()
+        for one in state.storage.index_store.index_structs()
+        if isinstance(one, M3IndexDict) and namespace(one.index_id) in state.nodes
     }
     if index_id is None and len(found) == 1:
         (index_id,) = found
-    if (persist_dir / "multi_embed_store.pkl").exists() and not found:
-        raise IndexFileError(
-            f"{persist_dir} was saved by BGEM3Index, whose pickle is not read: build the index "
-            "anew from its nodes, M3Index(list(StorageContext.from_defaults("
-            "persist_dir=folder).docstore.docs.values()))"
-        )
     if index_id is None or index_id not in found:
         raise IndexFileError(
             f"{persist_dir} holds M3Index {sorted(found)}, asked for was {index_id!r}: give one of "
             "these as index_id, or build the index anew"
         )
-    struct = found[index_id]
-    nodes.load(_file(persist_dir, index_id))
-    if set(nodes.node_ids()) != set(struct.nodes_dict):
-        raise IndexFileError(
-            f"the files in {persist_dir} do not belong together: the index store names "
-            f"{len(struct.nodes_dict)} nodes, and other ones, {len(nodes)}, are saved: build the "
-            "index anew"
+    return found[index_id]
+
+
+def _nothing_saved(persist_dir: Path, index_id: str | None) -> Exception:
+    if (persist_dir / "multi_embed_store.pkl").exists():
+        return IndexFileError(
+            f"{persist_dir} was saved by BGEM3Index, whose pickle is not read: build the index "
+            "anew from its nodes, M3Index(list(StorageContext.from_defaults("
+            "persist_dir=folder).docstore.docs.values()))"
         )
-    storage.add_vector_store(M3NodeStore(nodes=nodes), namespace(index_id))
-    return storage, struct
+    if not persist_dir.is_dir():
+        return FileNotFoundError(f"there is no folder {persist_dir}")
+    return IndexFileError(
+        f"{persist_dir} holds M3Index [], asked for was {index_id!r}: no storage context with one "
+        "was saved there, or none to its end"
+    )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from llama_index.core.vector_stores.types import (
 from pydantic import BaseModel, Field, PrivateAttr, SkipValidation
 
 from llamaindex_m3.filters import NodeFilter
+from llamaindex_m3.index_files import write_state
 from llamaindex_m3.index_options import query_mode, search_options
 from llamaindex_m3.nodes import NodeCollection, ScoredNode
 
@@ -31,7 +33,7 @@ class M3NodeStore(BasePydanticVectorStore):
     the same model as its ``embed_model``. An ``IngestionPipeline`` hands nodes on only with
     embeddings: have the same ``M3Embedding`` among its transformations.
 
-    ``StorageContext.persist`` writes the nodes into one file beside its own.
+    ``StorageContext.persist`` has it save the whole storage context beside LlamaIndex's files.
     """
 
     stores_text: bool = True
@@ -194,57 +196,46 @@ class M3NodeStore(BasePydanticVectorStore):
         )
 
     def persist(self, persist_path: str, fs: Any = None) -> None:
-        """Write the nodes into a folder.
+        """Save the whole storage context that the index is in: see ``index_files``.
 
-        Of a storage context that is saved where another one was, the nodes of that one's indexes
-        are deleted: LlamaIndex has replaced everything else of them.
+        LlamaIndex calls this after it has written its own files.
 
         Args:
-            persist_path: The name of the file with ``.json`` behind it.
+            persist_path: LlamaIndex's name for the file of this store.
             fs: Must be local, if given.
 
         Raises:
-            ValueError: The file system is not local, or a storage context was given another
-                ``vector_store_fname`` than LlamaIndex's own, by which alone it can be loaded.
-            OSError: Something could not be written; the older state is as it was.
+            ValueError: The file system is not local, or the file is another than LlamaIndex's own,
+                by which alone it can be loaded.
+            OSError: Something could not be written; the state before is as it was.
         """
         if fs is not None and "file" not in fs.protocol:
             raise ValueError(
                 f"an M3Index is saved on local disks only; got {type(fs).__name__}: save it "
                 "locally and copy the folder"
             )
-        # Without the ending, by which LlamaIndex would take the folder for a store of its own.
-        file = Path(persist_path).with_suffix("")
         name = namespace(self._index.index_id)
-        if file.name.startswith(f"{name}{NAMESPACE_SEP}") and file.name != saved_name(name):
+        file = f"{name}{NAMESPACE_SEP}{DEFAULT_PERSIST_FNAME}"
+        folder, found = str(persist_path)[: -len(file)], str(persist_path)[-len(file) :]
+        if found != file or (folder and not folder.endswith(("/", os.sep))):
+            asked = Path(persist_path).name.removeprefix(f"{name}{NAMESPACE_SEP}")
             raise ValueError(
-                f"vector_store_fname={Path(persist_path).name.partition(NAMESPACE_SEP)[2]!r} "
-                "cannot be honoured: what is not saved under LlamaIndex's own name cannot be "
-                "loaded from the folder; save it again without"
+                f"vector_store_fname={asked!r} cannot be honoured: an M3Index is saved with its "
+                "storage context under LlamaIndex's own names, by which alone it can be loaded; "
+                "save it again without"
             )
-        self.nodes.save(file)
-        if file.name == saved_name(name):
-            held = {saved_name(one) for one in self._index.storage_context.vector_stores}
-            for other in file.parent.glob(saved_name(namespace("*"))):
-                if other.name not in held and other.is_file():
-                    other.unlink(missing_ok=True)
+        storage = self._index.storage_context
+        stores = {
+            other: one.nodes
+            for other, one in storage.vector_stores.items()
+            if isinstance(one, M3NodeStore)
+        }
+        write_state(Path(folder), storage, stores | {name: self.nodes})
 
 
 def namespace(index_id: str) -> str:
     """The name of an index's nodes among the vector stores of a storage context."""
     return f"m3-{index_id}"
-
-
-def saved_name(store: str) -> str:
-    """The name of the file of a vector store that is ours, in the folder of its storage context.
-
-    Args:
-        store: Its name in the storage context.
-
-    Returns:
-        LlamaIndex's name of its file, without the ending.
-    """
-    return f"{store}{NAMESPACE_SEP}{Path(DEFAULT_PERSIST_FNAME).stem}"
 
 
 def _result(found: list[ScoredNode]) -> VectorStoreQueryResult:

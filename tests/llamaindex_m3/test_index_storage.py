@@ -1,8 +1,12 @@
 from __future__ import annotations
 
+import re
+import threading
+
 import fsspec
 import pytest
 from llama_index.core import Document, MockEmbedding, StorageContext, VectorStoreIndex
+from llama_index.core.graph_stores import EntityNode, SimplePropertyGraphStore
 from llama_index.core.schema import NodeWithScore, TextNode
 from llama_index.core.vector_stores.types import (
     VectorStoreQuery,
@@ -89,22 +93,20 @@ def test_damaged_foreign_and_other_models_folders(encoder, index, tmp_path) -> N
         M3Index.from_persist_dir(saved, encoder=encoder.with_options(max_length=77))
     with pytest.raises(IndexFileError, match="other representations"):
         M3Index.from_persist_dir(saved, encoder=encoder, multi_vectors=False)
-    files = [path for path in saved.rglob("*") if path.is_file()]
-    damaging = {"docstore.json", "index_store.json", f"m3-{index.index_id}__vector_store"}
-    assert damaging <= {path.name for path in files}
-    for file in files:
-        if file.name not in damaging:
-            continue
+    own = sorted(saved.glob("m3_*"))
+    assert [re.sub("-[0-9a-f]{16}", "", path.name) for path in own] == [
+        "m3_index.safetensors",
+        "m3_nodes.safetensors",
+    ]
+    for file in own:
         content = file.read_bytes()
         file.write_bytes(content[: len(content) // 2])
         with pytest.raises(IndexFileError, match="damaged"):
             M3Index.from_persist_dir(saved, encoder=encoder)
+        file.unlink()
+        with pytest.raises(IndexFileError, match=r"holds M3Index \[\]|copy the whole folder"):
+            M3Index.from_persist_dir(saved, encoder=encoder)
         file.write_bytes(content)
-    # Written by LlamaIndex in an order of its own: a crash may leave two states.
-    index.insert(Document(id_="new", text=QUERY))
-    index.storage_context.index_store.persist(str(saved / "index_store.json"))
-    with pytest.raises(IndexFileError, match="do not belong together"):
-        M3Index.from_persist_dir(saved, encoder=encoder)
     VectorStoreIndex(make_nodes(2), embed_model=MockEmbedding(embed_dim=3)).storage_context.persist(
         tmp_path / "foreign"
     )
@@ -112,11 +114,93 @@ def test_damaged_foreign_and_other_models_folders(encoder, index, tmp_path) -> N
         M3Index.from_persist_dir(tmp_path / "foreign", encoder=encoder)
 
 
+def test_the_last_whole_state_is_loaded_whatever_became_of_others(
+    encoder, index, tmp_path, monkeypatch, caplog
+) -> None:
+    saved = tmp_path / "s"
+    caplog.set_level("INFO", logger="llamaindex_m3")
+    index.storage_context.persist(saved)
+    assert len(M3Index.from_persist_dir(saved, encoder=encoder)) == 20
+    assert "loading state 1, saved at 20" in caplog.text
+    # Whatever of LlamaIndex's own files a save that was interrupted has written.
+    for name in ("docstore.json", "index_store.json", "graph_store.json"):
+        (saved / name).write_text("{")
+    again = M3Index.from_persist_dir(saved, encoder=encoder)
+    assert "loading the last whole state, state 1" in caplog.text
+    assert "docstore.json and index_store.json there is of another one" in caplog.text
+    assert sorted(again.ref_doc_info) == sorted(index.ref_doc_info)
+    assert again.docstore.docs.keys() == index.docstore.docs.keys()
+    again.insert(Document(id_="new", text=QUERY))
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("llamaindex_m3.index_files.write_tensors", full)
+        with pytest.raises(OSError, match="No space"):
+            again.persist(saved)
+    assert len(list(saved.glob("m3_nodes-*"))) == 1
+    assert len(M3Index.from_persist_dir(saved, encoder=encoder)) == 20
+    again.persist(saved)
+    assert len(M3Index.from_persist_dir(saved, encoder=encoder)) == 21
+    assert len(list(saved.glob("m3_nodes-*"))) == 1
+    caplog.clear()
+    assert len(M3Index.from_persist_dir(saved, encoder=encoder)) == 21
+    assert "loading state 2, saved at 20" in caplog.text
+
+
+def test_everything_of_a_storage_context_comes_back(encoder, tmp_path) -> None:
+    storage = StorageContext.from_defaults(property_graph_store=SimplePropertyGraphStore())
+    storage.property_graph_store.upsert_nodes([EntityNode(name="panda", label="animal")])
+    storage.graph_store.upsert_triplet("panda", "eats", "bamboo")
+    nodes = make_nodes(6)
+    storage.docstore.add_documents(nodes)
+    index = M3Index(nodes[:3], encoder=encoder, storage_context=storage)
+    other = VectorStoreIndex(
+        nodes[3:], embed_model=MockEmbedding(embed_dim=3), storage_context=storage
+    )
+    storage.persist(tmp_path)
+    again = M3Index.from_persist_dir(tmp_path, encoder=encoder).storage_context
+    assert again.docstore.docs == storage.docstore.docs
+    assert again.graph_store.get("panda") == [["eats", "bamboo"]]
+    assert [one.name for one in again.property_graph_store.get()] == ["panda"]
+    vectors = [one.vector_store.to_dict() for one in (again, storage)]
+    assert vectors[0] == vectors[1]
+    assert len(vectors[0]["embedding_dict"]) == 3
+    assert {one.index_id for one in again.index_store.index_structs()} == {
+        index.index_id,
+        other.index_id,
+    }
+
+
+def test_writers_that_take_turns_leave_one_state(encoder, tmp_path) -> None:
+    indices = [M3Index(make_nodes(4 + i), encoder=encoder) for i in range(4)]
+    failed: list[BaseException] = []
+
+    def save(index: M3Index) -> None:
+        try:
+            for _ in range(4):
+                index.persist(tmp_path)
+        except BaseException as error:  # noqa: BLE001
+            failed.append(error)
+
+    threads = [threading.Thread(target=save, args=(index,)) for index in indices]
+    for thread in threads:
+        thread.start()
+    while any(thread.is_alive() for thread in threads):
+        if (tmp_path / "m3_index.safetensors").exists():
+            again = M3Index.from_persist_dir(tmp_path, encoder=encoder)
+            (index,) = (one for one in indices if one.index_id == again.index_id)
+            assert len(again) == len(index)
+    assert failed == []
+    assert len(list(tmp_path.glob("m3_*"))) == 2
+
+
 def test_other_file_systems_are_refused(index, tmp_path) -> None:
     with pytest.raises(ValueError, match="on local disks only"):
         index.storage_context.persist("memory://x", fs=fsspec.filesystem("memory"))
     index.storage_context.persist(str(tmp_path / "s"), fs=fsspec.filesystem("file"))
-    assert len(list(tmp_path.glob("s/m3-*"))) == 1
+    assert len(list(tmp_path.glob("s/m3_nodes-*"))) == 1
 
 
 def test_the_storage_contexts_store_answers_queries(encoder, index) -> None:

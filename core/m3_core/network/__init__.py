@@ -21,8 +21,15 @@ if TYPE_CHECKING:
         read_heads,
         read_json,
     )
-    from m3_core.network.device import cpu_multiplies, default_token_budget, resolve_device
+    from m3_core.network.configuration import check_sizes, transformers_config
+    from m3_core.network.device import (
+        cpu_multiplies,
+        default_token_budget,
+        float_type,
+        resolve_device,
+    )
     from m3_core.network.known_models import choose_instructions, find_known
+    from m3_core.network.layers import Linear
     from m3_core.network.loaded import (
         CHARACTERS_ON_THE_LOOP,
         LoadedModel,
@@ -33,7 +40,7 @@ if TYPE_CHECKING:
         progress_bar,
         shared_model,
     )
-    from m3_core.network.packed import MODEL_TYPES, Linear, PackedBackbone, is_packable
+    from m3_core.network.packed import MODEL_TYPES, PackedBackbone, is_packable
     from m3_core.network.packing import Packing, varlen_kernel
     from m3_core.network.ticket import EngineStats, Ticket
     from m3_core.network.tokens import TokenBatch, Tokenizer
@@ -42,14 +49,16 @@ if TYPE_CHECKING:
         ATTENTION_NAME,
         TransformersBackbone,
         load_network,
+        network_config,
         packed_attention,
     )
-    from m3_core.network.weights import Weights
+    from m3_core.network.weights import AskedShapes, Weights
 
 __all__ = [
     "ATTENTION_NAME",
     "CHARACTERS_ON_THE_LOOP",
     "MODEL_TYPES",
+    "AskedShapes",
     "Backbone",
     "Checkpoint",
     "EngineStats",
@@ -70,15 +79,18 @@ __all__ = [
     "TruncationWarning",
     "Weights",
     "Work",
+    "check_sizes",
     "choose_instructions",
     "cpu_multiplies",
     "default_token_budget",
     "find_known",
+    "float_type",
     "is_packable",
     "level_of_caller",
     "load_backbone",
     "load_network",
     "locate",
+    "network_config",
     "packed_attention",
     "progress_bar",
     "read_checkpoint",
@@ -87,6 +99,7 @@ __all__ = [
     "resolve_device",
     "shared_model",
     "to_device",
+    "transformers_config",
     "varlen_kernel",
 ]
 
@@ -95,21 +108,24 @@ _HOMES = {
     "Backbone": "backbone",
     "CHARACTERS_ON_THE_LOOP": "loaded",
     "Checkpoint": "checkpoint",
+    "check_sizes": "configuration",
     "choose_instructions": "known_models",
     "cpu_multiplies": "device",
     "default_token_budget": "device",
     "EngineStats": "ticket",
     "find_known": "known_models",
+    "float_type": "device",
     "Head": "checkpoint",
     "is_packable": "packed",
     "level_of_caller": "loaded",
-    "Linear": "packed",
+    "Linear": "layers",
     "load_backbone": "backbone",
     "load_network": "transformers_network",
     "LoadedModel": "loaded",
     "locate": "checkpoint",
     "MODEL_TYPES": "packed",
     "ModelUser": "loaded",
+    "network_config": "transformers_network",
     "packed_attention": "transformers_network",
     "PackedBackbone": "packed",
     "PackedBatch": "batches",
@@ -125,12 +141,14 @@ _HOMES = {
     "Source": "loaded",
     "Ticket": "ticket",
     "to_device": "transfer",
+    "transformers_config": "configuration",
     "TokenBatch": "tokens",
     "Tokenizer": "tokens",
     "TransformersBackbone": "transformers_network",
     "TruncationWarning": "loaded",
     "varlen_kernel": "packing",
     "Weights": "weights",
+    "AskedShapes": "weights",
     "Work": "batches",
 }
 

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-import json
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 from m3_core.errors import CheckpointNotFoundError, CorruptCheckpointError, MissingHeadError
+from m3_core.json_text import parse_json
+from m3_core.network.configuration import check_config, padding_id
+from m3_core.saved_folders import tidy
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -20,6 +23,8 @@ PACKAGED: Mapping[str, Path] = {"m3-tiny": Path(__file__).parent.parent / "model
 
 _CONFIG_FILES = ["*.json", "*.model", "*.txt", "1_Pooling/*", "*_linear.*"]
 _WEIGHT_FILES = {"safetensors": ["*.safetensors"], "bin": ["pytorch_model*.bin*"]}
+# Fewer tokens hold no text beside the special tokens.
+_SHORTEST = 3
 _OTHER_RUNTIMES = ["onnx/*", "openvino/*", "*.onnx", "*.gguf", "flax*", "tf_*", "rust_*", "imgs/*"]
 
 
@@ -83,10 +88,11 @@ def locate(
     Raises:
         CheckpointNotFoundError: There is no such folder and the repository cannot be had.
     """
-    path = Path(name).expanduser()
+    path, text = Path(name).expanduser(), str(name)
+    if text not in PACKAGED:
+        tidy(path)
     if path.is_dir():
         return path
-    text = str(name)
     if text in PACKAGED:
         return PACKAGED[text]
     if path.is_absolute() or text.startswith((".", "~")) or text.count("/") > 1:
@@ -126,24 +132,27 @@ def locate(
     return folder
 
 
-def read_json(path: Path) -> Any:
+def read_json(path: Path) -> dict[str, Any] | None:
     """Read a JSON file of a checkpoint.
 
     Args:
         path: The file.
 
     Returns:
-        Its content, or ``None`` if there is no such file.
+        The object in it, or ``None`` if there is no such file.
 
     Raises:
-        CorruptCheckpointError: The file is not JSON.
+        CorruptCheckpointError: The file cannot be read, or holds no JSON object.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+        found = parse_json(path.read_bytes())
+    except (FileNotFoundError, NotADirectoryError):
         return None
-    except ValueError as error:
+    except (OSError, ValueError) as error:
         raise CorruptCheckpointError(f"{path} is not readable as JSON: {error}") from error
+    if not isinstance(found, dict):
+        raise CorruptCheckpointError(f"{path} holds a {type(found).__name__}, not a JSON object")
+    return found
 
 
 def read_checkpoint(folder: Path, name: str) -> Checkpoint:
@@ -159,26 +168,27 @@ def read_checkpoint(folder: Path, name: str) -> Checkpoint:
     Raises:
         CorruptCheckpointError: ``config.json`` is absent or does not describe a network.
     """
-    config = read_json(folder / "config.json")
-    if not isinstance(config, dict) or "model_type" not in config:
-        raise CorruptCheckpointError(
-            f"{folder} has no config.json with a model_type: it is not a transformers checkpoint"
-        )
+    config = check_config(read_json(folder / "config.json"), folder)
     positions = _usable_positions(config)
     lengths = [
         (read_json(folder / "sentence_bert_config.json") or {}).get("max_seq_length"),
         (read_json(folder / "tokenizer_config.json") or {}).get("model_max_length"),
     ]
-    stated = [int(length) for length in lengths if isinstance(length, (int, float)) and length > 0]
-    prompts = (read_json(folder / "config_sentence_transformers.json") or {}).get("prompts") or {}
+    length = min([positions, *filter(_is_length, lengths)])
+    if length < _SHORTEST:
+        raise CorruptCheckpointError(
+            f"{folder} allows texts of {length} tokens only, by max_position_embeddings and "
+            "pad_token_id of config.json, max_seq_length of sentence_bert_config.json or "
+            "model_max_length of tokenizer_config.json: one of them is damaged"
+        )
     return Checkpoint(
         folder=folder,
         name=name,
         config=config,
         pooling=_read_pooling(folder),
-        prompts={key: text for key, text in prompts.items() if isinstance(text, str)},
+        prompts=_read_prompts(folder),
         positions=positions,
-        default_length=min([positions, *stated]),
+        default_length=int(length),
     )
 
 
@@ -209,7 +219,7 @@ def read_heads(folder: Path, hidden_size: int, *, required: bool) -> tuple[Head,
             "lexical weights and multi-vectors. Copy the missing files from the model's repository"
         )
     for name, head, outputs in (("sparse_linear", sparse, 1), ("colbert_linear", colbert, None)):
-        rows = head.weight.shape[0] if outputs is None else outputs
+        rows = len(head.bias) if outputs is None else outputs
         if tuple(head.weight.shape) != (rows, hidden_size) or tuple(head.bias.shape) != (rows,):
             raise CorruptCheckpointError(
                 f"{name} of {folder} has weight {tuple(head.weight.shape)} and bias "
@@ -232,13 +242,47 @@ def _read_head(folder: Path, name: str) -> Head | None:
                 from safetensors.torch import load_file
 
                 state = load_file(path)
-            return Head(state["weight"], state["bias"])
+            return Head(_numbers(state["weight"], 2), _numbers(state["bias"], 1))
         except Exception as error:
             raise CorruptCheckpointError(
                 f"{path} cannot be read as a linear layer: {_first_line(error)}. "
                 "It may be cut: copy it again"
             ) from error
     return None
+
+
+def _numbers(tensor: Any, dimensions: int) -> torch.Tensor:
+    """Check that something is an ordinary tensor of numbers, all of which are stored."""
+    import torch
+
+    if not isinstance(tensor, torch.Tensor) or tensor.layout != torch.strided:
+        raise ValueError(f"it holds a {type(tensor).__name__} where a tensor must be")
+    if not tensor.is_floating_point() or tensor.dim() != dimensions or not tensor.numel():
+        raise ValueError(f"it holds {tensor.dtype} of shape {tuple(tensor.shape)}")
+    # A view may repeat one number without end.
+    if tensor.numel() * tensor.element_size() > tensor.untyped_storage().nbytes():
+        raise ValueError(f"it holds fewer numbers than its shape {tuple(tensor.shape)} has")
+    return tensor
+
+
+def _read_prompts(folder: Path) -> dict[str, str]:
+    path = folder / "config_sentence_transformers.json"
+    prompts = (read_json(path) or {}).get("prompts") or {}
+    try:
+        kept = {key: text for key, text in prompts.items() if isinstance(text, str)}
+        "".join(kept.values()).encode()
+    except (AttributeError, UnicodeEncodeError) as error:
+        raise CorruptCheckpointError(
+            f"{path} has no object of texts as its prompts: {error}"
+        ) from error
+    return kept
+
+
+def _is_length(value: Any) -> bool:
+    """Whether a file states a length; -1, 0 and infinity stand for none."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return False
+    return value > 0 and (isinstance(value, int) or math.isfinite(value))
 
 
 def _read_pooling(folder: Path) -> Pooling | None:
@@ -269,7 +313,7 @@ def _usable_positions(config: Mapping[str, Any]) -> int:
     positions = int(config.get("max_position_embeddings", 512))
     if config["model_type"] in ("xlm-roberta", "roberta"):
         # RoBERTa counts positions from pad_token_id + 1 on.
-        return positions - int(config.get("pad_token_id", 1)) - 1
+        return positions - padding_id(config) - 1
     return positions
 
 

@@ -6,6 +6,8 @@ import hashlib
 import json
 from typing import TYPE_CHECKING
 
+from m3_core.network.checkpoint import read_json
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -27,7 +29,7 @@ def checkpoint_fingerprint(folder: Path) -> str:
         16 hexadecimal digits.
     """
     digest = hashlib.blake2b(digest_size=8)
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    config = read_json(folder / "config.json") or {}
     kept = {key: value for key, value in config.items() if key not in _IDLE_KEYS}
     digest.update(json.dumps(kept, sort_keys=True).encode())
     tokenizer = folder / "tokenizer.json"

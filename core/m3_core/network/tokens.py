@@ -7,29 +7,30 @@ that belong to the call.
 
 from __future__ import annotations
 
-import json
-import unicodedata
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
 from typing import TYPE_CHECKING
 
 import numpy as np
 from tokenizers import Tokenizer as RawTokenizer
+from tokenizers.models import Unigram
 
 from m3_core.errors import CorruptCheckpointError
 from m3_core.forks import in_forked_child
+from m3_core.network.checkpoint import read_json
+from m3_core.network.prefixes import grown, part_of, stable_ids
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterator, Mapping, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
 
 # A first cut of a long text at this many characters a token: real text needs 2 to 5.
 CHARACTERS_PER_TOKEN = 8
-# Longest piece of any known vocabulary, and longest word that WordPiece splits.
-LONGEST_PIECE = 24
-LONGEST_WORD = 128
+# Texts of which a usable tokenizer makes tokens of some.
+_PROBES = ("a", "1", ".", "字", "a b")
 
 _DEFAULT_SPECIALS = (
     {"cls_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>", "unk_token": "<unk>"},
@@ -63,19 +64,22 @@ class Tokenizer:
     Args:
         raw: The tokenizer; it is switched to neither truncate nor pad.
         special_tokens: The text of ``cls_token``, ``eos_token``, ``pad_token``, ``unk_token``.
+
+    Raises:
+        ValueError: It makes no tokens of texts, or leaves them out of what it surrounds.
     """
 
     def __init__(self, raw: RawTokenizer, special_tokens: Mapping[str, str]) -> None:
         raw.no_truncation()
         raw.no_padding()
         self._raw = raw
-        with_specials = raw.encode("a").ids
-        inner = raw.encode("a", add_special_tokens=False).ids
-        start = next(
-            i for i in range(len(with_specials)) if with_specials[i : i + len(inner)] == inner
-        )
-        self.prefix: tuple[int, ...] = tuple(with_specials[:start])
-        self.suffix: tuple[int, ...] = tuple(with_specials[start + len(inner) :])
+        self._probe = next((one for one in _PROBES if self._inner(one)), "")
+        inner, whole = self._inner(self._probe), raw.encode(self._probe).ids
+        starts = [i for i in range(len(whole)) if inner and whole[i : i + len(inner)] == inner]
+        if not starts:
+            raise ValueError(f"it makes {whole} of {self._probe!r}, and {inner} without specials")
+        self.prefix: tuple[int, ...] = tuple(whole[: starts[0]])
+        self.suffix: tuple[int, ...] = tuple(whole[starts[0] + len(inner) :])
         self.vocabulary_size: int = raw.get_vocab_size(with_added_tokens=True)
         ids = {
             name: token_id
@@ -89,28 +93,43 @@ class Tokenizer:
         )
 
     @classmethod
-    def from_folder(cls, folder: Path) -> Tokenizer:
+    def from_folder(cls, folder: Path, vocabulary: int | None = None) -> Tokenizer:
         """Load ``tokenizer.json`` and the names of its special tokens.
 
         Args:
             folder: The checkpoint.
+            vocabulary: How many ids the network knows, which no id may reach; any if ``None``.
 
         Returns:
             The tokenizer.
 
         Raises:
-            CorruptCheckpointError: ``tokenizer.json`` is absent or cannot be read.
+            CorruptCheckpointError: ``tokenizer.json`` is absent, cannot be read or used, or has
+                ids that the network does not know.
         """
         path = folder / "tokenizer.json"
         try:
             raw = RawTokenizer.from_str(path.read_text(encoding="utf-8"))
+            tokenizer = cls(raw, _special_tokens(folder, raw))
+            largest = tokenizer._largest_id()
         except FileNotFoundError as error:
             raise CorruptCheckpointError(
                 f"{folder} has no tokenizer.json: save the fast tokenizer beside the model"
             ) from error
-        except Exception as error:
+        except CorruptCheckpointError:
+            raise
+        except BaseException as error:
+            # A panic of the library is no Exception.
+            if not is_failure(error):
+                raise
             raise CorruptCheckpointError(f"{path} cannot be read: {error}") from error
-        return cls(raw, _special_tokens(folder, raw))
+        if vocabulary is not None and largest >= vocabulary:
+            raise CorruptCheckpointError(
+                f"{path} has the token id {largest}, and the network knows {vocabulary} tokens, "
+                "from 0 on: the tokenizer is another model's, or tokens were added to it without "
+                "resizing the network's embeddings"
+            )
+        return tokenizer
 
     def id_to_token(self, token_id: int) -> str:
         """The token's text as a reader sees it: without the marks of word starts and pieces.
@@ -140,8 +159,7 @@ class Tokenizer:
 
         The pair's first and last special ids are ``prefix`` and ``suffix``, as a single text's.
         """
-        pair = self._raw.encode("a", "a").ids
-        inner = self._raw.encode("a", add_special_tokens=False).ids
+        pair, inner = self._raw.encode(self._probe, self._probe).ids, self._inner(self._probe)
         first = len(self.prefix) + len(inner)
         return tuple(pair[first : len(pair) - len(self.suffix) - len(inner)])
 
@@ -161,7 +179,7 @@ class Tokenizer:
             One list of ids a text.
         """
         bound = max(limit, 1) * CHARACTERS_PER_TOKEN
-        long = [i for i, text in enumerate(texts) if len(text) > 2 * bound]
+        long = [i for i, text in enumerate(texts) if grown(text) > 2 * bound]
         if not long:
             return self._encode(texts)
         short = list(texts)
@@ -205,42 +223,58 @@ class Tokenizer:
         flat = np.fromiter(chain.from_iterable(rows), np.int32, int(offsets[-1]))
         return TokenBatch(flat, offsets, truncated)
 
+    def _inner(self, text: str) -> list[int]:
+        ids: list[int] = self._raw.encode(text, add_special_tokens=False).ids
+        return ids
+
+    def _largest_id(self) -> int:
+        """Of all ids that it may give."""
+        raw = self._raw
+        around = (*self.prefix, *self.pair_separator, *self.suffix)
+        if isinstance(raw.model, Unigram):
+            # It numbers its pieces; listing as many as XLM-R's takes a third of a second.
+            listed = (raw.get_vocab_size(with_added_tokens=False) - 1,)
+        else:
+            listed = tuple(raw.get_vocab(with_added_tokens=False).values())
+        return max((*listed, *raw.get_added_tokens_decoder(), *around), default=-1)
+
+    @contextmanager
+    def _failures_named(self) -> Iterator[None]:
+        try:
+            yield
+        except BaseException as error:
+            if not is_failure(error):
+                raise
+            raise CorruptCheckpointError(
+                f"tokenizer.json fails at a text ({error}): it may be damaged, copy it again"
+            ) from error
+
     def _encode(self, texts: Sequence[str]) -> list[list[int]]:
-        if in_forked_child():
-            # The library's pool of threads is not in the child, where a batch would wait for it for
-            # ever; with TOKENIZERS_PARALLELISM=true the library does not notice. One text at a time
-            # does without the pool.
-            return [self._raw.encode(text, add_special_tokens=False).ids for text in texts]
-        encodings = self._raw.encode_batch_fast(list(texts), add_special_tokens=False)
-        return [encoding.ids for encoding in encodings]
+        with self._failures_named():
+            if in_forked_child():
+                # The library's pool of threads is not in the child, where a batch would wait for it
+                # for ever; with TOKENIZERS_PARALLELISM=true the library does not notice. One text
+                # at a time does without the pool.
+                return [self._inner(text) for text in texts]
+            encodings = self._raw.encode_batch_fast(list(texts), add_special_tokens=False)
+            return [encoding.ids for encoding in encodings]
 
     def _long_content_ids(self, text: str, limit: int, bound: int) -> list[int]:
         """First tokens of a long text, from a part of it; equal to the whole text's."""
-        while 2 * bound < len(text):
-            at = max(text.rfind(space, bound // 2, bound) for space in " \n\t\r")
+        size = grown(text)
+        while 2 * bound < size:
+            end = part_of(text, bound)
+            at = max(text.rfind(space, end // 2, end) for space in " \n\t\r")
             # Words are tokenised on their own, so a cut at white space changes nothing before it.
-            ids = self._encode([text[:at]])[0] if at > 0 else self._stable_ids(text, bound)
+            ids = self._encode([text[:at]])[0] if at > 0 else self._stable_ids(text, end)
             if len(ids) > limit:
                 return ids
             bound *= 4
         return self._encode([text])[0]
 
-    def _stable_ids(self, text: str, bound: int) -> list[int]:
-        """Tokens of a text without white space that no continuation can change.
-
-        Unigram's best path up to a position does not depend on what follows, and the best path of
-        the whole text passes through one of any ``LONGEST_PIECE`` consecutive positions: what the
-        best paths to all of those share is final. WordPiece may still change its last word.
-        """
-        window = text[bound - LONGEST_PIECE : bound + 1]
-        if not unicodedata.is_normalized("NFKC", window) or any(map(unicodedata.combining, window)):
-            return []
-        paths = self._encode([text[: bound - i] for i in range(LONGEST_PIECE)])
-        shortest = min(map(len, paths))
-        columns = np.array([path[:shortest] for path in paths])
-        differs = np.flatnonzero((columns != columns[0]).any(0))
-        shared = int(differs[0]) if len(differs) else shortest
-        return paths[0][: max(shared - LONGEST_WORD, 0)]
+    def _stable_ids(self, text: str, end: int) -> list[int]:
+        with self._failures_named():
+            return stable_ids(self._raw, text, end)
 
 
 def _with_markers(ids: list[int], marker: list[int], every: int) -> list[int]:
@@ -249,17 +283,24 @@ def _with_markers(ids: list[int], marker: list[int], every: int) -> list[int]:
     return list(chain.from_iterable([*marker, *part] for part in parts))[len(marker) :]
 
 
+def is_failure(error: BaseException) -> bool:
+    """Whether a call failed, and was not interrupted; a panic in Rust is no ``Exception``.
+
+    Args:
+        error: What it raised.
+
+    Returns:
+        False for what ends the program, and for a lack of memory.
+    """
+    if isinstance(error, Exception):
+        return not isinstance(error, MemoryError)
+    return type(error).__name__ == "PanicException"
+
+
 def _special_tokens(folder: Path, raw: RawTokenizer) -> dict[str, str]:
     found: dict[str, str] = {}
     for name in ("tokenizer_config.json", "special_tokens_map.json"):
-        path = folder / name
-        if not path.is_file():
-            continue
-        try:
-            entries = json.loads(path.read_text(encoding="utf-8"))
-        except ValueError as error:
-            raise CorruptCheckpointError(f"{path} is not JSON: {error}") from error
-        for key, value in entries.items():
+        for key, value in (read_json(folder / name) or {}).items():
             content = value.get("content") if isinstance(value, dict) else value
             if key.endswith("_token") and isinstance(content, str):
                 found[key] = content

@@ -14,10 +14,17 @@ import numpy as np
 import torch
 
 from m3_core.errors import CorruptCheckpointError, UnsupportedModelError
+from m3_core.forks import whole_in_forks
+from m3_core.network.configuration import (
+    check_sizes,
+    check_stored_sizes,
+    transformers_config,
+)
 from m3_core.network.device import default_token_budget
 from m3_core.network.packed import MODEL_TYPES
 from m3_core.network.packing import Packing, attend, position_ids, varlen_kernel
 from m3_core.network.transfer import to_device
+from m3_core.network.weights import stored_shapes
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -29,7 +36,8 @@ if TYPE_CHECKING:
 
 ATTENTION_NAME = "m3_packed"
 
-# transformers' loading switches the process's default data type and device while it runs.
+# transformers' loading switches the process's default data type and torch's initialisation while it
+# runs. Taken only within ``whole_in_forks``, so that no child finds it held or these switched.
 _LOADING = threading.Lock()
 
 
@@ -114,10 +122,12 @@ class TransformersBackbone:
         from transformers import AttentionInterface, AutoModel
 
         AttentionInterface.register(ATTENTION_NAME, packed_attention)
+        own_code = trust_remote_code and bool(checkpoint.config.get("auto_map"))
         network = load_network(
             AutoModel.from_pretrained,
             checkpoint,
             dtype,
+            config=None if own_code else network_config(checkpoint),
             attn_implementation=ATTENTION_NAME,
             add_pooling_layer=False,
             trust_remote_code=trust_remote_code,
@@ -161,8 +171,33 @@ class TransformersBackbone:
         return default_token_budget(self.device, self.dtype, self.hidden_size)
 
 
+def network_config(checkpoint: Checkpoint) -> Any:
+    """Make transformers' configuration of a checkpoint's network.
+
+    Args:
+        checkpoint: Its ``config.json``, of which ``model_type`` is one of transformers'.
+
+    Returns:
+        The configuration.
+
+    Raises:
+        CorruptCheckpointError: It describes no network.
+        UnsupportedModelError: The weights are quantised in a way that is not taken here.
+    """
+    from transformers import CONFIG_MAPPING
+
+    check_sizes(checkpoint.config, checkpoint.folder)
+    return transformers_config(CONFIG_MAPPING[checkpoint.config["model_type"]], checkpoint.config)
+
+
 def load_network(
-    load: Callable[..., Any], checkpoint: Checkpoint, dtype: torch.dtype, **options: Any
+    load: Callable[..., Any],
+    checkpoint: Checkpoint,
+    dtype: torch.dtype,
+    *,
+    config: Any,
+    attn_implementation: str,
+    **options: Any,
 ) -> torch.nn.Module:
     """Load a network with transformers, quietly, and refuse weights that are not complete.
 
@@ -170,17 +205,30 @@ def load_network(
         load: A class's ``from_pretrained``.
         checkpoint: The folder.
         dtype: Data type of the weights.
+        config: As of ``network_config``; ``None``: code of the checkpoint makes it.
+        attn_implementation: What attends, whatever ``config.json`` names.
         **options: Further keywords of ``load``.
 
     Returns:
         The network on the CPU.
 
     Raises:
-        CorruptCheckpointError: Weights are absent, cut or incomplete.
+        UnsupportedModelError: int8 was asked for.
+        CorruptCheckpointError: Weights are absent, cut, incomplete or of other sizes.
     """
+    if dtype == torch.int8:
+        raise UnsupportedModelError(
+            f"dtype 'int8' was asked for of {checkpoint.name!r}, of type "
+            f"{checkpoint.config['model_type']!r}; int8 is computed for encoders and "
+            f"cross-encoders of type {', '.join(MODEL_TYPES)} whose network needs no code of its "
+            "own: pass dtype='auto'"
+        )
     from transformers.utils import logging
 
-    with _LOADING:
+    if config is not None:
+        check_stored_sizes(config, stored_shapes(checkpoint.folder), checkpoint.folder)
+        options["config"] = config
+    with whole_in_forks(), _LOADING:
         bar, level = logging.is_progress_bar_enabled(), logging.get_verbosity()
         logging.disable_progress_bar()
         logging.set_verbosity_error()
@@ -190,6 +238,7 @@ def load_network(
                 dtype=dtype,
                 output_loading_info=True,
                 local_files_only=True,
+                attn_implementation=attn_implementation,
                 **options,
             )
         except Exception as error:

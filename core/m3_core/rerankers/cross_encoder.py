@@ -21,6 +21,7 @@ from m3_core.network import (
     Weights,
     is_packable,
     load_network,
+    network_config,
     packed_attention,
 )
 from m3_core.rerankers.network import RerankerOptions
@@ -179,6 +180,7 @@ def _with_transformers(
         AutoModelForSequenceClassification.from_pretrained,
         checkpoint,
         dtype,
+        config=network_config(checkpoint),
         attn_implementation=ATTENTION_NAME,
     )
     network = network.to(device).eval()

@@ -14,6 +14,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
+from m3_core.errors import CorruptCheckpointError
 from m3_core.network import Packing, default_token_budget, to_device, varlen_kernel
 from m3_core.rerankers.pairs import prompt_layout
 
@@ -259,8 +260,17 @@ def leading_token(
 
     Returns:
         The id of ``bos_token``, or ``None``.
+
+    Raises:
+        CorruptCheckpointError: ``config.json`` names an id that is not in the vocabulary.
     """
     bos = tokenizer.special_ids.get("bos_token", checkpoint.config.get("bos_token_id"))
     if unless_padding and bos == tokenizer.special_ids.get("pad_token"):
         return None
-    return None if bos is None else int(bos)
+    size = checkpoint.config["vocab_size"]
+    if bos is not None and (not isinstance(bos, int) or not 0 <= bos < size):
+        raise CorruptCheckpointError(
+            f"{checkpoint.folder} has bos_token_id={bos!r}; it must be an id of the vocabulary of "
+            f"{size}"
+        )
+    return bos

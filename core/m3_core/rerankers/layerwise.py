@@ -17,8 +17,8 @@ from torch import nn
 from transformers import LlamaConfig, LlamaModel
 from transformers.models.llama.modeling_llama import LlamaPreTrainedModel
 
-from m3_core.errors import UnsupportedModelError
-from m3_core.network import load_network
+from m3_core.errors import CorruptCheckpointError, UnsupportedModelError
+from m3_core.network import check_sizes, load_network, transformers_config
 from m3_core.rerankers.decoder import (
     CAUSAL_ATTENTION_NAME,
     YES_NO_PROMPT,
@@ -52,6 +52,7 @@ def llama_config(config: Mapping[str, Any], name: str) -> LlamaConfig:
 
     Raises:
         UnsupportedModelError: The model has other heads or scaled positions.
+        CorruptCheckpointError: There are no heads.
     """
     if config.get("head_type", "simple") != "simple" or config.get("rope_scaling"):
         raise UnsupportedModelError(
@@ -59,26 +60,25 @@ def llama_config(config: Mapping[str, Any], name: str) -> LlamaConfig:
             f"{config.get('rope_scaling')!r}; supported are 'simple' heads, as in "
             "bge-reranker-v2-minicpm-layerwise, and unscaled positions"
         )
-    heads = int(config["num_attention_heads"])
     own = {"scale_emb": 1, "scale_depth": 1, "start_layer": 8, "head_multi": True}
-    return LlamaConfig(
-        vocab_size=config["vocab_size"],
-        hidden_size=config["hidden_size"],
-        intermediate_size=config["intermediate_size"],
-        num_hidden_layers=config["num_hidden_layers"],
-        num_attention_heads=heads,
-        num_key_value_heads=config.get("num_key_value_heads") or heads,
-        hidden_act=config.get("hidden_act", "silu"),
-        max_position_embeddings=config.get("max_position_embeddings", 2048),
+    rope = {"rope_type": "default", "rope_theta": config.get("rope_theta", 10000.0)}
+    given = {key: value for key, value in config.items() if not key.startswith("rope_")}
+    made: LlamaConfig = transformers_config(
+        LlamaConfig,
+        given,
+        hidden_act=config.get("hidden_act") or "silu",
         rms_norm_eps=config.get("rms_norm_eps", 1e-6),
-        rope_parameters={"rope_type": "default", "rope_theta": config.get("rope_theta", 10000.0)},
-        attention_bias=config.get("attention_bias", False),
-        bos_token_id=config.get("bos_token_id", 1),
-        eos_token_id=config.get("eos_token_id", 2),
+        rope_parameters=rope,
         pad_token_id=None,
         tie_word_embeddings=False,
         **{key: config.get(key, default) for key, default in own.items()},
     )
+    if made.start_layer is None or made.start_layer > made.num_hidden_layers:
+        raise CorruptCheckpointError(
+            f"config.json of {name!r} has heads from layer {made.start_layer} on, of "
+            f"{made.num_hidden_layers}: there are none"
+        )
+    return made
 
 
 class LayerwiseMiniCPM(LlamaPreTrainedModel):
@@ -135,6 +135,7 @@ class LayerwiseReranker(Decoder):
             CorruptCheckpointError: Weights are absent, cut or incomplete.
         """
         register_attention()
+        check_sizes(checkpoint.config, checkpoint.folder)
         network = load_network(
             LayerwiseMiniCPM.from_pretrained,
             checkpoint,

@@ -22,8 +22,15 @@ from torch.nn import functional
 from transformers import Gemma2Config, Gemma2Model
 from transformers.models.gemma2.modeling_gemma2 import Gemma2PreTrainedModel
 
-from m3_core.errors import UnsupportedModelError
-from m3_core.network import PackedBatch, Packing, load_network, to_device
+from m3_core.errors import CorruptCheckpointError, UnsupportedModelError
+from m3_core.network import (
+    PackedBatch,
+    Packing,
+    check_sizes,
+    load_network,
+    to_device,
+    transformers_config,
+)
 from m3_core.rerankers.decoder import (
     CAUSAL_ATTENTION_NAME,
     LIGHTWEIGHT_PROMPT,
@@ -44,10 +51,6 @@ if TYPE_CHECKING:
     from m3_core.network import Checkpoint, Tokenizer
 
 
-# Entries of config.json that say how its own code is loaded.
-_NOT_GEMMA2 = ("model_type", "architectures", "auto_map", "dtype", "torch_dtype")
-
-
 def gemma2_config(config: Mapping[str, Any], name: str) -> Gemma2Config:
     """Say in Gemma 2's terms what the checkpoint's ``config.json`` says.
 
@@ -60,19 +63,28 @@ def gemma2_config(config: Mapping[str, Any], name: str) -> Gemma2Config:
 
     Raises:
         UnsupportedModelError: The model has no heads of its own.
+        CorruptCheckpointError: It is not said after which layers they are, or there are none.
     """
     if not config.get("layer_wise"):
         raise UnsupportedModelError(
             f"{name!r} is a lightweight reranker with layer_wise={config.get('layer_wise')!r}; "
             "supported is true, as in bge-reranker-v2.5-gemma2-lightweight"
         )
-    known = {
-        key: value
-        for key, value in config.items()
-        if key not in _NOT_GEMMA2 and not key.startswith("_")
-    }
-    known |= {"attn_logit_softcapping": None, "tie_word_embeddings": False}
-    return Gemma2Config(**known)
+    own = {name: config.get(name) for name in ("start_layer", "layer_sep")}
+    absent = [name for name, value in own.items() if value is None]
+    if absent:
+        raise CorruptCheckpointError(
+            f"config.json of {name!r} has no {' and no '.join(absent)}: it is incomplete"
+        )
+    made: Gemma2Config = transformers_config(
+        Gemma2Config, config, attn_logit_softcapping=None, tie_word_embeddings=False, **own
+    )
+    if not head_layers(made):
+        raise CorruptCheckpointError(
+            f"config.json of {name!r} has heads from layer {made.start_layer} on, of "
+            f"{made.num_hidden_layers}: there are none"
+        )
+    return made
 
 
 class LightweightGemma2(Gemma2PreTrainedModel):
@@ -167,6 +179,7 @@ class LightweightReranker(Decoder):
             CorruptCheckpointError: Weights are absent, cut or incomplete.
         """
         register_attention()
+        check_sizes(checkpoint.config, checkpoint.folder)
         network = load_network(
             LightweightGemma2.from_pretrained,
             checkpoint,

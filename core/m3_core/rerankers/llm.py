@@ -13,7 +13,7 @@ import torch
 from torch.nn import functional
 
 from m3_core.errors import UnsupportedModelError
-from m3_core.network import load_network
+from m3_core.network import load_network, network_config
 from m3_core.rerankers.decoder import (
     CAUSAL_ATTENTION_NAME,
     YES_NO_PROMPT,
@@ -88,6 +88,7 @@ class CausalReranker(Decoder):
             AutoModelForCausalLM.from_pretrained,
             checkpoint,
             dtype,
+            config=network_config(checkpoint),
             attn_implementation=CAUSAL_ATTENTION_NAME,
         )
         ((yes, *_),) = tokenizer.content_ids(["Yes"], 8)

@@ -6,15 +6,15 @@ A line holds ``query`` (text), ``pos`` and ``neg`` (lists of texts), and may hol
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from m3_core.errors import TrainingDataError
+from m3_core.json_text import parse_json
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from datasets import Dataset
 
@@ -46,7 +46,7 @@ def parse_example(line: str, where: str) -> dict[str, Any]:
 texts
     """
     try:
-        record = json.loads(line)
+        record = parse_json(line)
     except ValueError as error:
         raise TrainingDataError(f"{where}: not JSON: {error}") from error
     if not isinstance(record, dict):
@@ -58,11 +58,9 @@ texts
         raise TrainingDataError(
             f"{where}: no {' and no '.join(map(repr, missing))}; found {sorted(record)}"
         )
-    for key in ("query", "prompt"):
-        if not isinstance(record.get(key), (str, type(None))):
-            raise TrainingDataError(
-                f"{where}: {key!r} is {type(record[key]).__name__}; it must be a text"
-            )
+    check_text(record["query"], "'query'", where)
+    if record.get("prompt") is not None:
+        check_text(record["prompt"], "'prompt'", where, may_be_empty=True)
     record["neg"] = [] if record.get("neg") is None else record["neg"]
     for key in ("pos", "neg"):
         _check_texts(record[key], key, where)
@@ -78,10 +76,34 @@ def _check_texts(texts: object, key: str, where: str) -> None:
             f"{where}: {key!r} is {type(texts).__name__}; it must be a list of texts"
         )
     for number, text in enumerate(texts):
-        if not isinstance(text, str):
-            raise TrainingDataError(
-                f"{where}: {key}[{number}] is {type(text).__name__}; it must be a text"
-            )
+        check_text(text, f"{key}[{number}]", where)
+
+
+def check_text(text: object, what: str, where: str, *, may_be_empty: bool = False) -> None:
+    """Check a text of a training file.
+
+    Args:
+        text: What the file has.
+        what: What it is called there.
+        where: File and line number.
+        may_be_empty: Whether it may hold nothing but white space.
+
+    Raises:
+        TrainingDataError: It is no text, empty, or not to be written in UTF-8.
+
+    Example:
+        >>> check_text("a panda", "'query'", "data.jsonl:1")
+    """
+    if not isinstance(text, str):
+        raise TrainingDataError(f"{where}: {what} is {type(text).__name__}; it must be a text")
+    if not may_be_empty and not text.strip():
+        raise TrainingDataError(f"{where}: {what} is empty: leave the example out")
+    try:
+        text.encode()
+    except UnicodeEncodeError as error:
+        raise TrainingDataError(
+            f"{where}: {what} holds the lone surrogate {text[error.start]!r}, which no text can"
+        ) from error
 
 
 def _check_scores(record: Mapping[str, Any], key: str, where: str) -> None:
@@ -151,6 +173,29 @@ def read_lines(files: Iterable[Path | str]) -> Iterator[dict[str, Any]]:
             raise TrainingDataError(f"{file} cannot be read: {error}") from error
 
 
+def read_examples(sources: Iterable[str | Path]) -> list[dict[str, Any]]:
+    """Read all lines of files of examples.
+
+    Args:
+        sources: Files, or folders of .json and .jsonl files.
+
+    Returns:
+        Examples, as of ``parse_example``; at least one.
+
+    Raises:
+        TrainingDataError: A source does not exist, a line is no example, or there are none.
+    """
+    files = find_files(sources)
+    rows = list(read_lines(files))
+    _refuse_none(rows, files)
+    return rows
+
+
+def _refuse_none(rows: Sequence[Any], files: Iterable[Path]) -> None:
+    if not rows:
+        raise TrainingDataError(f"no examples in {', '.join(map(str, files))}: all are empty")
+
+
 def load_examples(*sources: str | Path) -> Dataset | list[dict[str, Any]]:
     """Read a training set.
 
@@ -168,8 +213,7 @@ def load_examples(*sources: str | Path) -> Dataset | list[dict[str, Any]]:
     rows = [
         {**row, SOURCE: number} for number, file in enumerate(files) for row in read_lines([file])
     ]
-    if not rows:
-        raise TrainingDataError(f"no examples in {', '.join(map(str, files))}: all are empty")
+    _refuse_none(rows, files)
     try:
         import datasets
     except ImportError:

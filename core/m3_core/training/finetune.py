@@ -8,8 +8,10 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from m3_core.errors import M3Error
+from m3_core.errors import M3Error, SavingError
+from m3_core.extras import needs_extra
 from m3_core.network import choose_instructions, find_known, read_checkpoint
+from m3_core.saved_folders import finish, ready
 from m3_core.training.options import Distillation, TrainOptions
 
 if TYPE_CHECKING:
@@ -48,13 +50,15 @@ def train(options: TrainOptions, distillation: Distillation | None = None) -> Tr
         Where the model is, and the log.
 
     Raises:
-        M3Error: The extra ``train`` is not installed, or there is nothing to resume.
+        MissingPackageError: The extra ``train`` is not installed.
+        M3Error: There is nothing to resume.
         ValueError: As of ``prepare``.
         TrainingDataError: The data cannot be used.
         CheckpointError: The model cannot be loaded, or the result cannot be saved.
     """
     trainer, model = prepare(options, distillation)
     output = Path(options.output)
+    trainer.remove_leftovers(output)
     last = _last_checkpoint(output / "checkpoints") if options.resume else None
     if options.resume and last is None:
         raise M3Error(f"nothing to resume: {output / 'checkpoints'} holds no checkpoint")
@@ -78,16 +82,12 @@ def prepare(
         The trainer and the model.
 
     Raises:
-        M3Error: The extra ``train`` is not installed.
+        MissingPackageError: The extra ``train`` is not installed.
         ValueError: The device cannot compute in the precision that was asked for.
     """
-    try:
+    with needs_extra("training", "train", "accelerate", "transformers"):
         import accelerate  # noqa: F401
-    except ImportError as error:
-        raise M3Error(
-            f"training needs the package {error.name!r}: pip install 'm3-retrieval[train]'"
-        ) from error
-    from transformers import TrainingArguments, set_seed
+        from transformers import TrainingArguments, set_seed
 
     from m3_core.training.batching import TrainingBatches
     from m3_core.training.data import load_examples
@@ -188,23 +188,27 @@ def _batch_options(
 
 
 def _save(model: TrainableM3, output: Path, options: TrainOptions) -> None:
-    """Write the finished model beside its checkpoints, each file under its name when whole."""
-    from m3_core.training.saving import save_checkpoint
+    """Write the finished model beside its checkpoints, whole before a file is in its place."""
+    from m3_core.training.saving import saved_whole, write_checkpoint
 
-    ready = save_checkpoint(model, output / ".finished")
-    (ready / "training.json").write_text(json.dumps(asdict(options), indent=2) + "\n", "utf-8")
-    for path in sorted(ready.rglob("*")):
-        target = output / path.relative_to(ready)
-        if path.is_dir():
-            target.mkdir(exist_ok=True)
-        else:
-            path.replace(target)
-    for path in sorted(ready.rglob("*"), reverse=True):
-        path.rmdir()
-    ready.rmdir()
+    with saved_whole(ready(output)) as partial:
+        write_checkpoint(model, partial)
+        described = json.dumps(asdict(options), indent=2) + "\n"
+        (partial / "training.json").write_text(described, "utf-8")
+    try:
+        finish(output)
+    except OSError as error:
+        raise SavingError(
+            f"the finished model is whole in {ready(output)} and could not be moved up ({error}): "
+            "loading it from the folder above does that"
+        ) from error
     log.info("saved %s", output)
 
 
 def _last_checkpoint(folder: Path) -> Path | None:
-    steps = {int(p.name.rpartition("-")[2]): p for p in folder.glob("checkpoint-*") if p.is_dir()}
-    return steps[max(steps)] if steps else None
+    found = {}
+    for path in folder.glob("checkpoint-*"):
+        step = path.name.rpartition("-")[2]
+        if path.is_dir() and step.isdecimal():
+            found[int(step)] = path
+    return found[max(found)] if found else None

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from m3_core.errors import TrainingDataError
-from m3_core.training.data import find_files, read_lines
+from m3_core.json_text import parse_json
+from m3_core.training.data import check_text, read_examples
 from m3_core.training.evaluation import score_matrix
 from m3_core.training.options import MiningOptions
 
@@ -117,11 +118,17 @@ def mine_files(
 
     Returns:
         Number of examples.
+
+    Raises:
+        TrainingDataError: The examples or the pool cannot be, or the output is a folder.
     """
-    examples = list(read_lines(find_files(sources)))
-    documents = None if pool is None else _read_pool(Path(pool))
-    rows = mine(encoder, examples, documents, options)
     target = Path(output)
+    if target.is_dir():
+        raise TrainingDataError(f"output {target} is a folder: name a file")
+    examples = read_examples(sources)
+    documents = None if pool is None else _read_pool(Path(pool))
+    target.parent.mkdir(parents=True, exist_ok=True)
+    rows = mine(encoder, examples, documents, options)
     partial = target.with_name(target.name + ".partial")
     with partial.open("w", encoding="utf-8") as lines:
         for row in rows:
@@ -133,12 +140,17 @@ def mine_files(
 
 def _read_pool(path: Path) -> list[str]:
     texts = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    try:
+        lines = path.read_text(encoding="utf-8").split("\n")
+    except (OSError, UnicodeDecodeError) as error:
+        raise TrainingDataError(f"{path} cannot be read: {error}") from error
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
         try:
-            text = json.loads(line)["text"]
+            text = parse_json(line)["text"]
         except (ValueError, KeyError, TypeError) as error:
             raise TrainingDataError(f"{path}:{number}: no JSON object with 'text'") from error
-        if not isinstance(text, str):
-            raise TrainingDataError(f"{path}:{number}: 'text' is {type(text).__name__}")
+        check_text(text, "'text'", f"{path}:{number}")
         texts.append(text)
     return texts

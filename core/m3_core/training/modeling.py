@@ -12,7 +12,17 @@ from torch.utils.checkpoint import checkpoint as recompute
 
 from m3_core.encoder import dense_vectors, token_weights
 from m3_core.errors import UnsupportedModelError
-from m3_core.network import MODEL_TYPES, Head, Tokenizer, locate, read_checkpoint, read_heads
+from m3_core.extras import needs_extra
+from m3_core.network import (
+    MODEL_TYPES,
+    Head,
+    Tokenizer,
+    load_network,
+    locate,
+    network_config,
+    read_checkpoint,
+    read_heads,
+)
 from m3_core.training.padded import Encoded
 
 if TYPE_CHECKING:
@@ -80,11 +90,14 @@ class TrainableM3(torch.nn.Module):
 
         Raises:
             UnsupportedModelError: The network is of another architecture.
+            MissingPackageError: The extra ``train`` is not installed.
+            CheckpointError: The files are absent, unreadable, incomplete or of another model.
 
         Warns:
             FreshHeadsWarning: The checkpoint has no heads.
         """
-        from transformers import AutoModel
+        with needs_extra("training", "train", "transformers"):
+            from transformers import AutoModel
 
         folder = locate(name, **where)
         checkpoint = read_checkpoint(folder, str(name))
@@ -93,12 +106,13 @@ class TrainableM3(torch.nn.Module):
             raise UnsupportedModelError(
                 f"{str(name)!r} is of type {model_type!r}; training takes {', '.join(MODEL_TYPES)}"
             )
-        network = AutoModel.from_pretrained(
-            folder,
-            dtype=torch.float32,
+        network: Any = load_network(
+            AutoModel.from_pretrained,
+            checkpoint,
+            torch.float32,
+            config=network_config(checkpoint),
             attn_implementation="sdpa",
             add_pooling_layer=False,
-            local_files_only=True,
         )
         stored = read_heads(folder, network.config.hidden_size, required=False)
         if stored is None:
@@ -111,7 +125,7 @@ class TrainableM3(torch.nn.Module):
             )
         linears = fresh_heads(network.config.hidden_size, seed) if stored is None else stored
         sparse, colbert = (h if isinstance(h, torch.nn.Linear) else _linear(h) for h in linears)
-        tokenizer = Tokenizer.from_folder(folder)
+        tokenizer = Tokenizer.from_folder(folder, network.config.vocab_size)
         return cls(
             network,
             sparse,

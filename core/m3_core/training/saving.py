@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import torch
+from safetensors import SafetensorError
 
 from m3_core.errors import SavingError
+from m3_core.saved_folders import replacing
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -31,42 +32,27 @@ _POOLING_FLAGS = {"cls": "cls_token", "mean": "mean_tokens", "last": "lasttoken"
 
 
 @contextmanager
-def replacing(folder: Path) -> Iterator[Path]:
-    """Fill a temporary sibling folder that takes the folder's place when all went well.
+def saved_whole(folder: Path) -> Iterator[Path]:
+    """Fill a hidden folder that takes the place of a checkpoint when all went well.
 
     Args:
         folder: Where the files shall be; it may exist.
 
     Yields:
-        The temporary folder, empty.
+        The hidden folder, empty.
 
     Raises:
         SavingError: The files cannot be written, because the disk is full, say.
     """
-    folder = folder.absolute()
-    partial = folder.with_name(f".{folder.name}.partial-{os.getpid()}")
-    old = folder.with_name(f".{folder.name}.old-{os.getpid()}")
     try:
-        folder.parent.mkdir(parents=True, exist_ok=True)
-        shutil.rmtree(partial, ignore_errors=True)
-        partial.mkdir()
-        yield partial
-        if folder.exists():
-            folder.rename(old)
-        partial.rename(folder)
-    except (OSError, RuntimeError) as error:
+        with replacing(folder) as partial:
+            yield partial
+    except (OSError, RuntimeError, SafetensorError) as error:
         # safetensors and torch report a full disk as errors of their own.
-        if old.exists() and not folder.exists():
-            old.rename(folder)
-        shutil.rmtree(partial, ignore_errors=True)
-        free = shutil.disk_usage(folder.parent).free if folder.parent.exists() else 0
         raise SavingError(
-            f"the checkpoint {folder} could not be written ({error}; {free / 2**20:.0f} MiB are "
-            "free there): earlier checkpoints are untouched. Make room or choose another folder"
+            f"the checkpoint {folder} could not be written ({error}; {_free(folder)} MiB are free "
+            "there): earlier checkpoints are untouched. Make room or choose another folder"
         ) from error
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)
 
 
 def save_checkpoint(
@@ -91,7 +77,7 @@ def save_checkpoint(
         SavingError: The files cannot be written.
     """
     folder = Path(folder)
-    with replacing(folder) as partial:
+    with saved_whole(folder) as partial:
         write_checkpoint(model, partial, dtype=dtype, prompts=prompts)
     return folder
 
@@ -150,6 +136,12 @@ def load_weights(model: TrainableM3, folder: Path) -> None:
     for name in ("sparse_linear", "colbert_linear"):
         state = torch.load(folder / f"{name}.pt", map_location="cpu", weights_only=True)
         getattr(model, name).load_state_dict(state)
+
+
+def _free(folder: Path) -> int:
+    """MiB that are free where a folder is or would be."""
+    there = next((one for one in (folder, *folder.absolute().parents) if one.is_dir()), Path())
+    return shutil.disk_usage(there).free >> 20
 
 
 def _write_json(path: Path, value: Any) -> None:

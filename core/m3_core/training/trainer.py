@@ -8,11 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from safetensors import SafetensorError
 from torch.utils.data import SequentialSampler
 from transformers import Trainer
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from m3_core.errors import SavingError
+from m3_core.saved_folders import exchange, remove, tidy_all
 from m3_core.training.evaluation import retrieval_metrics
 from m3_core.training.loss import LossOptions, Scores, gather, m3_loss, maxsim
 from m3_core.training.padded import Encoded, pad
@@ -23,6 +25,9 @@ if TYPE_CHECKING:
 
     from m3_core.training.batching import BatchOptions
     from m3_core.training.modeling import TrainableM3
+
+# Where a checkpoint is written, among the others; all processes of a run write into it.
+STAGING = ".saving"
 
 
 class M3Trainer(Trainer):
@@ -193,15 +198,19 @@ class M3Trainer(Trainer):
         """Write a checkpoint beside the others and give it its name when it is complete."""
         runs = Path(str(self.args.output_dir)).absolute()
         name = f"{PREFIX_CHECKPOINT_DIR}-{self.state.global_step}"
-        staging = runs / ".saving"
+        staging = runs / STAGING
         try:
+            if self.args.should_save:
+                # What a run that was killed has left would become part of this checkpoint.
+                shutil.rmtree(staging, ignore_errors=True)
+                tidy_all(runs)
+            self.accelerator.wait_for_everyone()
             self._staging = staging
             super()._save_checkpoint(model, trial)
             self.accelerator.wait_for_everyone()
             if self.args.should_save:
-                shutil.rmtree(runs / name, ignore_errors=True)
-                (staging / name).rename(runs / name)
-        except (OSError, RuntimeError) as error:
+                exchange(staging / name, runs / name)
+        except (OSError, RuntimeError, SafetensorError) as error:
             raise SavingError(
                 f"the checkpoint {runs / name} could not be written ({error}): earlier checkpoints "
                 "are untouched. Make room, then go on from the last one"
@@ -213,7 +222,20 @@ class M3Trainer(Trainer):
         if self.args.should_save and self.args.save_total_limit:
             steps = {int(p.name.rpartition("-")[2]): p for p in runs.glob("checkpoint-*")}
             for step in sorted(steps)[: -self.args.save_total_limit]:
-                shutil.rmtree(steps[step], ignore_errors=True)
+                remove(steps[step])
+
+    def remove_leftovers(self, output: Path) -> None:
+        """Remove what runs that were killed have left, and put back what they had set aside.
+
+        Args:
+            output: The folder of the run.
+        """
+        runs = Path(str(self.args.output_dir)).absolute()
+        if self.args.should_save:
+            shutil.rmtree(runs / STAGING, ignore_errors=True)
+            tidy_all(runs)
+            tidy_all(output)
+        self.accelerator.wait_for_everyone()
 
     def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
         load_weights(self.plain, Path(resume_from_checkpoint))

@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import threading
+import unicodedata
 from pathlib import Path
 
 import numpy as np
@@ -56,6 +57,12 @@ def test_cut_texts_are_reported(folder: Path) -> None:
         "pandariver" * 30_000,
         "e\u0301" * 150_000,
         ("word " * 3 + "字" * 5000) * 60,
+        # They grow when they are normalised: by 18, 6, 3 and 2; and marks that change places.
+        "\ufdfa" * 9_000,
+        "\u3300" * 20_000,
+        "\ufb03" * 50_000,
+        "x\ufdfa\u00ad" * 9_000,
+        ("e" + "\u0315\u0316" * 40) * 1_500,
         "\n\n" * 150_000 + "panda",
     ],
 )
@@ -79,6 +86,33 @@ def test_a_huge_text_is_not_tokenised_whole(folder: Path, monkeypatch: pytest.Mo
     )
     tokenizer.encode(["panda river " * 1_000_000], 512)
     assert sum(seen) < 100_000
+
+
+@pytest.mark.parametrize("text", ["\ufdfa" * 100_000, ("x\ufdfa" * 40 + " ") * 2_000])
+def test_a_text_that_grows_is_not_normalised_whole(folder: Path, text: str) -> None:
+    seen: list[int] = []
+
+    class Seen:
+        def __init__(self, raw: RawTokenizer) -> None:
+            self.raw = raw
+
+        def __getattr__(self, name: str) -> object:
+            return getattr(self.raw, name)
+
+        def encode(self, text: str, **options: object) -> object:
+            seen.append(len(unicodedata.normalize("NFKC", text)))
+            return self.raw.encode(text, **options)
+
+        def encode_batch_fast(self, texts: list[str], **options: object) -> object:
+            seen.extend(len(unicodedata.normalize("NFKC", text)) for text in texts)
+            return self.raw.encode_batch_fast(texts, **options)
+
+    tokenizer = Tokenizer.from_folder(folder)
+    tokenizer._raw = Seen(tokenizer._raw)
+    batch = tokenizer.encode([text], 512)
+    if folder.name == "m3":
+        assert batch.truncated.tolist() == [True]
+        assert sum(seen) < 40_000
 
 
 def test_markers_stand_before_every_so_many_tokens(tiny_m3: Path) -> None:
@@ -127,7 +161,7 @@ def test_unusable_files_are_named(tmp_path: Path, tiny_m3: Path) -> None:
         Tokenizer.from_folder(tmp_path)
     (tmp_path / "tokenizer.json").write_bytes((tiny_m3 / "tokenizer.json").read_bytes())
     (tmp_path / "special_tokens_map.json").write_text("[")
-    with pytest.raises(CorruptCheckpointError, match="not JSON"):
+    with pytest.raises(CorruptCheckpointError, match="readable as JSON"):
         Tokenizer.from_folder(tmp_path)
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import threading
+from json import JSONDecodeError
 from typing import TYPE_CHECKING, Any
 
 from grpc import RpcError
@@ -15,6 +16,8 @@ from m3_core.errors import StoreError
 from m3_core.forks import survive_forks
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from m3_core.stores.qdrant.layout import Layout
 
 # What clients raise where a collection exists: over HTTP, over gRPC, embedded.
@@ -36,7 +39,8 @@ class Connection:
         create_options: Further arguments of ``create_collection``.
 
     Raises:
-        StoreError: The collection exists and holds other vectors, or must exist and does not.
+        StoreError: The collection exists and holds other vectors, or must exist and does not; or
+            something else than Qdrant answers.
         ValueError: More than one place is named.
     """
 
@@ -70,7 +74,8 @@ class Connection:
         self._ready = False
         if self.client is not None:
             try:
-                self._prepare(self.client)
+                with _understood():
+                    self._prepare(self.client)
             except BaseException:
                 self.close()
                 raise
@@ -96,7 +101,7 @@ class Connection:
             raise ValueError(
                 "this store has only an async_client: use the asynchronous methods, or pass client="
             )
-        with self._lock:
+        with self._lock, _understood():
             return getattr(self.client, method)(collection_name=self.collection, **arguments)
 
     async def acall(self, method: str, **arguments: Any) -> Any:
@@ -111,10 +116,12 @@ class Connection:
         """
         if self.async_client is None:
             return await asyncio.to_thread(self.call, method, **arguments)
-        await self._aprepare(self.async_client)
-        return await getattr(self.async_client, method)(
-            collection_name=self.collection, **arguments
-        )
+        with _understood():
+            await self._aprepare(self.async_client)
+        with _understood():
+            return await getattr(self.async_client, method)(
+                collection_name=self.collection, **arguments
+            )
 
     def close(self) -> None:
         """Close the client, unless it was given."""
@@ -169,6 +176,18 @@ class Connection:
             "vectors_config": self.layout.vectors(),
             "sparse_vectors_config": self.layout.sparse_vectors(),
         }
+
+
+@contextlib.contextmanager
+def _understood() -> Iterator[None]:
+    """Say so where something else than Qdrant answers, as a proxy does with a page of its own."""
+    try:
+        yield
+    except (JSONDecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise StoreError(
+            f"what answers there is not Qdrant, or a proxy before it has failed: its answer is no "
+            f"JSON ({error}). Check url, port and prefix"
+        ) from error
 
 
 def _connect(where: dict[str, Any]) -> QdrantClient:
