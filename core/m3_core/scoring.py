@@ -122,43 +122,40 @@ def maxsim_scores(queries: MultiVectors, documents: MultiVectors) -> NDArray[np.
     scores = np.zeros((len(queries), len(documents)), np.float32)
     for first_query, last_query in _blocks(queries.offsets, 1 << 12):
         part = queries[first_query:last_query]
-        asked = np.asarray(part.vectors, np.float32)
-        rows_at_once = max(BLOCK_ELEMENTS // max(len(asked), 1), 1)
+        columns = np.ascontiguousarray(part.vectors.T, np.float32)
+        rows_at_once = max(BLOCK_ELEMENTS // max(columns.shape[1], 1), 1)
         for first, last in _blocks(documents.offsets, rows_at_once):
             block = documents[first:last]
-            scores[first_query:last_query, first:last] = maxsim_block(
-                asked, part.offsets, np.asarray(block.vectors, np.float32), block.offsets
+            scores[first_query:last_query, first:last] = maxsim_of(
+                np.asarray(block.vectors, np.float32) @ columns, part.offsets, block.offsets
             )
     return scores
 
 
-def maxsim_block(
-    queries: NDArray[np.float32],
+def maxsim_of(
+    similarities: NDArray[np.float32],
     query_offsets: NDArray[np.int64],
-    documents: NDArray[np.float32],
     offsets: NDArray[np.int64],
 ) -> NDArray[np.float32]:
-    """Do ``maxsim_scores`` with all similarities in memory at once; the others call it.
+    """Make scores of similarities; all that score multi-vectors call it.
 
     Args:
-        queries: Vectors of all queries. Shape: (query vectors, dim).
-        query_offsets: Query i owns the rows from ``query_offsets[i]`` on. Shape: (queries + 1,).
-        documents: Vectors of all documents. Shape: (vectors, dim).
-        offsets: Likewise. Shape: (documents + 1,).
+        similarities: Of all documents' vectors with all queries'. Shape: (vectors, query vectors).
+        query_offsets: Query i has the columns from ``query_offsets[i]`` on. Shape: (queries + 1,).
+        offsets: Document i has the rows from ``offsets[i]`` on. Shape: (documents + 1,).
 
     Returns:
-        Shape: (queries, documents). Dtype: float32.
+        As ``maxsim_scores``. Shape: (queries, documents). Dtype: float32.
     """
     lengths, query_lengths = np.diff(offsets), np.diff(query_offsets)
     scores = np.zeros((len(query_lengths), len(lengths)), np.float32)
     filled, asked = np.flatnonzero(lengths), np.flatnonzero(query_lengths)
     if not len(filled) or not len(asked):
         return scores
-    similarities = queries @ documents.T
     # reduceat has no notion of an empty row, so only rows with vectors take part.
-    best = np.maximum.reduceat(similarities, offsets[filled], axis=1)
-    sums = np.add.reduceat(best, query_offsets[asked], axis=0)
-    scores[np.ix_(asked, filled)] = sums / query_lengths[asked, np.newaxis].astype(np.float32)
+    best = np.maximum.reduceat(similarities, offsets[filled], axis=0)
+    sums = np.add.reduceat(best, query_offsets[asked], axis=1)
+    scores[np.ix_(asked, filled)] = (sums / query_lengths[asked].astype(np.float32)).T
     return scores
 
 
