@@ -108,7 +108,8 @@ def weights(encoder: Encoder) -> dict[str, torch.Tensor]:
         for linear in [getattr(layer, name)]
         for part in ("weight", "bias")
     }
-    tables = {name: getattr(backbone, name) for name in ("words", "positions", "segments")}
+    tables = {name: getattr(backbone, name).weight for name in ("words", "positions")}
+    tables["segments"] = backbone.segments
     return (
         layers
         | tables
@@ -135,7 +136,9 @@ def test_heads_and_weights_in_the_other_formats(folder: Path) -> None:
     theirs, ours = (weights(encoder) for encoder in (before, after))
     assert ours.keys() == theirs.keys()
     for name, tensor in theirs.items():
-        assert torch.equal(ours[name], tensor), name
+        # Some lie in an order of oneDNN's own.
+        one, other = (each.to_dense() if each.is_mkldnn else each for each in (ours[name], tensor))
+        assert torch.equal(one, other), name
     one, other = (encoder.encode_documents(["panda"], **ALL) for encoder in (before, after))
     assert same(one, other)
 
@@ -205,7 +208,7 @@ def test_devices_and_types() -> None:
         resolve_device("gpu-of-dreams")
     with pytest.raises(DeviceError, match="CUDA devices"):
         resolve_device("cuda:99")
-    for bad in ("int8", torch.int8):
+    for bad in ("int4", torch.int16):
         with pytest.raises(ValueError, match="is not one of 'auto'"):
             resolve_dtype(bad, cpu)
 
