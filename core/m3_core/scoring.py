@@ -47,7 +47,8 @@ def dense_scores(queries: ArrayLike, documents: ArrayLike) -> NDArray[np.float32
         if isinstance(part, Representations):
             raise TypeError(_WHOLE.format("dense_scores", "dense_vecs"))
     asked = as_array(queries, np.float32, "queries")
-    return asked @ as_array(documents, np.float32, "documents").T
+    scores: NDArray[np.float32] = asked @ as_array(documents, np.float32, "documents").T
+    return scores
 
 
 def lexical_scores(queries: LexicalWeights, documents: LexicalWeights) -> NDArray[np.float32]:

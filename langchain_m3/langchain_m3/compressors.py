@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from abc import abstractmethod
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, ClassVar
@@ -12,6 +11,7 @@ from langchain_core.documents import BaseDocumentCompressor, Document
 from pydantic import ConfigDict
 
 from m3_core.adapters import Ranked, RankingFields
+from m3_core.beside import beside
 from m3_core.rerankers import select_best
 
 if TYPE_CHECKING:
@@ -90,9 +90,7 @@ class ScoringCompressor(RankingFields, BaseDocumentCompressor):
     async def _aranked(self, documents: Sequence[Document], query: str) -> list[Document]:
         texts = _texts(documents)
         if self._is_score_replaced():
-            return _copies(
-                documents, await asyncio.to_thread(self._by_replaced_score, query, texts)
-            )
+            return _copies(documents, await beside(self._by_replaced_score, query, texts))
         return _copies(documents, await self._arank(query, texts))
 
     def _is_score_replaced(self) -> bool:

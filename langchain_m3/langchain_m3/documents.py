@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from os import PathLike
 from typing import TYPE_CHECKING, Any
@@ -18,6 +17,7 @@ from pydantic import ConfigDict, Field, field_validator, model_validator
 from typing_extensions import Self
 
 from langchain_m3.options import EncoderFields
+from m3_core.beside import beside
 from m3_core.filters import Filter, parse_filter
 
 if TYPE_CHECKING:
@@ -156,7 +156,7 @@ class CollectionFields(EncoderFields, BaseRetriever):
 
     async def aget_by_ids(self, ids: Sequence[str], /) -> list[Document]:
         """Do ``get_by_ids`` without holding up the event loop."""
-        return await asyncio.to_thread(self.get_by_ids, ids)
+        return await beside(self.get_by_ids, ids)
 
     def search_with_scores(
         self, query: str, k: int | None = None, *, filter: Filter | None = None

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Collection, Sequence
 from os import PathLike
 from typing import Any
@@ -16,6 +15,7 @@ from typing_extensions import Self
 from langchain_m3.embeddings import M3Embeddings
 from langchain_m3.in_memory_search import InMemorySearch
 from langchain_m3.retrievers import M3HybridRetriever
+from m3_core.beside import beside
 from m3_core.encoder import CachedEncoder, TextEncoder
 
 # Options of the model that embeddings have too.
@@ -277,4 +277,4 @@ class M3InMemoryVectorStore(InMemorySearch, DocumentIndex):
         self, ids: Sequence[str] | None = None, **kwargs: Any
     ) -> DeleteResponse:
         """Do ``delete`` without holding up the event loop."""
-        return await asyncio.to_thread(self.delete, ids, **kwargs)
+        return await beside(self.delete, ids, **kwargs)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, Literal
 
@@ -11,6 +10,7 @@ from pydantic import Field, field_validator
 from typing_extensions import Self
 
 from langchain_m3.documents import CollectionFields
+from m3_core.beside import beside
 from m3_core.scoring import normalized_weights
 
 
@@ -138,7 +138,7 @@ class _CollectionRetriever(CollectionFields):
 
     async def adelete(self, ids: Iterable[str]) -> int:
         """Do ``delete`` without holding up the event loop."""
-        return await asyncio.to_thread(self.delete, ids)
+        return await beside(self.delete, ids)
 
 
 class M3SparseRetriever(_CollectionRetriever):

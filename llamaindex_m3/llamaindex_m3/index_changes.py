@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,6 +19,7 @@ from llamaindex_m3.nodes import (
     without_objects,
 )
 from m3_core.arguments import check_distinct, check_ids
+from m3_core.beside import beside
 from m3_core.representations import Representations
 
 
@@ -84,7 +84,7 @@ class ChangingIndex(SavedIndex):
         """Do ``insert_nodes`` without holding up the event loop; encoding occupies no thread."""
         checked = _checked(nodes)
         encoded = await self._nodes.aencode(checked)
-        await asyncio.to_thread(self.insert_nodes, checked, encoded=encoded, **insert_kwargs)
+        await beside(self.insert_nodes, checked, encoded=encoded, **insert_kwargs)
 
     def delete_nodes(
         self, node_ids: Sequence[str], delete_from_docstore: bool = False, **delete_kwargs: Any
@@ -156,7 +156,7 @@ class ChangingIndex(SavedIndex):
         """Do ``add_to_store`` without holding up the event loop."""
         checked = _checked(nodes)
         encoded = await self._nodes.aencode(checked)
-        return await asyncio.to_thread(self.add_to_store, checked, encoded)
+        return await beside(self.add_to_store, checked, encoded)
 
     def _build_index_from_nodes(self, nodes: Sequence[BaseNode], **_: Any) -> M3IndexDict:
         struct = self._new_struct()

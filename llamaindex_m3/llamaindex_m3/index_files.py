@@ -23,14 +23,10 @@ from typing import Any
 import numpy as np
 from llama_index.core.graph_stores import SimpleGraphStore, SimplePropertyGraphStore
 from llama_index.core.storage.docstore import SimpleDocumentStore
+from llama_index.core.storage.docstore.types import DEFAULT_PERSIST_FNAME as DOCSTORE_FNAME
 from llama_index.core.storage.index_store import SimpleIndexStore
-from llama_index.core.storage.storage_context import (
-    DOCSTORE_FNAME,
-    GRAPH_STORE_FNAME,
-    INDEX_STORE_FNAME,
-    PG_FNAME,
-    StorageContext,
-)
+from llama_index.core.storage.index_store.types import DEFAULT_PERSIST_FNAME as INDEX_STORE_FNAME
+from llama_index.core.storage.storage_context import StorageContext
 from llama_index.core.vector_stores.simple import SimpleVectorStore
 
 from m3_core.errors import IndexFileError
@@ -43,6 +39,7 @@ STATE = "m3_index.safetensors"
 _FORMAT, _VERSION = "m3-index", "1"
 # Of LlamaIndex's vector stores, behind their names.
 _VECTORS = "vectors/"
+_GRAPH, _PROPERTIES = "graph", "properties"
 _NODES = re.compile(r"m3_nodes-[0-9a-f]{16}\.safetensors")
 _HALF_NODES = re.compile(r"\.m3_nodes-[0-9a-f]{16}\.safetensors\..*")
 
@@ -167,13 +164,13 @@ def _parts(storage: StorageContext) -> dict[str, bytes]:
     plain = (
         (DOCSTORE_FNAME, storage.docstore, SimpleDocumentStore),
         (INDEX_STORE_FNAME, storage.index_store, SimpleIndexStore),
-        (GRAPH_STORE_FNAME, storage.graph_store, SimpleGraphStore),
+        (_GRAPH, storage.graph_store, SimpleGraphStore),
     )
     for name, store, kind in plain:
         if isinstance(store, kind):
             parts[name] = json.dumps(store.to_dict()).encode()
     if isinstance(storage.property_graph_store, SimplePropertyGraphStore):
-        parts[PG_FNAME] = storage.property_graph_store.graph.model_dump_json().encode()
+        parts[_PROPERTIES] = storage.property_graph_store.graph.model_dump_json().encode()
     for name, one in storage.vector_stores.items():
         if isinstance(one, SimpleVectorStore):
             parts[f"{_VECTORS}{name}"] = json.dumps(one.to_dict()).encode()
@@ -188,8 +185,8 @@ def _storage(parts: Mapping[str, bytes]) -> StorageContext:
             f"{' and '.join(absent)} is not in it: the storage context kept that in another place "
             "than memory, from where an index cannot be loaded"
         )
-    graph = read.get(GRAPH_STORE_FNAME)
-    properties = read.get(PG_FNAME)
+    graph = read.get(_GRAPH)
+    properties = read.get(_PROPERTIES)
     return StorageContext(
         docstore=SimpleDocumentStore.from_dict(read[DOCSTORE_FNAME]),
         index_store=SimpleIndexStore.from_dict(read[INDEX_STORE_FNAME]),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import inspect
 import logging
 from collections.abc import Iterable, Mapping, Sequence
@@ -19,6 +18,7 @@ from pydantic_core import PydanticSerializationError, to_jsonable_python
 from llamaindex_m3.filters import NodeFilter, to_expression
 from llamaindex_m3.options import EncoderFields, hint
 from m3_core.arguments import check_ids
+from m3_core.beside import beside
 from m3_core.collection import DEFAULT_WEIGHTS
 from m3_core.encoder import PARTS
 from m3_core.expressions import Expression
@@ -92,7 +92,7 @@ class NodeCollection(EncoderFields):
 
     async def ainsert(self, nodes: Iterable[BaseNode]) -> list[str]:
         """Do ``insert`` without holding up the event loop; encoding occupies no thread."""
-        texts, records, ids = await asyncio.to_thread(_columns, nodes)
+        texts, records, ids = await beside(_columns, nodes)
         return await self._documents.aadd(texts, records, ids, show_progress=self.show_progress)
 
     async def aencode(self, nodes: Iterable[BaseNode]) -> list[Representations]:
@@ -214,7 +214,7 @@ class NodeCollection(EncoderFields):
         )
         if len(found) <= _NODES_ON_THE_LOOP:
             return _scored(found)
-        return await asyncio.to_thread(_scored, found)
+        return await beside(_scored, found)
 
     def save(self, path: str | PathLike[str]) -> None:
         """Write nodes and representations into a file; an older one stays if this fails."""

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import functools
 import inspect
 from typing import TYPE_CHECKING, Any
+
+from m3_core.beside import beside
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Iterator
@@ -55,6 +56,6 @@ def _in_thread(
 ) -> Callable[..., Coroutine[Any, Any, Any]]:
     @functools.wraps(twin)
     async def run(self: AsyncTwins, *args: Any, **keywords: Any) -> Any:
-        return await asyncio.to_thread(getattr(self, name), *args, **self._sync_keywords(keywords))
+        return await beside(getattr(self, name), *args, **self._sync_keywords(keywords))
 
     return run

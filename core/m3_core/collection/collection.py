@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import copy
 import dataclasses
 import logging
@@ -12,6 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from m3_core.arguments import check_distinct, check_ids, check_vector
+from m3_core.beside import beside
 from m3_core.collection.encoding import aencode_in_chunks, encode_in_chunks
 from m3_core.collection.files import Expected, read_collection, write_collection
 from m3_core.collection.fusion import Fusion, Hit
@@ -152,10 +152,10 @@ class DocumentCollection:
         show_progress: bool = False,
     ) -> list[str]:
         """Do ``add`` without holding up the event loop; encoding occupies no thread."""
-        new = await asyncio.to_thread(_checked, texts, metadatas, ids)
+        new = await beside(_checked, texts, metadatas, ids)
         if new.texts:
             reps = await self.aencode(new.texts, show_progress=show_progress)
-            await asyncio.to_thread(self._keep, new, reps)
+            await beside(self._keep, new, reps)
         return new.ids
 
     async def aencode(
@@ -314,7 +314,7 @@ class DocumentCollection:
         reps = self._given(request, plan)
         if reps is None:
             reps = await self.encodings.aqueries([query])
-        return await asyncio.to_thread(self._find, request, plan, reps)
+        return await beside(self._find, request, plan, reps)
 
     def save(self, path: str | os.PathLike[str]) -> None:
         """Write everything into one file, which takes the place of an older one when it is whole.

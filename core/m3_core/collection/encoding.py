@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from m3_core.beside import beside
 from m3_core.collection.vectors import check_finite
 from m3_core.encoder import PARTS
 from m3_core.representations import MultiVectors, Representations
@@ -59,7 +59,7 @@ async def aencode_in_chunks(
             reps = await encodings.adocuments(
                 chunk, show_progress=show_progress and len(chunks) == 1, remember=False
             )
-            found.append(await asyncio.to_thread(kept, reps, encodings.parts))
+            found.append(await beside(kept, reps, encodings.parts))
             advance(len(chunk))
         return found
 

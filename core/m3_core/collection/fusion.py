@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal
 
+from m3_core.values import shown
+
 if TYPE_CHECKING:
     import numpy as np
     from numpy.typing import NDArray
@@ -51,5 +53,5 @@ def check_fusion(fusion: Any) -> Fusion:
         'rrf'
     """
     if fusion not in ("weights", "rrf"):
-        raise ValueError(f"fusion must be 'weights' or 'rrf'; got {fusion!r}")
+        raise ValueError(f"fusion must be 'weights' or 'rrf'; got {shown(fusion)}")
     return fusion  # type: ignore[no-any-return]

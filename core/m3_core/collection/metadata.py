@@ -7,6 +7,8 @@ import json
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+from m3_core.values import shown
+
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
@@ -26,7 +28,7 @@ def copied_metadata(one: str, metadata: Mapping[str, Any]) -> dict[str, Any]:
     """
     if not isinstance(metadata, Mapping):
         raise TypeError(
-            f"the metadata of document {one!r} must be a mapping; got {metadata!r} of type "
+            f"the metadata of document {one!r} must be a mapping; got {shown(metadata)} of type "
             f"{type(metadata).__name__}: metadatas= is a list with one mapping a document"
         )
     try:

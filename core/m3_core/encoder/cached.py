@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import threading
 from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
+from m3_core.beside import beside
 from m3_core.encoder.cache import CacheUser, EncodingCache, cache_of
 from m3_core.encoder.direct import TEXTS_ON_THE_LOOP, Direct, aencode_parts, encode_parts
 from m3_core.encoder.methods import EncodingMethods
@@ -225,7 +225,7 @@ class CachedEncoder(EncodingMethods):
 
     async def _aready(self) -> tuple[CacheUser, EncodingCache | Direct]:
         if self._opened is None:
-            await asyncio.to_thread(self._ready)
+            await beside(self._ready)
         return self._ready()
 
     def _ready(self) -> tuple[CacheUser, EncodingCache | Direct]:
@@ -264,7 +264,7 @@ async def aconverted(reps: Representations, convert: Callable[[Representations],
     """
     if len(reps) <= TEXTS_ON_THE_LOOP:
         return convert(reps)
-    return await asyncio.to_thread(convert, reps)
+    return await beside(convert, reps)
 
 
 def _itself(encoder: TextEncoder) -> TextEncoder:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import asyncio
 from collections.abc import Sized
 from typing import TYPE_CHECKING, TypeVar
 
+from m3_core.beside import beside
 from m3_core.encoder.protocol import flags_of
 from m3_core.texts import check_texts, distinct
 
@@ -68,7 +68,7 @@ async def aside(many: bool, function: Callable[[], T]) -> T:  # noqa: FBT001
     Returns:
         What it returns.
     """
-    return await asyncio.to_thread(function) if many else function()
+    return await beside(function) if many else function()
 
 
 def encode_parts(

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import asyncio
 import warnings
 from itertools import islice
 from typing import TYPE_CHECKING, cast
 
+from m3_core.beside import beside
 from m3_core.encoder.methods import EncodingMethods
 from m3_core.encoder.options import make_request
 from m3_core.encoder.results import RepresentationCollector
@@ -98,7 +98,7 @@ class RunningEncoder(ModelUser, EncodingMethods):
         request = self.request(parts, mcls=mcls)
         checked = check_texts(texts)
         if sum(map(len, checked)) > CHARACTERS_ON_THE_LOOP:
-            work = await asyncio.to_thread(self._work, role, checked, request, max_length)
+            work = await beside(self._work, role, checked, request, max_length)
         else:
             work = self._work(role, checked, request, max_length)
         with progress_bar(work, "Encoding", "text", show=show_progress) as shown:

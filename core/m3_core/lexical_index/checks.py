@@ -7,6 +7,7 @@ from collections.abc import Iterable, Mapping
 import numpy as np
 
 from m3_core.representations import LexicalWeights
+from m3_core.values import shown
 
 
 def checked_ids(ids: Iterable[str]) -> list[str]:
@@ -22,11 +23,11 @@ def checked_ids(ids: Iterable[str]) -> list[str]:
         TypeError: An element, or the whole, is not what it should be.
     """
     if isinstance(ids, (str, bytes)) or not isinstance(ids, Iterable):
-        raise TypeError(f"ids must be a list or another collection of str; got {ids!r}")
+        raise TypeError(f"ids must be a list or another collection of str; got {shown(ids)}")
     checked = list(ids)
     for document in checked:
         if not isinstance(document, str):
-            raise TypeError(f"ids must be str; got {document!r} of {type(document).__name__}")
+            raise TypeError(f"ids must be str; got {shown(document)} of {type(document).__name__}")
     return checked
 
 
@@ -47,7 +48,9 @@ def checked_weights(texts: LexicalWeights | Iterable[Mapping[int, float]]) -> Le
         raise TypeError("weights of several texts must be a list of mappings; got one mapping")
     if not isinstance(texts, LexicalWeights):
         if not isinstance(texts, Iterable):
-            raise TypeError(f"weights of several texts must be a list of mappings; got {texts!r}")
+            raise TypeError(
+                f"weights of several texts must be a list of mappings; got {shown(texts)}"
+            )
         with np.errstate(over="ignore"):
             texts = LexicalWeights.from_dicts(texts)
     if len(texts.token_ids) and texts.token_ids.min() < 0:

@@ -14,6 +14,7 @@ from m3_core.lexical_index.files import read_index, write_index
 from m3_core.lexical_index.merging import changed, merge
 from m3_core.lexical_index.search import Snapshot, queries_of, search_snapshot
 from m3_core.lexical_index.segments import segments_from
+from m3_core.values import shown
 
 if TYPE_CHECKING:
     import os
@@ -164,7 +165,7 @@ class LexicalIndex:
         snapshot = self._snapshot
         found = snapshot.find([document])
         if not len(found):
-            raise KeyError(f"the index holds no document with the id {document!r}")
+            raise KeyError(f"the index holds no document with the id {shown(document)}")
         place = int(np.searchsorted(snapshot.starts, found[0], side="right")) - 1
         return snapshot.segments[place].document(int(found[0] - snapshot.starts[place]))
 
@@ -220,7 +221,7 @@ class LexicalIndex:
             ValueError: As of ``search``.
         """
         if isinstance(k, bool) or not isinstance(k, (int, np.integer)):
-            raise TypeError(f"k must be a whole number; got {k!r}")
+            raise TypeError(f"k must be a whole number; got {shown(k)}")
         if k < 1:
             raise ValueError(f"k must be at least 1; got {k}")
         texts = checked_weights(queries)

@@ -170,11 +170,11 @@ def read_checkpoint(folder: Path, name: str) -> Checkpoint:
     """
     config = check_config(read_json(folder / "config.json"), folder)
     positions = _usable_positions(config)
-    lengths = [
+    lengths: list[Any] = [
         (read_json(folder / "sentence_bert_config.json") or {}).get("max_seq_length"),
         (read_json(folder / "tokenizer_config.json") or {}).get("model_max_length"),
     ]
-    length = min([positions, *filter(_is_length, lengths)])
+    length = min([positions, *(one for one in lengths if _is_length(one))])
     if length < _SHORTEST:
         raise CorruptCheckpointError(
             f"{folder} allows texts of {length} tokens only, by max_position_embeddings and "

@@ -35,12 +35,16 @@ _NUMBERS = ("layer_norm_eps", "rms_norm_eps", "scale_emb", "scale_depth", "rope_
 _WORDS = ("hidden_act", "position_embedding_type", "head_type", "_name_or_path")
 _MAPPINGS = ("id2label", "auto_map", "quantization_config", "pruned_heads", "rope_scaling")
 # What else than its class's own fields transformers needs of a configuration.
-_SHARED_FIELDS = ("id2label", "pad_token_id", "bos_token_id", "eos_token_id", "tie_word_embeddings")
-_SHARED_FIELDS += ("rope_theta", "rope_scaling", "quantization_config")
+_SHARED_FIELDS = (
+    *("id2label", "pad_token_id", "bos_token_id", "eos_token_id", "tie_word_embeddings"),
+    *("rope_theta", "rope_scaling", "quantization_config"),
+)
 _LAYER = re.compile(r"\blayers?\.(\d{1,9})\.")
 # Of transformers' ways to quantise, those that fetch no kernels from the hub.
-_QUANTISED = ("bitsandbytes", "bitsandbytes_4bit", "bitsandbytes_8bit", "gptq", "awq")
-_QUANTISED += ("compressed-tensors", "torchao", "quanto")
+_QUANTISED = (
+    *("bitsandbytes", "bitsandbytes_4bit", "bitsandbytes_8bit", "gptq", "awq"),
+    *("compressed-tensors", "torchao", "quanto"),
+)
 
 
 def check_config(config: Any, folder: Path) -> dict[str, Any]:

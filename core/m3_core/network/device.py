@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 from typing import TYPE_CHECKING
 
 import torch
@@ -115,8 +116,7 @@ def cpu_multiplies(dtype: torch.dtype) -> bool:
     """
     if dtype == torch.float32:
         return True
-    limit = next((os.environ[name] for name in _LIMITS if name in os.environ), "")
-    if limit.upper() in _WITHOUT.get(dtype, ()):
+    if _limit() in _WITHOUT.get(dtype, ()):
         return False
     capabilities = _cpu_capabilities()
     names = {
@@ -125,6 +125,39 @@ def cpu_multiplies(dtype: torch.dtype) -> bool:
         torch.int8: ("avx512_vnni", "avx_vnni", "amx_int8", "i8mm"),
     }
     return any(capabilities.get(name) for name in names.get(dtype, ()))
+
+
+def _limit() -> str:
+    return next((os.environ[name] for name in _LIMITS if name in os.environ), "").upper()
+
+
+def has_amx() -> bool:
+    """Whether this CPU multiplies bfloat16 with AMX, which is faster than anything in int8 here.
+
+    Returns:
+        True if the processor has it and ``ONEDNN_MAX_CPU_ISA`` does not forbid oneDNN to use it.
+    """
+    allowed = _limit() in ("", "ALL", "DEFAULT") or "AMX" in _limit() or "AVX10_2" in _limit()
+    return allowed and bool(_cpu_capabilities().get("amx_tile"))
+
+
+def _refuse_int8(device: torch.device) -> None:
+    if device.type != "cpu":
+        raise DeviceError(
+            f"dtype 'int8' was asked for on {device}; it is computed on CPUs alone: pass "
+            "device='cpu', or dtype='auto' for the type that is fastest there"
+        )
+    if not on_x86() or not hasattr(torch.ops.onednn, "qlinear_pointwise"):
+        raise DeviceError(
+            f"dtype 'int8' was asked for on a CPU of kind {platform.machine()!r} with torch "
+            f"{torch.__version__}; it is computed by oneDNN on x86 CPUs: pass dtype='auto'"
+        )
+
+
+def on_x86() -> bool:
+    """Whether torch computes with oneDNN on an x86 CPU."""
+    known = platform.machine().lower() in ("x86_64", "amd64")
+    return known and torch.backends.mkldnn.is_available() and bool(torch.backends.mkldnn.enabled)
 
 
 def resolve_dtype(dtype: str | torch.dtype, device: torch.device) -> torch.dtype:
@@ -143,7 +176,7 @@ def resolve_dtype(dtype: str | torch.dtype, device: torch.device) -> torch.dtype
     Raises:
         ValueError: The name is none of these.
         DeviceError: A half type was asked for on a CPU that would have to emulate it, or int8
-            elsewhere than on a CPU.
+            elsewhere than on an x86 CPU.
     """
     if isinstance(dtype, str):
         name = _ALIASES.get(dtype, dtype)
@@ -158,11 +191,7 @@ def resolve_dtype(dtype: str | torch.dtype, device: torch.device) -> torch.dtype
     if chosen is None:
         raise ValueError(f"dtype {dtype!r} is not one of 'auto', {', '.join(map(repr, _DTYPES))}")
     if chosen == torch.int8:
-        if device.type != "cpu":
-            raise DeviceError(
-                f"dtype 'int8' was asked for on {device}; it is computed on CPUs alone: pass "
-                "device='cpu', or dtype='auto' for the type that is fastest there"
-            )
+        _refuse_int8(device)
         return chosen
     if device.type == "cpu" and not cpu_multiplies(chosen):
         raise DeviceError(

@@ -6,13 +6,13 @@ it: after each of the two halves comes a residual, then a norm.
 
 from __future__ import annotations
 
-import platform
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 import torch
 from torch.nn import functional
 
+from m3_core.network.device import cpu_multiplies, on_x86
 from m3_core.network.packing import Packing, attend
 
 if TYPE_CHECKING:
@@ -109,9 +109,8 @@ def orders_weights(weight: torch.Tensor) -> bool:
     return (
         weight.device.type == "cpu"
         and weight.dtype in (torch.float32, torch.bfloat16)
-        and platform.machine().lower() in ("x86_64", "amd64")
-        and torch.backends.mkldnn.is_available()
-        and bool(torch.backends.mkldnn.enabled)
+        and cpu_multiplies(weight.dtype)
+        and on_x86()
     )
 
 

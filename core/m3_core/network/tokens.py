@@ -233,9 +233,9 @@ class Tokenizer:
         around = (*self.prefix, *self.pair_separator, *self.suffix)
         if isinstance(raw.model, Unigram):
             # It numbers its pieces; listing as many as XLM-R's takes a third of a second.
-            listed = (raw.get_vocab_size(with_added_tokens=False) - 1,)
+            listed = [raw.get_vocab_size(with_added_tokens=False) - 1]
         else:
-            listed = tuple(raw.get_vocab(with_added_tokens=False).values())
+            listed = list(raw.get_vocab(with_added_tokens=False).values())
         return max((*listed, *raw.get_added_tokens_decoder(), *around), default=-1)
 
     @contextmanager

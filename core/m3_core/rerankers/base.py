@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import asyncio
 import warnings
 from dataclasses import fields
 from os import PathLike
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
+from m3_core.beside import beside
 from m3_core.network import (
     CHARACTERS_ON_THE_LOOP,
     LoadedModel,
@@ -317,7 +317,7 @@ class Reranker(ModelUser):
         """Do ``compute_score`` without holding up the event loop or occupying a thread."""
         checked = CheckedPairs(zip(*check_pairs(pairs), strict=True))
         if sum(len(query) + len(text) for query, text in checked) > CHARACTERS_ON_THE_LOOP:
-            work = await asyncio.to_thread(self._work, checked, max_length, query_max_length)
+            work = await beside(self._work, checked, max_length, query_max_length)
         else:
             work = self._work(checked, max_length, query_max_length)
         with progress_bar(work, "Reranking", "pair", show=show_progress) as shown:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from m3_core.beside import beside
 from m3_core.encoder import TEXTS_ON_THE_LOOP, CachedEncoder
 from m3_core.rerankers.ranking import select_best
 from m3_core.scoring import hybrid_scores, normalized_weights
@@ -107,7 +108,7 @@ class HybridScorer:
         )
         if len(documents) <= TEXTS_ON_THE_LOOP:
             return asked.scores(queries, documents, self.weights)
-        return await asyncio.to_thread(asked.scores, queries, documents, self.weights)
+        return await beside(asked.scores, queries, documents, self.weights)
 
     def rank(
         self,

@@ -9,6 +9,7 @@ from m3_core.training.data import (
     parse_example,
     read_lines,
 )
+from m3_core.training.mining import _read_pool
 
 GOOD = {"query": "q", "pos": ["d"], "neg": ["n"]}
 
@@ -76,3 +77,38 @@ def test_scores_and_prompt_are_kept():
         json.dumps({**GOOD, "pos_scores": [1], "neg_scores": [0.5], "prompt": "find: "}), "here"
     )
     assert (row["pos_scores"], row["neg_scores"], row["prompt"]) == ([1], [0.5], "find: ")
+
+
+def test_texts_that_are_empty_or_no_utf8_are_errors():
+    for wrong, says in (
+        ({**GOOD, "query": " \n"}, "'query' is empty"),
+        ({**GOOD, "pos": ["d", ""]}, r"pos\[1\] is empty"),
+        ({**GOOD, "neg": ["\t"]}, r"neg\[0\] is empty"),
+        ({**GOOD, "query": "\ud800"}, "'query' holds the lone surrogate"),
+    ):
+        with pytest.raises(TrainingDataError, match=f"here: {says}"):
+            parse_example(json.dumps(wrong), "here")
+    assert parse_example(json.dumps({**GOOD, "prompt": ""}), "here")["prompt"] == ""
+
+
+def test_nesting_without_end_is_an_error(tmp_path):
+    for text in ("[" * 100_000, '{"query":' * 100_000):
+        with pytest.raises(TrainingDataError, match="here: not JSON: it is nested too deeply"):
+            parse_example(text, "here")
+
+
+def test_a_pool_is_checked_like_examples(tmp_path):
+    pool = tmp_path / "pool.jsonl"
+    pool.write_text('{"text": "a\u2028b"}\n\n{"text": "c"}\n', "utf-8")
+    assert _read_pool(pool) == ["a\u2028b", "c"]
+    for text, says in (
+        ("[" * 100_000, ":2: no JSON object with 'text'"),
+        ('{"text": ""}', ":2: 'text' is empty"),
+        ('{"text": 5}', ":2: 'text' is int"),
+        ("[1]", ":2: no JSON object"),
+    ):
+        pool.write_text('{"text": "a"}\n' + text, "utf-8")
+        with pytest.raises(TrainingDataError, match=says):
+            _read_pool(pool)
+    with pytest.raises(TrainingDataError, match="cannot be read"):
+        _read_pool(tmp_path / "none")

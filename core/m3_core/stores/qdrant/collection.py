@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import asyncio
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from qdrant_client import models
 
 from m3_core.arguments import check_count, check_ids
+from m3_core.beside import beside
 from m3_core.stores.qdrant.layout import Names, point_id
 from m3_core.stores.qdrant.points import LongMultiVectors, fit_multi_vector, points, requests
 from m3_core.stores.qdrant.queries import Fusion, Rankings, Search, hybrid_query
@@ -147,7 +147,7 @@ class QdrantCollection:
             return
         flags = _flags(self.parts)
         reps = await self.encoder.aencode_documents(new.texts, **flags, show_progress=show_progress)
-        for batch in await asyncio.to_thread(lambda: [*self._requests(new, reps, batch_size)]):
+        for batch in await beside(lambda: [*self._requests(new, reps, batch_size)]):
             await self.connection.acall("upsert", points=batch, **options)
 
     def search(

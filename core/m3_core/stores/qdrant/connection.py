@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import threading
 from json import JSONDecodeError
@@ -12,6 +11,7 @@ from grpc import RpcError
 from qdrant_client import AsyncQdrantClient, QdrantClient
 from qdrant_client.http.exceptions import ApiException
 
+from m3_core.beside import beside
 from m3_core.errors import StoreError
 from m3_core.forks import survive_forks
 
@@ -115,7 +115,7 @@ class Connection:
             What the client returns.
         """
         if self.async_client is None:
-            return await asyncio.to_thread(self.call, method, **arguments)
+            return await beside(self.call, method, **arguments)
         with _understood():
             await self._aprepare(self.async_client)
         with _understood():
