@@ -5,7 +5,8 @@
 16 threads and 200 coroutines in 4 event loops ask a small encoder and a small reranker, directly
 and through the encode-once cache, while passes raise, run out of memory or give NaN, callers are
 cancelled or time out, event loops are closed over their callers, the process forks, and models are
-closed. Serial results from before are the oracle. The process ends with all stacks if nothing
+closed. Serial results from before are the oracle: every caller must get its own, or an error that
+its own texts or a pass of its own can have raised. The process ends with all stacks if nothing
 advances. With ``--minutes`` it goes on for so long without faults that load models or fork, and
 prints by how much resident memory grows.
 """
@@ -22,194 +23,45 @@ import os
 import random
 import resource
 import signal
+import sys
 import tempfile
 import threading
 import time
+import traceback
 import warnings
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from faults import Faults, Judge, Request, is_same, make_requests
 
 from m3_core import Encoder, Reranker
-from m3_core.encoder import CachedEncoder
-from m3_core.errors import ClosedError, NonFiniteError, OutOfMemoryError
+from m3_core.errors import ClosedError
+from m3_core.network.memory import TokenBudget
 from m3_core.testing import tiny_checkpoint, tiny_reranker
-from m3_core.testing.checkpoints import WORDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-POISON, NAN = "panda", "bear"
-LONG_TEXT_WORDS = 150
-
-
-OUTCOMES = (
-    "right",
-    "poisoned",
-    "not finite",
-    "cancelled",
-    "TransientError",
-    "OutOfMemoryError",
-    "TimeoutError",
-    "wrong",
-)
-
-
-class PoisonError(Exception):
-    """A pass held a poisoned text: only who asked for one may see it."""
-
-
-class TransientError(Exception):
-    """A pass failed without a reason that lies in its texts."""
-
-
-@dataclass(eq=False)
-class _Request:
-    ask: Callable[[], Any]
-    aask: Callable[[], Any]
-    expected: Any
-    poisoned: bool
-    has_nan: bool
-
-
-class _Faults:
-    """Stands between an engine and its program."""
-
-    def __init__(self, engine: Any, tokenizer: Any, seed: int) -> None:
-        self.rate = 0.0
-        self.random = random.Random(seed)
-        self.counts: collections.Counter[str] = collections.Counter()
-        ids = tokenizer.encode([POISON, NAN], 16)
-        self.poison, self.nan = (int(ids.ids[start + 1]) for start in ids.offsets[:-1])
-        self.program, self.compute = engine.program, engine.program.compute
-        self.program.compute = self
-
-    def __call__(self, batch: Any, tasks: Any) -> Any:
-        if (batch.ids == self.poison).any():
-            self.counts["poisoned passes"] += 1
-            raise PoisonError
-        drawn = self.random.random()
-        if drawn < self.rate:
-            self.counts["failed passes"] += 1
-            raise TransientError
-        if drawn < 2 * self.rate:
-            self.counts["passes out of memory"] += 1
-            raise torch.OutOfMemoryError("injected: CUDA out of memory")
-        results = self.compute(batch, tasks)
-        bad = np.logical_or.reduceat(batch.ids == self.nan, batch.offsets[:-1])
-        if bad.any():
-            for (_, texts), result in zip(tasks, results, strict=True):
-                rows = torch.from_numpy(np.flatnonzero(bad[texts]))
-                for key in ("dense_finite", "scores"):
-                    if key in result:
-                        result[key][rows] = False if key == "dense_finite" else float("nan")
-        return results
-
-
-def close_to(one: Any, other: Any) -> bool:
-    if isinstance(one, list):
-        return np.allclose(one, other, rtol=1e-3, atol=1e-5)
-    near = True
-    if other.dense_vecs is not None:
-        near = np.allclose(one.dense_vecs, other.dense_vecs, rtol=1e-3, atol=1e-5)
-    if other.colbert_vecs is not None:
-        own, theirs = one.colbert_vecs, other.colbert_vecs
-        near = near and np.array_equal(own.offsets, theirs.offsets)
-        near = near and np.allclose(own.vectors, theirs.vectors, rtol=1e-3, atol=1e-5)
-    if other.lexical_weights is not None:
-        pairs = zip(one.lexical_weights, other.lexical_weights, strict=True)
-        for mine, theirs in pairs:
-            keys = mine.keys() | theirs.keys()
-            near = near and all(abs(mine.get(k, 0) - theirs.get(k, 0)) < 1e-4 for k in keys)
-    return near
-
-
-def make_requests(encoder: Encoder, reranker: Reranker, count: int, rng: random.Random) -> list:
-    words = [word for word in WORDS.split() if word not in (POISON, NAN)]
-
-    def text(mark: str = "") -> str:
-        length = rng.choice((2, 5, 8, 12, 30, LONG_TEXT_WORDS))
-        chosen = rng.choices(words, k=rng.randrange(1, length))
-        return " ".join([mark, *chosen] if mark else chosen)
-
-    encoders = [
-        encoder,
-        encoder.with_options(pooling="mean"),
-        encoder.with_options(truncate_dim=16),
-        encoder.with_options(query_instruction="search: ", normalize=False),
-    ]
-    rerankers = [reranker, reranker.with_options(max_length=32)]
-    cached = [CachedEncoder(one, ("dense", "sparse")) for one in encoders[:2]]
-    requests = []
-    for _ in range(count):
-        trouble = rng.random()
-        mark = POISON if trouble < 0.03 else NAN if trouble < 0.06 else ""
-        size = rng.choice((1, 1, 1, 1, 2, 3, 8)) if rng.random() < 0.97 else 40
-        texts = [text() for _ in range(size)]
-        if mark:
-            texts[rng.randrange(size)] = text(mark)
-        kind = rng.random()
-        if kind < 0.2:
-            which = rng.choice(rerankers)
-            pairs = [(texts[0], document) for document in texts]
-            ask = lambda w=which, p=pairs: w.compute_score(p)  # noqa: E731
-            aask = lambda w=which, p=pairs: w.acompute_score(p)  # noqa: E731
-        elif kind < 0.5:
-            held = rng.choice(cached)
-            role = rng.choice(("queries", "documents"))
-            ask = lambda h=held, r=role, t=texts: getattr(h, r)(t)  # noqa: E731
-            aask = lambda h=held, r=role, t=texts: getattr(h, "a" + r)(t)  # noqa: E731
-        else:
-            which, role = rng.choice(encoders), rng.choice(("queries", "documents"))
-            flags = (True, rng.random() < 0.4, rng.random() < 0.3, rng.choice((None, 8, 64)))
-            ask = lambda w=which, r=role, t=texts, f=flags: (  # noqa: E731
-                getattr(w, f"encode_{r}")(t, *f)
-            )
-            aask = lambda w=which, r=role, t=texts, f=flags: (  # noqa: E731
-                getattr(w, f"aencode_{r}")(t, *f)
-            )
-        requests.append(_Request(ask, aask, None, mark == POISON, mark == NAN))
-    return requests
-
 
 class _Run:
-    def __init__(self, requests: list[_Request], number: float, seed: int) -> None:
+    def __init__(self, requests: list[Request], number: float, seed: int) -> None:
         self.requests = requests
+        self.judge = Judge()
         self.numbers = itertools.count()
         self.number = number
         self.ends = float("inf")
         self.seed = seed
+        self.drawn: collections.Counter[int] = collections.Counter()
         self.counts: collections.Counter[str] = collections.Counter()
-        self.wrong: list[str] = []
 
     def draws(self, seed: int) -> Any:
         """Requests until as many as wanted were drawn by all."""
         rng = random.Random(self.seed * 1000 + seed)
         while next(self.numbers) < self.number and time.monotonic() < self.ends:
+            self.drawn[seed] += 1
             yield rng.choice(self.requests), rng
-
-    def judge(self, request: _Request, result: Any, error: BaseException | None) -> None:
-        if error is None:
-            kind = "right"
-            if request.poisoned or request.has_nan:
-                self.wrong.append("a poisoned request got a result")
-            elif not close_to(result, request.expected):
-                self.wrong.append("a result is not the serial one")
-        elif isinstance(error, PoisonError) and request.poisoned:
-            kind = "poisoned"
-        elif isinstance(error, NonFiniteError) and request.has_nan:
-            kind = "not finite"
-        elif isinstance(error, (TransientError, OutOfMemoryError, asyncio.TimeoutError)):
-            kind = type(error).__name__
-        elif isinstance(error, asyncio.CancelledError):
-            kind = "cancelled"
-        else:
-            kind = "wrong"
-            self.wrong.append(f"{type(error).__name__}: {error}")
-        self.counts[kind] += 1
 
     def sync(self, seed: int) -> None:
         for request, _ in self.draws(seed):
@@ -218,16 +70,18 @@ class _Run:
                 result = request.ask()
             except Exception as caught:  # noqa: BLE001 (judged)
                 error = caught
-            self.judge(request, result, error)
+            self.judge.judge(request, result, error)
 
     async def coroutine(self, seed: int) -> None:
         for request, rng in self.draws(seed):
-            result, error = None, None
+            result, error, given_up = None, None, None
             fate = rng.random()
             try:
                 if fate < 0.05:
+                    given_up = asyncio.TimeoutError
                     result = await asyncio.wait_for(request.aask(), rng.random() * 0.1)
                 elif fate < 0.1:
+                    given_up = asyncio.CancelledError
                     task = asyncio.ensure_future(request.aask())
                     await asyncio.sleep(rng.random() * 0.05)
                     task.cancel()
@@ -236,7 +90,7 @@ class _Run:
                     result = await request.aask()
             except (Exception, asyncio.CancelledError) as caught:  # noqa: BLE001 (judged)
                 error = caught
-            self.judge(request, result, error)
+            self.judge.judge(request, result, error, given_up)
 
     def loop(self, seed: int) -> None:
         async def together() -> None:
@@ -256,7 +110,7 @@ class _Run:
             loop.close()
             self.counts["loops closed over 20 callers"] += 1
 
-    def forks(self, stop: threading.Event, faults: list[_Faults]) -> None:
+    def forks(self, stop: threading.Event, faults: list[Faults]) -> None:
         rng = random.Random(self.seed)
         good = [one for one in self.requests if not one.poisoned and not one.has_nan]
         while not stop.wait(1.0):
@@ -274,7 +128,7 @@ class _Run:
                 os.kill(child, signal.SIGABRT)
                 os.waitpid(child, 0)
             if status != 0:
-                self.wrong.append(f"a forked child ended with {status}")
+                self.judge.wrong.append(f"a forked child ended with {status}")
             self.counts["forks"] += 1
 
     def closes(self, stop: threading.Event, folder: Path) -> None:
@@ -298,25 +152,28 @@ class _Run:
             for thread in threads:
                 thread.join()
             if outcomes != ["closed"] * 6:
-                self.wrong.append("a caller of a closed model was not told")
+                self.judge.wrong.append("a caller of a closed model was not told")
             self.counts["models closed over 6 callers"] += 1
 
 
-def in_child(chosen: list[_Request], faults: list[_Faults]) -> None:
+def in_child(chosen: list[Request], faults: list[Faults]) -> None:
     # The watchdog's thread is not here, and to cancel it would wait for it: the parent watches.
     status = 1
     try:
         for one in faults:
             one.rate = 0.0
-        right = [close_to(one.ask(), one.expected) for one in chosen[:3]]
+        right = [is_same(one.ask(), one.expected) for one in chosen[:3]]
 
         async def together() -> list[Any]:
             return await asyncio.gather(*(one.aask() for one in chosen[3:]))
 
         results = asyncio.run(together())
         pairs = zip(results, chosen[3:], strict=True)
-        right += [close_to(result, one.expected) for result, one in pairs]
+        right += [is_same(result, one.expected) for result, one in pairs]
         status = 0 if all(right) else 2
+    except BaseException:
+        traceback.print_exc()
+        raise
     finally:
         os._exit(status)
 
@@ -333,16 +190,17 @@ def resident() -> float:
 def watched(threads: list[threading.Thread], run: _Run, engines: list[Any], limit: int) -> list:
     """Wait for all; end the process with all stacks if nothing advances."""
     samples: list[tuple[float, float]] = []
-    started, seen, budgets = time.monotonic(), -1, [engine.token_budget for engine in engines]
-    while any(thread.is_alive() for thread in threads):
-        advanced = sum(run.counts.values())
+    started, seen, budgets = time.monotonic(), -1, [engine.budget.whole for engine in engines]
+    while living := [thread for thread in threads if thread.is_alive()]:
+        advanced = sum(run.judge.outcomes.values())
         if advanced != seen:
             seen = advanced
             faulthandler.dump_traceback_later(limit, exit=True)
         for engine, budget in zip(engines, budgets, strict=True):
-            engine.token_budget = budget
+            # Passes run out of memory whatever their size, which would leave one token a batch.
+            engine.budget = TokenBudget(budget)
         samples.append((time.monotonic() - started, resident()))
-        threads[-1].join(1.0)
+        living[0].join(1.0)
     faulthandler.cancel_dump_traceback_later()
     return samples
 
@@ -372,7 +230,7 @@ def main() -> None:
         for request in requests:
             request.expected = request.ask()
         faults = [
-            _Faults(one.model.engine, one.model.tokenizer, arguments.seed + i)
+            Faults(one.model.engine, one.model.tokenizer, arguments.seed + i)
             for i, one in enumerate((encoder, reranker))
         ]
         # What is remembered would never reach a pass that fails.
@@ -386,8 +244,8 @@ def hammer(
     arguments: argparse.Namespace,
     encoder: Encoder,
     reranker: Reranker,
-    requests: list[_Request],
-    faults: list[_Faults],
+    requests: list[Request],
+    faults: list[Faults],
     folder: Path,
 ) -> None:
     soak = arguments.minutes > 0
@@ -406,6 +264,11 @@ def hammer(
         helpers.append((run.closes, (stop, folder)))
         if hasattr(os, "fork"):
             helpers.append((run.forks, (stop, faults)))
+    # A thread that dies, or a task that nobody awaits, would be missed nowhere else.
+    threading.excepthook = lambda what: run.judge.wrong.append(
+        f"a thread ended: {what.exc_value!r}"
+    )
+    sys.unraisablehook = lambda what: run.judge.wrong.append(f"not raised: {what.exc_value!r}")
     beside = [threading.Thread(target=f, args=a, daemon=True) for f, a in helpers]
     threads = [threading.Thread(target=run.sync, args=(i,)) for i in range(16)]
     threads += [threading.Thread(target=run.loop, args=(100 + i,)) for i in range(4)]
@@ -423,8 +286,8 @@ def hammer(
         later = [sample for sample in samples if sample[0] > samples[-1][0] / 4]
         slope = np.polyfit(*np.array(later).T, 1)[0] * 60
         print(f"resident memory: {samples[-1][1]:.0f} MiB, {slope:+.3f} MiB a minute")
-    if run.wrong:
-        kinds = collections.Counter(run.wrong).most_common(10)
+    if run.judge.wrong:
+        kinds = collections.Counter(run.judge.wrong).most_common(10)
         raise SystemExit("\n".join(f"{number} x {what}" for what, number in kinds))
 
 
@@ -442,18 +305,23 @@ def forgets(encoder: Encoder, stop: threading.Event) -> None:
         forget(encoder)
 
 
-def report(run: _Run, faults: list[_Faults], engines: list[Any], seconds: float) -> None:
+def report(run: _Run, faults: list[Faults], engines: list[Any], seconds: float) -> None:
     # Callers whose event loop was closed may still have work there.
     deadline = time.monotonic() + 60
     while any(engine._room.present() for engine in engines) and time.monotonic() < deadline:
         time.sleep(0.1)
-    print(f"{sum(run.counts[kind] for kind in OUTCOMES)} requests in {seconds:.0f} s")
-    for counts in (run.counts, *(one.counts for one in faults)):
+    judge, drawn = run.judge, sum(run.drawn.values())
+    judged = sum(judge.outcomes.values())
+    print(f"{judged} requests in {seconds:.0f} s")
+    if judged != drawn:
+        judge.wrong.append(f"{drawn} requests were asked, but {judged} have an outcome")
+    judge.bound(faults)
+    for counts in (judge.outcomes, run.counts, *(one.counts for one in faults)):
         print("  " + ", ".join(f"{key}: {value}" for key, value in sorted(counts.items())))
     for engine in engines:
         left = engine._room.present()
         if left or engine.stats().waiting_tokens:
-            run.wrong.append(f"{len(left)} jobs are left in an engine that has nothing to do")
+            judge.wrong.append(f"{len(left)} jobs are left in an engine that has nothing to do")
         print(f"  {engine.stats()}")
 
 

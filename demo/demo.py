@@ -43,6 +43,7 @@ def show_scores(encoder: Encoder, documents: list[dict], queries: list[dict]) ->
     colbert = maxsim_scores(q.colbert_vecs, d.colbert_vecs)
     hybrid = hybrid_scores(q, d, WEIGHTS)
     print("\n== One forward pass, three representations")
+    print("hybrid: their mean with the weights {} / {} / {}".format(*WEIGHTS))
     for row, query in enumerate(queries):
         weights = sorted(q.lexical_weights[row].items(), key=lambda pair: -pair[1])[:4]
         words = ", ".join(f"{t} {w:.2f}" for t, w in encoder.decode_weights(dict(weights)).items())
@@ -90,25 +91,24 @@ def report(queries: list[dict], found: list[list[str]]) -> None:
             print(f"    {shorten(line, 90)}")
 
 
-def main() -> None:
+def main() -> str | None:
     name = os.environ.get("M3_MODEL", "m3-tiny")
     try:
         encoder = shared_encoder(name)
-    except CheckpointNotFoundError:
-        print(
-            f"The model {name!r} is no local folder and no hub can be reached: "
-            "run M3_MODEL=/path/to/bge-m3 make demo, or leave M3_MODEL away"
-        )
-        return
+    except CheckpointNotFoundError as error:
+        return f"{error}. It was named by M3_MODEL: without, the demo takes m3-tiny"
     corpus = json.loads((Path(__file__).parent / "corpus.json").read_text(encoding="utf-8"))
     documents, queries = corpus["documents"], corpus["queries"]
     languages = sorted({document["language"] for document in documents})
     print(encoder)
+    if name == "m3-tiny":
+        print("A small model of 11 MB. With bge-m3 (2.3 GB): M3_MODEL=BAAI/bge-m3 make demo")
     print(f"{len(documents)} documents in {len(languages)} languages: {', '.join(languages)}")
     show_scores(encoder, documents, queries)
     through_langchain(encoder, documents, queries)
     through_llamaindex(encoder, documents, queries)
     encoder.close()
+    return None
 
 
 if __name__ == "__main__":

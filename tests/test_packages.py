@@ -104,6 +104,63 @@ def test_an_absent_framework_is_named_with_its_extra(package, exported, absent, 
     assert f"pip install 'm3-retrieval[{extra}]'" in output
 
 
+WITHOUT_TRANSFORMERS = """
+import importlib.abc, sys
+from pathlib import Path
+
+class Absent(importlib.abc.MetaPathFinder):
+    def find_spec(self, name, path=None, target=None):
+        if name.partition(".")[0] == "transformers":
+            raise ModuleNotFoundError("No module named " + repr(name), name=name)
+
+sys.meta_path.insert(0, Absent())
+from m3_core import Encoder, Reranker
+from m3_core.errors import MissingPackageError
+from m3_core.testing import tiny_checkpoint
+from m3_core.testing.rerankers import tiny_reranker
+import langchain_m3, llamaindex_m3
+
+folder = Path(sys.argv[1])
+everything = dict(return_sparse=True, return_colbert_vecs=True)
+assert Encoder.from_pretrained("m3-tiny").encode_documents(["a"], **everything).dense_vecs.any()
+for kind in ("m3", "bge"):
+    Encoder.from_pretrained(tiny_checkpoint(folder / kind, kind=kind)).encode_queries(["a"])
+for kind in ("cross-encoder", "bert"):
+    Reranker.from_pretrained(tiny_reranker(folder / f"r-{kind}", kind=kind)).rank("a", ["b"])
+assert langchain_m3.M3Embeddings(model_name="m3-tiny").embed_query("a")
+assert llamaindex_m3.M3Embedding(model_name="m3-tiny").get_text_embedding("a")
+config = folder / "bge" / "config.json"
+config.write_text(config.read_text().replace("{", '{"hidden_act": "mish",', 1))
+for what in (
+    lambda: Encoder.from_pretrained(folder / "bge"),
+    lambda: Reranker.from_pretrained(sys.argv[2]),
+    lambda: Reranker.from_pretrained(sys.argv[3]),
+    lambda: tiny_reranker(folder / "llm", kind="llm"),
+):
+    try:
+        what()
+    except MissingPackageError as error:
+        print(error)
+"""
+
+
+def test_encoders_and_cross_encoders_need_no_transformers(tmp_path) -> None:
+    from m3_core.testing.rerankers import tiny_reranker
+
+    decoders = [tiny_reranker(tmp_path / kind, kind=kind) for kind in ("llm", "layerwise")]
+    output = subprocess.run(
+        [sys.executable, "-c", WITHOUT_TRANSFORMERS, tmp_path / "x", *decoders],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert output.returncode == 0, output.stderr
+    lines = output.stdout.splitlines()
+    assert len(lines) == 4
+    for line in lines:
+        assert line.endswith("needs transformers: pip install 'm3-retrieval[transformers]'")
+
+
 def test_every_extra_that_is_named_exists() -> None:
     from pathlib import Path
 
@@ -111,7 +168,12 @@ def test_every_extra_that_is_named_exists() -> None:
     import llamaindex_m3
 
     project = (Path(__file__).parent.parent / "pyproject.toml").read_text(encoding="utf-8")
-    for extra in {*langchain_m3._EXTRAS.values(), *llamaindex_m3._EXTRAS.values(), "qdrant"}:
+    for extra in {
+        *langchain_m3._EXTRAS.values(),
+        *llamaindex_m3._EXTRAS.values(),
+        "qdrant",
+        "transformers",
+    }:
         assert f"\n{extra} = [" in project
 
 

@@ -18,6 +18,7 @@ Arguments that can never work (a negative length, a text that is no string) rais
     ├── StoreError
     ├── FilterError (also a ``ValueError``)
     ├── TrainingDataError
+    ├── MissingPackageError (also an ``ImportError``)
     └── ClosedError
 """
 
@@ -86,3 +87,7 @@ class ClosedError(M3Error):
 
 class TrainingDataError(M3Error):
     """A training file is absent, empty, or holds a line that is not an example."""
+
+
+class MissingPackageError(M3Error, ImportError):
+    """A package is absent that an extra of this distribution installs."""

@@ -74,6 +74,40 @@ def in_forked_child() -> bool:
     return _survivor is not None
 
 
+def aside(function: Callable[[], T]) -> T:
+    """Call a function in a thread of its own, and wait for it.
+
+    For what computes with several threads, as torch's on a CPU do: their helpers belong to the
+    thread that needs them, and end with it. Kept by a caller's thread they would slow down the
+    thread that runs the network (``network.processor`` says how).
+
+    Args:
+        function: The function.
+
+    Returns:
+        What it returns.
+    """
+    done: list[T] = []
+    failed: list[BaseException] = []
+
+    def run() -> None:
+        try:
+            done.append(function())
+        except BaseException as error:  # noqa: BLE001 (raised in the thread that asked)
+            failed.append(error)
+
+    # The interpreter does not exit before it has ended: torch would crash then.
+    thread = threading.Thread(target=run, name="m3-aside", daemon=False)
+    thread.start()
+    thread.join()
+    if failed:
+        try:
+            raise failed.pop()
+        finally:
+            del run
+    return done.pop()
+
+
 def away_from_fork(function: Callable[[], T]) -> T:
     """Call a function that computes with several threads, as torch's on a CPU do.
 
@@ -86,23 +120,7 @@ def away_from_fork(function: Callable[[], T]) -> T:
     Returns:
         What it returns.
     """
-    if threading.get_ident() != _survivor:
-        return function()
-    done: list[T] = []
-    failed: list[BaseException] = []
-
-    def run() -> None:
-        try:
-            done.append(function())
-        except BaseException as error:  # noqa: BLE001 (raised in the thread that asked)
-            failed.append(error)
-
-    thread = threading.Thread(target=run, name="m3-away-from-fork", daemon=True)
-    thread.start()
-    thread.join()
-    if failed:
-        raise failed[0]
-    return done[0]
+    return aside(function) if threading.get_ident() == _survivor else function()
 
 
 def _before() -> None:
@@ -118,8 +136,15 @@ def _in_parent() -> None:
 def _in_child() -> None:
     global _changes, _survivor
     _changes, _survivor = _Changes(), threading.get_ident()
+    failed: list[BaseException] = []
     for thing in list(_living):
-        thing.after_fork()
+        try:
+            thing.after_fork()
+        except BaseException as error:  # noqa: BLE001 (the others need theirs all the same)
+            failed.append(error)
+    if failed:
+        # Python says it as of any function that it calls after a fork, and goes on.
+        raise failed[0]
 
 
 if hasattr(os, "register_at_fork"):

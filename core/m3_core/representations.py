@@ -152,6 +152,9 @@ class LexicalWeights(Sequence[dict[int, float]]):
             self.token_ids[positions], self.weights[positions], offsets, self.vocabulary_size
         )
 
+    def __repr__(self) -> str:
+        return f"LexicalWeights(texts={len(self)}, entries={len(self.token_ids)})"
+
     def to_scipy(self, vocabulary_size: int | None = None) -> csr_array:
         """View as a scipy matrix.
 
@@ -187,15 +190,15 @@ class LexicalWeights(Sequence[dict[int, float]]):
 def _entries(number: int, row: Mapping[int, float]) -> list[tuple[int, float]]:
     if not isinstance(row, Mapping):
         raise TypeError(
-            "the lexical weights of a text are a mapping of token ids to weights; text "
-            f"{number} has {shown(row)} of type {type(row).__name__}"
+            "the lexical weights of a text are {token id: weight}, as reps.lexical_weights[0]; "
+            f"text {number} has {shown(row)} of type {type(row).__name__}"
         )
     try:
         return sorted((int(token), float(weight)) for token, weight in row.items())
     except (TypeError, ValueError, OverflowError) as error:
         kind = TypeError if isinstance(error, TypeError) else ValueError
         raise kind(
-            f"token ids and weights are numbers; text {number} has others: {error}"
+            f"{{token id: weight}} holds numbers; those of text {number} are none: {error}"
         ) from error
 
 
@@ -262,6 +265,9 @@ class MultiVectors(Sequence["NDArray[np.floating[Any]]"]):
         positions, offsets = ragged_positions(self.offsets, rows)
         return MultiVectors(self.vectors[positions], offsets)
 
+    def __repr__(self) -> str:
+        return f"MultiVectors(texts={len(self)}, shape={self.vectors.shape})"
+
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Representations:
@@ -299,7 +305,19 @@ class Representations:
     def __len__(self) -> int:
         return len(next(iter(self._parts().values())))
 
+    def __repr__(self) -> str:
+        parts = self._parts()
+        if self.dense_vecs is not None:
+            parts["dense_vecs"] = f"array{self.dense_vecs.shape}"
+        shown = "".join(f", {name}={part}" for name, part in parts.items())
+        return f"Representations(texts={len(self)}{shown})"
+
     def __getitem__(self, index: int | slice | Sequence[int] | NDArray[Any]) -> Representations:
+        if isinstance(index, str):
+            raise TypeError(
+                f"rows of Representations are chosen by number; got {index!r}: its parts are the "
+                "attributes dense_vecs, lexical_weights and colbert_vecs"
+            )
         if isinstance(index, (int, np.integer)):
             index = [_row(int(index), len(self))]
         rows = _rows(index, len(self))

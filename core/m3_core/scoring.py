@@ -20,9 +20,10 @@ if TYPE_CHECKING:
 
     from numpy.typing import ArrayLike, NDArray
 
-
 # Similarities of single vectors held at a time: 64 MiB in float32.
 BLOCK_ELEMENTS = 1 << 24
+
+_WHOLE = "{0} takes that part of queries and documents: {0}(queries.{1}, documents.{1})"
 
 
 def dense_scores(queries: ArrayLike, documents: ArrayLike) -> NDArray[np.float32]:
@@ -35,10 +36,16 @@ def dense_scores(queries: ArrayLike, documents: ArrayLike) -> NDArray[np.float32
     Returns:
         Shape: (queries, documents). Dtype: float32. Cosines, if the vectors have length 1.
 
+    Raises:
+        TypeError: Whole ``Representations`` are given.
+
     Example:
         >>> dense_scores([[1.0, 0.0]], [[0.6, 0.8], [0.0, 1.0]]).tolist()
         [[0.6000000238418579, 0.0]]
     """
+    for part in (queries, documents):
+        if isinstance(part, Representations):
+            raise TypeError(_WHOLE.format("dense_scores", "dense_vecs"))
     asked = as_array(queries, np.float32, "queries")
     scores: NDArray[np.float32] = asked @ as_array(documents, np.float32, "documents").T
     return scores
@@ -56,6 +63,9 @@ def lexical_scores(queries: LexicalWeights, documents: LexicalWeights) -> NDArra
     Returns:
         Shape: (queries, documents). Dtype: float32. Not negative, not bounded, often small.
 
+    Raises:
+        TypeError: Something else is given.
+
     Example:
         >>> from m3_core.representations import LexicalWeights
         >>> q = LexicalWeights.from_dicts([{5: 0.5, 9: 0.25}])
@@ -63,7 +73,10 @@ def lexical_scores(queries: LexicalWeights, documents: LexicalWeights) -> NDArra
         >>> lexical_scores(q, d).tolist()
         [[0.25, 0.0]]
     """
-    _check_kind(LexicalWeights, queries=queries, documents=documents)
+    for part in (queries, documents):
+        if not isinstance(part, LexicalWeights):
+            hint = "; dictionaries become LexicalWeights by LexicalWeights.from_dicts([...])"
+            raise TypeError(_WHOLE.format("lexical_scores", "lexical_weights") + hint)
     width = 1 + max(int(part.token_ids.max(initial=0)) for part in (queries, documents))
     product = queries.to_scipy(width) @ documents.to_scipy(width).T
     scores: NDArray[np.float32] = product.toarray().astype(np.float32, copy=False)
@@ -87,6 +100,7 @@ def maxsim_scores(queries: MultiVectors, documents: MultiVectors) -> NDArray[np.
         the query or the document has no vectors.
 
     Raises:
+        TypeError: Something else is given.
         ValueError: The widths differ.
 
     Example:
@@ -96,7 +110,10 @@ def maxsim_scores(queries: MultiVectors, documents: MultiVectors) -> NDArray[np.
         >>> [round(score, 4) for score in maxsim_scores(q, d)[0].tolist()]
         [0.9, -0.5]
     """
-    _check_kind(MultiVectors, queries=queries, documents=documents)
+    for part in (queries, documents):
+        if not isinstance(part, MultiVectors):
+            hint = "; arrays become MultiVectors by MultiVectors.from_arrays([...])"
+            raise TypeError(_WHOLE.format("maxsim_scores", "colbert_vecs") + hint)
     if queries.vectors.shape[1] != documents.vectors.shape[1]:
         raise ValueError(
             f"query vectors have {queries.vectors.shape[1]} values and document vectors "
@@ -105,43 +122,40 @@ def maxsim_scores(queries: MultiVectors, documents: MultiVectors) -> NDArray[np.
     scores = np.zeros((len(queries), len(documents)), np.float32)
     for first_query, last_query in _blocks(queries.offsets, 1 << 12):
         part = queries[first_query:last_query]
-        asked = np.asarray(part.vectors, np.float32)
-        rows_at_once = max(BLOCK_ELEMENTS // max(len(asked), 1), 1)
+        columns = np.ascontiguousarray(part.vectors.T, np.float32)
+        rows_at_once = max(BLOCK_ELEMENTS // max(columns.shape[1], 1), 1)
         for first, last in _blocks(documents.offsets, rows_at_once):
             block = documents[first:last]
-            scores[first_query:last_query, first:last] = maxsim_block(
-                asked, part.offsets, np.asarray(block.vectors, np.float32), block.offsets
+            scores[first_query:last_query, first:last] = maxsim_of(
+                np.asarray(block.vectors, np.float32) @ columns, part.offsets, block.offsets
             )
     return scores
 
 
-def maxsim_block(
-    queries: NDArray[np.float32],
+def maxsim_of(
+    similarities: NDArray[np.float32],
     query_offsets: NDArray[np.int64],
-    documents: NDArray[np.float32],
     offsets: NDArray[np.int64],
 ) -> NDArray[np.float32]:
-    """Do ``maxsim_scores`` with all similarities in memory at once; the others call it.
+    """Make scores of similarities; all that score multi-vectors call it.
 
     Args:
-        queries: Vectors of all queries. Shape: (query vectors, dim).
-        query_offsets: Query i owns the rows from ``query_offsets[i]`` on. Shape: (queries + 1,).
-        documents: Vectors of all documents. Shape: (vectors, dim).
-        offsets: Likewise. Shape: (documents + 1,).
+        similarities: Of all documents' vectors with all queries'. Shape: (vectors, query vectors).
+        query_offsets: Query i has the columns from ``query_offsets[i]`` on. Shape: (queries + 1,).
+        offsets: Document i has the rows from ``offsets[i]`` on. Shape: (documents + 1,).
 
     Returns:
-        Shape: (queries, documents). Dtype: float32.
+        As ``maxsim_scores``. Shape: (queries, documents). Dtype: float32.
     """
     lengths, query_lengths = np.diff(offsets), np.diff(query_offsets)
     scores = np.zeros((len(query_lengths), len(lengths)), np.float32)
     filled, asked = np.flatnonzero(lengths), np.flatnonzero(query_lengths)
     if not len(filled) or not len(asked):
         return scores
-    similarities = queries @ documents.T
     # reduceat has no notion of an empty row, so only rows with vectors take part.
-    best = np.maximum.reduceat(similarities, offsets[filled], axis=1)
-    sums = np.add.reduceat(best, query_offsets[asked], axis=0)
-    scores[np.ix_(asked, filled)] = sums / query_lengths[asked, np.newaxis].astype(np.float32)
+    best = np.maximum.reduceat(similarities, offsets[filled], axis=0)
+    sums = np.add.reduceat(best, query_offsets[asked], axis=1)
+    scores[np.ix_(asked, filled)] = (sums / query_lengths[asked].astype(np.float32)).T
     return scores
 
 
@@ -220,6 +234,9 @@ def normalized_weights(weights: Sequence[float]) -> tuple[float, float, float]:
     return dense, sparse, colbert
 
 
+_FLOATS = (float, np.floating)
+
+
 def _are_numbers(weights: Any) -> bool:
     is_listed = isinstance(weights, (Sequence, np.ndarray)) and not isinstance(weights, str)
     return is_listed and all(isinstance(one, (int, float, np.number)) for one in weights)
@@ -244,6 +261,7 @@ def reciprocal_rank_fusion(
         Every id once with its score, best first; equal scores in order of first appearance.
 
     Raises:
+        TypeError: A ranking holds ids with scores.
         ValueError: ``k`` is negative, or there is not one weight a ranking.
 
     Example:
@@ -258,6 +276,12 @@ def reciprocal_rank_fusion(
     scores: defaultdict[Hashable, float] = defaultdict(float)
     for ranking, weight in zip(rankings, each, strict=True):
         for rank, item in enumerate(ranking, start=1):
+            # Taken for ids, hits of two rankings would hardly ever be equal.
+            if isinstance(item, tuple) and len(item) == 2 and isinstance(item[1], _FLOATS):
+                raise TypeError(
+                    f"rankings hold ids, best first; got {item!r}: leave the scores out, "
+                    "[id for id, _ in hits]"
+                )
             scores[item] += weight / (k + rank)
     return sorted(scores.items(), key=lambda pair: -pair[1])
 
@@ -290,7 +314,6 @@ def pair_scores(
     left, right = _part(queries, "dense_vecs"), _part(documents, "dense_vecs")
     dense = np.einsum("ij,ij->i", left[query_rows], right[document_rows])
     lexical = _part(queries, "lexical_weights"), _part(documents, "lexical_weights")
-    _check_kind(LexicalWeights, queries=queries, documents=documents)
     width = 1 + max(int(part.token_ids.max(initial=0)) for part in lexical)
     left_rows, right_rows = (part.to_scipy(width) for part in lexical)
     shared: Any = left_rows[query_rows] * right_rows[document_rows]

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
+
+
+# Where frameworks' documents and nodes hold their text.
+_TEXTS_OF = ("page_content", "text")
 
 
 class CheckedTexts(list[str]):
@@ -27,7 +31,8 @@ def check_texts(texts: Iterable[str], first: int = 0) -> CheckedTexts:
     """Return the texts as a list, or say which of them cannot be encoded.
 
     Args:
-        texts: Strings; a single string is refused, since its letters would pass for texts.
+        texts: Strings; a single string is refused, since its letters would pass for texts, and
+            so is a mapping, since its keys would.
         first: Position of the first of them in the whole, for the error text.
 
     Returns:
@@ -39,15 +44,15 @@ def check_texts(texts: Iterable[str], first: int = 0) -> CheckedTexts:
     """
     if isinstance(texts, CheckedTexts):
         return texts
-    if isinstance(texts, (str, bytes)) or not isinstance(texts, Iterable):
-        raise TypeError(
-            f"texts must be a list or another iterable of str; got {type(texts).__name__}: "
-            "wrap a single text in a list"
-        )
+    check_several(texts)
     checked = CheckedTexts(texts)
     for position, text in enumerate(checked, start=first):
         if not isinstance(text, str):
-            raise TypeError(f"text {position} is of type {type(text).__name__}; it must be a str")
+            held = next((name for name in _TEXTS_OF if _is_text(text, name)), None)
+            raise TypeError(
+                f"text {position} is of type {type(text).__name__}; it must be a str"
+                f"{f': pass its {held}' if held else ''}"
+            )
         try:
             text.encode()
         except UnicodeEncodeError as error:
@@ -56,6 +61,27 @@ def check_texts(texts: Iterable[str], first: int = 0) -> CheckedTexts:
                 f"{error.start}: decode its source with errors='replace'"
             ) from error
     return checked
+
+
+def check_several(texts: Iterable[str]) -> None:
+    """Say whether these can be texts at all, without reading them.
+
+    Args:
+        texts: As of ``check_texts``.
+
+    Raises:
+        TypeError: It is a single text, a mapping, or nothing to iterate over.
+    """
+    if isinstance(texts, (str, bytes, Mapping)) or not isinstance(texts, Iterable):
+        instead = "pass its values" if isinstance(texts, Mapping) else "wrap a single text"
+        raise TypeError(
+            f"texts must be a list or another iterable of str; got {type(texts).__name__}: "
+            f"{instead} in a list"
+        )
+
+
+def _is_text(holder: Any, name: str) -> bool:
+    return isinstance(getattr(holder, name, None), str)
 
 
 class CheckedPairs(list[tuple[str, str]]):
@@ -101,11 +127,13 @@ def check_pairs(pairs: Iterable[tuple[str, str]]) -> tuple[CheckedTexts, Checked
         raise TypeError(f"pairs must be a list of (query, document); got {type(pairs).__name__}")
     checked: list[Any] = list(pairs)
     for position, pair in enumerate(checked):
-        if isinstance(pair, (str, bytes)) or not isinstance(pair, Sequence) or len(pair) != 2:
+        if isinstance(pair, (str, bytes)) or not isinstance(pair, Sequence):
             raise TypeError(
                 f"pair {position} must be (query, document); got {type(pair).__name__}: "
-                "put a single pair into a list"
+                "put a single pair into a list, pair two lists by zip(queries, documents)"
             )
+        if len(pair) != 2:
+            raise TypeError(f"pair {position} must be (query, document); got {len(pair)} elements")
     queries, documents = zip(*checked, strict=True) if checked else ((), ())
     return check_texts(queries), check_texts(documents)
 

@@ -12,6 +12,7 @@ from langchain_core.callbacks import (
 )
 from langchain_core.documents import Document
 from langchain_core.retrievers import BaseRetriever, LangSmithRetrieverParams
+from langchain_core.vectorstores import VectorStoreRetriever
 from pydantic import ConfigDict, Field, field_validator, model_validator
 from typing_extensions import Self
 
@@ -339,6 +340,23 @@ def refuse_keywords(call: str, unknown: Mapping[str, Any], known: Sequence[str])
         )
 
 
+def check_retriever_keywords(keywords: Mapping[str, Any]) -> None:
+    """Refuse keywords of ``as_retriever`` that LangChain would pass over in silence.
+
+    Args:
+        keywords: The keywords.
+
+    Raises:
+        TypeError: One is no field of a store's retriever.
+    """
+    unknown = sorted(keywords.keys() - VectorStoreRetriever.model_fields.keys())
+    if unknown:
+        raise TypeError(
+            "as_retriever takes search_type= and search_kwargs=, which holds what a search takes, "
+            f"as {{'k': 2}}; got {', '.join(f'{name}=' for name in unknown)}"
+        )
+
+
 def document(found: Hit) -> Document:
     """A found document, as it was put in.
 
@@ -359,6 +377,8 @@ def _columns(
     documents: Iterable[Document],
 ) -> tuple[list[str], list[dict[str, Any]], list[str | None]]:
     """Texts, metadata and ids."""
+    if isinstance(documents, (str, Document)) or not isinstance(documents, Iterable):
+        raise TypeError(f"documents must be in a list; got {type(documents).__name__}")
     listed = list(documents)
     for one in listed:
         if not isinstance(one, Document):

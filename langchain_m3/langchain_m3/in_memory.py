@@ -9,7 +9,7 @@ from typing import Any
 from langchain_core.documents import Document
 from langchain_core.indexing import UpsertResponse
 from langchain_core.indexing.base import DeleteResponse, DocumentIndex
-from pydantic import PrivateAttr
+from pydantic import ConfigDict, PrivateAttr
 from typing_extensions import Self
 
 from langchain_m3.embeddings import M3Embeddings
@@ -49,6 +49,9 @@ class M3InMemoryVectorStore(InMemorySearch, DocumentIndex):
             store.add_texts(["Pandas eat bamboo.", "Bears eat fish."])
             documents = store.similarity_search("What do pandas eat?", k=1)
     """
+
+    # DocumentIndex, which comes last, would ignore options that there are not.
+    model_config = ConfigDict(extra="forbid", protected_namespaces=(), arbitrary_types_allowed=True)
 
     _embeddings: Any = PrivateAttr(default=None)
     _given: Any = PrivateAttr(default=None)

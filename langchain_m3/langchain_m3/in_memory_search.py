@@ -7,10 +7,10 @@ from typing import Any
 
 import numpy as np
 from langchain_core.documents import Document
-from langchain_core.vectorstores import VectorStore
+from langchain_core.vectorstores import VectorStore, VectorStoreRetriever
 from langchain_core.vectorstores.utils import maximal_marginal_relevance
 
-from langchain_m3.documents import document, refuse_keywords
+from langchain_m3.documents import check_retriever_keywords, document, refuse_keywords
 from langchain_m3.retrievers import HybridFields
 from m3_core.arguments import check_count
 from m3_core.collection import Hit
@@ -26,6 +26,21 @@ _BY_VECTOR: dict[str, Any] = {"weights": (1.0, 0.0, 0.0), "fusion": "weights", "
 
 class InMemorySearch(HybridFields, VectorStore):
     """The searching half of the store."""
+
+    def as_retriever(self, **kwargs: Any) -> VectorStoreRetriever:
+        """Give a retriever over the store.
+
+        Args:
+            **kwargs: ``search_type``, ``search_kwargs`` and other fields of the retriever.
+
+        Returns:
+            The retriever.
+
+        Raises:
+            TypeError: It has no such field.
+        """
+        check_retriever_keywords(kwargs)
+        return super().as_retriever(**kwargs)
 
     def similarity_search(
         self, query: str, k: int | None = None, *, filter: Filter | None = None, **kwargs: Any

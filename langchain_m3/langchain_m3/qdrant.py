@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from inspect import signature
 from typing import Any, NoReturn, cast
 
 from langchain_core.documents import Document
@@ -200,6 +201,12 @@ class QdrantHybridStore(QdrantDocuments):
                 obj=self,
             )
 
+    def __repr__(self) -> str:
+        return (
+            f"QdrantHybridStore({self.collection_name!r}, model_name={self._model.model_name!r}, "
+            f"rerank={self.rerank}, fusion={self.fusion!r})"
+        )
+
     def __copy__(self) -> Self:
         made = type(self).__new__(type(self))
         vars(made).update(vars(self))
@@ -328,6 +335,10 @@ def _with_model(embedding: M3Embeddings | None, options: dict[str, Any]) -> dict
     if options.keys() & {"encoder", "model_name"}:
         raise ValueError("name the model once: by embedding=, or by encoder= or model_name=")
     return {"encoder": embedding._model} | options
+
+
+# So that errors about options name the store's own too.
+StoreModel.others = frozenset(signature(QdrantHybridStore).parameters) - {"options"}
 
 
 def _check_choice(name: str, value: str, choices: tuple[str, ...]) -> None:

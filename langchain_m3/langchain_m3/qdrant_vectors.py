@@ -7,12 +7,12 @@ from typing import Any
 
 import numpy as np
 from langchain_core.documents import Document
-from langchain_core.vectorstores import VectorStore
+from langchain_core.vectorstores import VectorStore, VectorStoreRetriever
 from langchain_core.vectorstores.utils import maximal_marginal_relevance
 from pydantic import ConfigDict
 from qdrant_client import models
 
-from langchain_m3.documents import refuse_keywords
+from langchain_m3.documents import check_retriever_keywords, refuse_keywords
 from langchain_m3.embeddings import M3Embeddings
 from langchain_m3.options import EncoderFields
 from m3_core.adapters import AsyncTwins
@@ -40,6 +40,7 @@ class StoreModel(EncoderFields):
     model_config = ConfigDict(title="QdrantHybridStore")
 
     roles = ("query",)
+    hidden = frozenset({"origin", "needed"})
 
     needed: tuple[str, ...] = ("dense", "sparse")
     """What the collection keeps."""
@@ -60,6 +61,21 @@ class QdrantVectorSearch(AsyncTwins, VectorStore):
     _model: StoreModel
     _embeddings: M3Embeddings
     _is_following: bool
+
+    def as_retriever(self, **kwargs: Any) -> VectorStoreRetriever:
+        """Give a retriever over the store.
+
+        Args:
+            **kwargs: ``search_type``, ``search_kwargs`` and other fields of the retriever.
+
+        Returns:
+            The retriever.
+
+        Raises:
+            TypeError: It has no such field.
+        """
+        check_retriever_keywords(kwargs)
+        return super().as_retriever(**kwargs)
 
     @property
     def _source(self) -> CachedEncoder:

@@ -27,9 +27,9 @@ class HybridFields(CollectionFields):
     fetch_k: int | None = Field(default=None, ge=1)
     """Candidates of each ranking; by default four times ``k`` and at least 100."""
 
-    @field_validator("weights")
+    @field_validator("weights", mode="before")
     @classmethod
-    def _check_weights(cls, weights: tuple[float, float, float]) -> tuple[float, float, float]:
+    def _check_weights(cls, weights: Any) -> Any:
         normalized_weights(weights)
         return weights
 

@@ -261,6 +261,12 @@ class M3Index(ChangingIndex):
             encoder=self._nodes._model, reuse_encodings=self._nodes.reuse_encodings
         )
 
+    def __repr__(self) -> str:
+        return (
+            f"M3Index({self._nodes.model_name!r}, nodes={len(self)}, mode={self.mode!r}, "
+            f"weights={self.weights})"
+        )
+
     def __len__(self) -> int:
         return len(self._nodes)
 

@@ -5,13 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-from llama_index.core.schema import BaseNode
+from llama_index.core.schema import BaseNode, Document
+from typing_extensions import Self
 
 from llamaindex_m3.index_saved import SavedIndex
 from llamaindex_m3.index_storage import M3IndexDict
 from llamaindex_m3.nodes import (
     NodeCollection,
     check_writable,
+    checked_documents,
     checked_node,
     nodes_with_text,
     without_objects,
@@ -30,6 +32,40 @@ class ChangingIndex(SavedIndex):
         """Do what the constructor does with its nodes."""
         struct: M3IndexDict = super().build_index_from_nodes(_checked(nodes), **build_kwargs)
         return struct
+
+    @classmethod
+    def from_documents(cls, documents: Sequence[Document], *args: Any, **options: Any) -> Self:
+        """Make an index of documents.
+
+        Args:
+            documents: The documents; Settings' transformations cut them into nodes.
+            *args: As of ``BaseIndex``.
+            **options: Likewise, and those of the class.
+
+        Returns:
+            The index.
+
+        Raises:
+            TypeError: They are no documents.
+        """
+        made: Self = super().from_documents(checked_documents(documents), *args, **options)
+        return made
+
+    def insert(self, document: Document, **insert_kwargs: Any) -> None:
+        """Encode a document's nodes and add them.
+
+        Args:
+            document: The document; if it was inserted before, its nodes are there twice then.
+            **insert_kwargs: As of ``BaseIndex``.
+
+        Raises:
+            TypeError: It is no document.
+        """
+        super().insert(*checked_documents([document]), **insert_kwargs)
+
+    async def ainsert(self, document: Document, **insert_kwargs: Any) -> None:
+        """Do ``insert`` without holding up the event loop; encoding occupies no thread."""
+        await super().ainsert(*checked_documents([document]), **insert_kwargs)
 
     def insert_nodes(self, nodes: Sequence[BaseNode], **insert_kwargs: Any) -> None:
         """Encode nodes and add them; those whose id is known replace what was there.

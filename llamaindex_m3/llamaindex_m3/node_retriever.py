@@ -92,6 +92,13 @@ class NodeRetriever(AsyncTwins, BaseRetriever):
             check_assignable(self, name, _ASSIGNED_OTHERWISE)
         super().__setattr__(name, self._checked(name, value))
 
+    def __repr__(self) -> str:
+        where = "" if self.filters is None else f", filters={self.filters!r}"
+        return (
+            f"{type(self).__name__}({self._nodes.model_name!r}, nodes={len(self._nodes)}, "
+            f"similarity_top_k={self.similarity_top_k}{where})"
+        )
+
     def _checked(self, name: str, value: Any) -> Any:
         if name in NodeCollection.model_fields:
             raise ValueError(

@@ -10,7 +10,7 @@ from os import PathLike
 from typing import TYPE_CHECKING, Any
 
 from llama_index.core.constants import DATA_KEY, TYPE_KEY
-from llama_index.core.schema import BaseNode, IndexNode, MetadataMode, QueryBundle
+from llama_index.core.schema import BaseNode, Document, IndexNode, MetadataMode, QueryBundle
 from llama_index.core.storage.docstore.utils import json_to_doc
 from pydantic import Field, PrivateAttr, ValidationError
 from pydantic_core import PydanticSerializationError, to_jsonable_python
@@ -311,6 +311,43 @@ def checked_node(node: Any) -> BaseNode:
     return node
 
 
+def check_listed(what: str, given: Any) -> None:
+    """Check that nodes are in a list, since a node by itself is a list of its fields.
+
+    Args:
+        what: The argument's name.
+        given: Its value.
+
+    Raises:
+        TypeError: It is one node, or nothing to iterate over.
+    """
+    if isinstance(given, (str, BaseNode)) or not isinstance(given, Iterable):
+        raise TypeError(f"{what} must be in a list; got {type(given).__name__}")
+
+
+def checked_documents(documents: Any) -> list[Document]:
+    """Check that something is a list of documents, before LlamaIndex's own code works on it.
+
+    Args:
+        documents: Documents or other nodes.
+
+    Returns:
+        The same as a list.
+
+    Raises:
+        TypeError: They are none.
+    """
+    check_listed("documents", documents)
+    listed = list(documents)
+    for one in listed:
+        if not isinstance(one, BaseNode):
+            raise TypeError(
+                f"documents must be LlamaIndex documents; got {type(one).__module__}."
+                f"{type(one).__name__}: make them by Document(text=...)"
+            )
+    return listed
+
+
 def without_objects(nodes: Iterable[BaseNode], objects: dict[str, Any]) -> list[BaseNode]:
     """Give nodes without what ``IndexNode`` stand for, which JSON does not have.
 
@@ -321,6 +358,7 @@ def without_objects(nodes: Iterable[BaseNode], objects: dict[str, Any]) -> list[
     Returns:
         The nodes; copies of those that stood for something else than a node.
     """
+    check_listed("nodes", nodes)
     kept = []
     for node in nodes:
         if isinstance(node, IndexNode) and not isinstance(node.obj, BaseNode | None):

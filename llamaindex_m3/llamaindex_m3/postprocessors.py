@@ -94,6 +94,11 @@ class ScoringPostprocessor(LlamaIndexNames, RankingFields, BaseNodePostprocessor
             raise TypeError(f"nodes must be a list of NodeWithScore; got {nodes!r:.80}")
         if query_bundle is None:
             raise ValueError(f"{self.class_name()} needs the query: pass query_bundle or query_str")
+        if not isinstance(query_bundle, QueryBundle):
+            raise TypeError(
+                f"query_bundle must be a QueryBundle; got {type(query_bundle).__name__}: pass a "
+                "text as query_str="
+            )
         return query_bundle.query_str
 
     @contextmanager

@@ -37,6 +37,24 @@ def test_what_no_engine_scores_is_refused(convert, wrong) -> None:
         convert(wrong)
 
 
+@pytest.mark.parametrize("convert", ONE_TEXT)
+@pytest.mark.parametrize("wrong", [None, [0.5], "text"])
+def test_what_is_no_text_is_a_type_error(convert, wrong) -> None:
+    with pytest.raises(TypeError, match="a mapping of token ids to weights; got"):
+        convert(wrong)
+    with pytest.raises(TypeError, match="a mapping of token ids to weights"):
+        converters.to_milvus_csr([wrong], 10)
+    with pytest.raises(TypeError, match=r"text 0 has .* of type"):
+        LexicalWeights.from_dicts([wrong])
+
+
+def test_nothing_in_the_place_of_many_texts_is_a_type_error() -> None:
+    with pytest.raises(TypeError, match="list of mappings; got None"):
+        converters.to_milvus_csr(None, 10)
+    with pytest.raises(TypeError, match="what an encoder gives; got NoneType"):
+        converters.convert_texts(None, converters.to_qdrant)
+
+
 @given(st.dictionaries(st.integers(0, 999), st.floats(2**-20, 2, width=32), max_size=8))
 def test_every_format_holds_the_same_weights(weights) -> None:
     pairs = sorted(weights.items())

@@ -100,3 +100,30 @@ def test_representations_check_slice_and_concatenate() -> None:
         Representations.concatenate([full, Representations(full.dense_vecs)])
     with pytest.raises(ValueError, match="not encoded"):
         Representations(lexical_weights=full.lexical_weights).dense_lists()
+
+
+def test_reprs_are_one_short_line() -> None:
+    reps = Representations(
+        np.zeros((3, 1024)),
+        LexicalWeights.from_dicts([{1: 0.5, 2: 1.0}, {}, {2: 0.25}]),
+        MultiVectors(np.zeros((4, 1024)), [0, 1, 2, 4]),
+    )
+    assert repr(reps) == (
+        "Representations(texts=3, dense_vecs=array(3, 1024), "
+        "lexical_weights=LexicalWeights(texts=3, entries=3), "
+        "colbert_vecs=MultiVectors(texts=3, shape=(4, 1024)))"
+    )
+    assert repr(Representations(np.zeros((1, 8)))) == (
+        "Representations(texts=1, dense_vecs=array(1, 8))"
+    )
+
+
+def test_wrong_rows_and_keys_say_what_is_wanted() -> None:
+    reps = Representations(np.zeros((1, 2)), LexicalWeights.from_dicts([{7: 0.5}]))
+    with pytest.raises(TypeError, match="attributes dense_vecs, lexical_weights and colbert_vecs"):
+        reps["dense_vecs"]
+    for wrong in (["bamboo"], reps, {7: 0.5}, [reps.lexical_weights], [None]):
+        with pytest.raises(TypeError, match=r"\{token id: weight\}, as reps.lexical_weights\[0\]"):
+            LexicalWeights.from_dicts(wrong)
+    with pytest.raises(ValueError, match=r"token id: weight.*'bamboo'"):
+        LexicalWeights.from_dicts([{"bamboo": 0.5}])

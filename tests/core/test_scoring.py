@@ -119,3 +119,26 @@ def test_reciprocal_rank_fusion_follows_the_formula() -> None:
         reciprocal_rank_fusion([["a"]], weights=[1.0, 1.0])
     with pytest.raises(ValueError, match="negative"):
         reciprocal_rank_fusion([["a"]], k=-1)
+
+
+def test_wholes_and_plain_values_are_answered_with_what_to_pass() -> None:
+    reps = sample(1, 2)
+    for score, part in (
+        (dense_scores, "dense_vecs"),
+        (lexical_scores, "lexical_weights"),
+        (maxsim_scores, "colbert_vecs"),
+    ):
+        with pytest.raises(TypeError, match=rf"{score.__name__}\(queries.{part}, documents.{part}"):
+            score(reps, reps)
+    with pytest.raises(TypeError, match="from_dicts"):
+        lexical_scores([{1: 0.5}], reps.lexical_weights)
+    with pytest.raises(TypeError, match="from_arrays"):
+        maxsim_scores(np.zeros((2, 4)), reps.colbert_vecs)
+
+
+def test_hits_are_no_rankings() -> None:
+    for score in (0.5, np.float32(0.5)):
+        with pytest.raises(TypeError, match="leave the scores out"):
+            reciprocal_rank_fusion([[("a", score)], [("a", 0.25)]])
+    pairs = [("de", 7), ("en", 7)]
+    assert [name for name, _ in reciprocal_rank_fusion([pairs, pairs])] == pairs

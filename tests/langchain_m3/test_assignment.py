@@ -99,3 +99,14 @@ def test_a_cache_namespace_follows_the_options(encoder) -> None:
         encoder=encoder, query_instruction="q: ", max_length=9, truncate_dim=8, normalize=False
     )
     assert embeddings.cache_namespace == made_so.cache_namespace
+
+
+def test_pydantics_older_copy_takes_effect_too(encoder) -> None:
+    plain = M3Embeddings(encoder=encoder)
+    assert len(plain.copy(update={"truncate_dim": 8}).embed_query("panda")) == 8
+    assert len(plain.copy(deep=True).embed_query("panda")) == encoder.dimension
+    for update in ({"truncate_dim": "many"}, {"model_name": "other"}, {"dimensions": 8}):
+        with pytest.raises(ValidationError):
+            plain.copy(update=update)
+    with pytest.raises(TypeError, match="has all of its fields"):
+        plain.copy(exclude={"normalize"})

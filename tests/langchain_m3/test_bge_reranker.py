@@ -122,7 +122,7 @@ def test_bad_input(folder, core):
 
 def test_scores_that_are_no_numbers_are_an_error(folder, documents):
     broken = Reranker.from_pretrained(folder, device="cpu", dtype="float32")
-    broken.model.network.network.backbone.words.fill_(float("nan"))
+    broken.model.network.network.backbone.words.weight.fill_(float("nan"))
     with pytest.raises(NonFiniteError, match="NaN"):
         BGEReranker(reranker=broken).compress_documents(documents, QUERY)
 

@@ -27,6 +27,9 @@ from m3_core import Reranker
 from m3_core.testing.rerankers import tiny_reranker
 
 MANY = 60
+# Passes at most. How many there are depends on what else the processors do: alone it is 5 to 10,
+# beside many other processes up to 20; one by one it would be at least ``MANY``.
+FEW = MANY // 2
 QUERIES = [f"panda {make_text(i, 3)} {i}" for i in range(MANY)]
 TEXTS = [f"{make_text(i, 8)} document {i}" for i in range(12)]
 DOCUMENTS = [Document(text, id=str(i)) for i, text in enumerate(TEXTS)]
@@ -61,7 +64,7 @@ async def test_embeddings(fresh_tiny, passes, kind) -> None:
     queries = await asyncio.gather(*map(embeddings.aembed_query, QUERIES))
     documents = await asyncio.gather(*(embeddings.aembed_documents([one]) for one in TEXTS))
     assert sum(passes) == len(QUERIES) + len(TEXTS)
-    assert len(passes) <= MANY // 6
+    assert len(passes) <= FEW
     assert threads_for_calls() == []
     alone = kind(encoder=fresh_tiny, reuse_encodings=False) if kind is M3Embeddings else embeddings
     for query, result in zip(QUERIES, queries, strict=True):
@@ -75,11 +78,11 @@ async def test_retrievers(fresh_tiny, passes, kind) -> None:
     rerank = {} if kind is M3SparseRetriever else {"rerank": True}
     retriever = kind(encoder=fresh_tiny, k=3, **rerank)
     await asyncio.gather(*(retriever.aadd_documents([one]) for one in DOCUMENTS))
-    assert len(passes) <= len(DOCUMENTS) // 2
+    assert len(passes) <= len(DOCUMENTS) * 3 // 4
     passes.clear()
     found = await asyncio.gather(*map(retriever.asearch_with_scores, QUERIES))
     assert sum(passes) == MANY
-    assert len(passes) <= MANY // 6
+    assert len(passes) <= FEW
     invoked = await asyncio.gather(*map(retriever.ainvoke, QUERIES))
     alone = kind(collection=retriever.collection, k=3, reuse_encodings=False, **rerank)
     for query, results, documents in zip(QUERIES, found, invoked, strict=True):
@@ -96,7 +99,7 @@ async def test_a_qdrant_store(fresh_tiny, passes) -> None:
         *(store.asimilarity_search_with_score(query, k=3) for query in QUERIES)
     )
     assert sum(passes) == MANY
-    assert len(passes) <= MANY // 6
+    assert len(passes) <= FEW
     for query, results in zip(QUERIES[:5], found, strict=False):
         expected = store.similarity_search_with_score(query, k=3)
         assert [document.id for document, _ in results] == [one.id for one, _ in expected]
@@ -129,7 +132,7 @@ async def test_rerankers(fresh_tiny, folder, kind, monkeypatch) -> None:
     few = DOCUMENTS[:5]
     found = await asyncio.gather(*(compressor.acompress_documents(few, query) for query in QUERIES))
     for model in models:
-        assert model.stats().batches <= MANY // 6
+        assert model.stats().batches <= FEW
     assert threads_for_calls() == []
     for query, results in zip(QUERIES, found, strict=True):
         expected = compressor.compress_documents(few, query)

@@ -21,6 +21,7 @@ from langchain_tests.integration_tests.indexer import (
     DocumentIndexerTestSuite,
 )
 from langchain_text_splitters import CharacterTextSplitter
+from pydantic import ValidationError
 
 from langchain_m3 import M3Embeddings, M3HybridRetriever, M3InMemoryVectorStore, M3SparseRetriever
 from m3_core.errors import IndexFileError
@@ -203,3 +204,12 @@ async def test_files_rebuilding_and_errors(m3_tiny, store, tmp_path) -> None:
     assert made.get(["x"]) == M3InMemoryVectorStore.from_documents(
         documents, M3Embeddings(encoder=m3_tiny)
     ).get(["x"])
+
+
+def test_options_that_there_are_not_are_errors(m3_tiny) -> None:
+    with pytest.raises(ValidationError, match=r"no option 'rerankk' \(is 'rerank' meant\?\)"):
+        M3InMemoryVectorStore(encoder=m3_tiny, rerankk=True)
+    with pytest.raises(ValidationError, match=r"three numbers \(dense, sparse, colbert\)"):
+        M3InMemoryVectorStore(encoder=m3_tiny, weights=(1, 1))
+    with pytest.raises(TypeError, match=r"search_kwargs=, .*; got k="):
+        M3InMemoryVectorStore(encoder=m3_tiny).as_retriever(k=1)

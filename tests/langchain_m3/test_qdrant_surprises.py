@@ -145,3 +145,15 @@ def test_errors_name_the_store_and_what_it_takes() -> None:
         QdrantHybridStore(encoder=FakeEncoder(), top=3)
     with pytest.raises(TypeError, match=r"takes k=, filter=, score_threshold=.*; got fetchk="):
         made().similarity_search(QUERY, fetchk=3)
+
+
+def test_its_repr_says_what_it_is_over() -> None:
+    assert repr(made()) == "QdrantHybridStore('m3', model_name='fake', rerank=False, fusion='rrf')"
+
+
+def test_options_that_there_are_not_are_errors() -> None:
+    with pytest.raises(ValueError, match=r"QdrantHybridStore has no option 'pth' \(is 'path' mean"):
+        made(pth="folder")
+    with pytest.raises(TypeError, match=r"search_kwargs=, .* as \{'k': 2\}; got k="):
+        made().as_retriever(k=1)
+    assert len(made().as_retriever(search_kwargs={"k": 1}).invoke(QUERY)) == 1

@@ -460,3 +460,13 @@ def test_the_fields_of_huggingfaces_class_are_json(tiny_bge) -> None:
     found = json.loads(embeddings.model_dump_json())
     assert found["client"] == found["model_name"] == str(tiny_bge)
     assert embeddings.model_dump()["client"] is embeddings.client
+
+
+def test_documents_are_in_a_list() -> None:
+    for wrong in (None, "bamboo", Document("bamboo")):
+        with pytest.raises(TypeError, match=f"must be in a list; got {type(wrong).__name__}"):
+            M3HybridRetriever.from_documents(wrong, encoder=FakeEncoder())
+    with pytest.raises(ValidationError, match=r"three numbers \(dense, sparse, colbert\)"):
+        hybrid(weights=(1, 1))
+    with pytest.raises(TypeError, match="must be a str: pass its page_content"):
+        M3Embeddings(encoder=FakeEncoder()).embed_documents(documents())

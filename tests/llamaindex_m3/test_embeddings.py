@@ -51,7 +51,7 @@ async def test_async_equals_sync_off_the_event_loop(fresh, monkeypatch) -> None:
     embedding = M3Embedding(encoder=fresh, embed_batch_size=2, num_workers=2)
     vectors = await embedding.aget_text_embedding_batch(["panda", "bear river", "мир"])
     query = await embedding.aget_query_embedding("panda")
-    assert all(name.startswith("m3-engine") for name in passes.threads)
+    assert all(name.startswith("m3-processor") for name in passes.threads)
     expected = embedding.get_text_embedding_batch(["panda", "bear river", "мир"])
     np.testing.assert_allclose(vectors, expected, atol=1e-6)
     np.testing.assert_allclose(await embedding.aget_text_embedding("panda"), expected[0], atol=1e-6)

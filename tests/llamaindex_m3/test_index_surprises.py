@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -487,3 +488,41 @@ def test_saving_another_index_leaves_nothing_of_the_one_before(fake, tmp_path) -
     assert len(list(tmp_path.glob("m3_*"))) == 1 + len(kept)
     for one in kept:
         assert len(M3Index.from_persist_dir(tmp_path, one, encoder=fake)) == 4
+
+
+async def test_what_is_no_document_is_an_error_before_anything_is_made(fake) -> None:
+    for wrong, words in (
+        ("bamboo", "must be in a list; got str"),
+        (Document(text="bamboo"), "must be in a list; got Document"),
+        (None, "must be in a list; got NoneType"),
+        (["bamboo"], r"got builtins.str: make them by Document\(text=...\)"),
+        ([SimpleNamespace(page_content="bamboo")], "got types.SimpleNamespace: make them"),
+    ):
+        with pytest.raises(TypeError, match=words):
+            M3Index.from_documents(wrong, encoder=fake)
+    for one in (TextNode(text="bamboo"), None):
+        with pytest.raises(TypeError, match="nodes must be in a list"):
+            M3HybridRetriever.from_nodes(one, encoder=fake)
+    index = made(fake)
+    with pytest.raises(TypeError, match="make them by Document"):
+        index.insert("bamboo")
+    with pytest.raises(TypeError, match="make them by Document"):
+        await index.ainsert("bamboo")
+    assert len(index) == len(TEXTS)
+
+
+def test_reprs_say_model_and_nodes(fake) -> None:
+    index = made(fake)
+    assert repr(index) == "M3Index('fake', nodes=4, mode='hybrid', weights=(1.0, 0.3, 1.0))"
+    retriever = index.as_retriever(filters={"topic": "water"})
+    assert repr(retriever) == (
+        "M3IndexRetriever('fake', nodes=4, similarity_top_k=2, filters={'topic': 'water'})"
+    )
+    own = M3HybridRetriever.from_nodes([TextNode(text="bamboo")], encoder=fake)
+    assert repr(own) == "M3HybridRetriever('fake', nodes=1, similarity_top_k=2)"
+
+
+def test_a_query_in_the_place_of_a_bundle_is_answered(fake) -> None:
+    nodes = [NodeWithScore(node=TextNode(text="bamboo"))]
+    with pytest.raises(TypeError, match="pass a text as query_str="):
+        M3Reranker(encoder=fake).postprocess_nodes(nodes, QUERY)

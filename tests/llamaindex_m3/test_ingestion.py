@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import multiprocessing
+import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -112,7 +116,7 @@ async def test_arun_computes_off_the_event_loop(fresh, monkeypatch) -> None:
     embedding = M3Embedding(encoder=fresh, embed_batch_size=2)
     nodes = await pipeline(embedding).arun(documents=DOCUMENTS)
     assert sum(passes) == 6
-    assert all(name.startswith("m3-engine") for name in passes.threads)
+    assert all(name.startswith("m3-processor") for name in passes.threads)
     assert_embedded(nodes, fresh)
 
 
@@ -134,3 +138,47 @@ def test_nothing_to_embed(fresh) -> None:
     assert list(pipeline(embedding).run(documents=[])) == []
     nodes = IngestionPipeline(transformations=[embedding]).run(documents=[Document(text="")])
     assert_embedded(nodes, fresh)
+
+
+SCRIPT = """
+import asyncio, multiprocessing
+from llama_index.core import Document
+from llama_index.core.ingestion import IngestionPipeline
+from llamaindex_m3 import M3Embedding
+
+async def main():
+    embedding = M3Embedding(model_name="m3-tiny", device="cpu", dtype="float32")
+    alone = await embedding.aget_query_embedding("panda")
+    documents = [Document(text="panda") for _ in range(4)]
+    ingest = IngestionPipeline(transformations=[embedding])
+    nodes = await ingest.arun(documents=documents, num_workers=2)
+    assert len(nodes) == 4
+    assert all(abs(a - b) < 1e-5 for n in nodes for a, b in zip(n.embedding, alone))
+
+# Without this, spawned processes would run the script again and end: see multiprocessing's manual.
+if __name__ == "__main__":
+    multiprocessing.set_start_method({method!r})
+    asyncio.run(main())
+"""
+
+
+@pytest.mark.parametrize("method", multiprocessing.get_all_start_methods())
+def test_arun_with_processes_from_a_plain_script(tmp_path: Path, method: str) -> None:
+    path = tmp_path / "ingest.py"
+    path.write_text(SCRIPT.format(method=method), encoding="utf-8")
+    running = subprocess.Popen(
+        [sys.executable, str(path)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        # Where it hangs, its processes end with it.
+        start_new_session=True,
+    )
+    try:
+        said, _ = running.communicate(timeout=300)
+    except subprocess.TimeoutExpired:
+        if hasattr(os, "killpg"):
+            os.killpg(running.pid, signal.SIGKILL)
+        running.kill()
+        raise
+    assert running.returncode == 0, said

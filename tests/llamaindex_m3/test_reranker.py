@@ -76,7 +76,7 @@ async def test_top_n_threshold_and_async(fresh_tiny, passes, nodes) -> None:
     assert await M3Reranker(encoder=fresh_tiny).apostprocess_nodes([], query_str=QUERY) == []
     await M3Reranker(encoder=fresh_tiny).apostprocess_nodes(nodes, query_str="another")
     assert passes == [1]
-    assert all(name.startswith("m3-engine") for name in passes.threads)
+    assert all(name.startswith("m3-processor") for name in passes.threads)
 
 
 def test_the_retrievers_score_is_kept_on_demand(encoder, nodes) -> None:

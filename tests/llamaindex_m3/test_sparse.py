@@ -97,7 +97,7 @@ async def test_beside_dense_vectors_texts_are_computed_once(fresh_tiny, passes) 
     sparse.sparse_query_fn(["a question"])
     await sparse.aget_query_embedding("a question")
     assert passes == [4, 1]
-    assert {name for name in passes.threads if name.startswith("m3-engine")}
+    assert {name for name in passes.threads if name.startswith("m3-processor")}
 
 
 class _Listener(BaseEventHandler):

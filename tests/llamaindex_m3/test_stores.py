@@ -137,7 +137,7 @@ async def test_qdrant_from_async_code(fresh_tiny, passes, corpus, nodes, scores)
     found = await retriever.aretrieve(corpus["queries"][0]["text"])
     # The store asks for weights on the event loop, but they are computed by then.
     assert passes == [1]
-    assert all(name.startswith("m3-engine") for name in passes.threads)
+    assert all(name.startswith("m3-processor") for name in passes.threads)
     ranked = []
     for each in (scores["default"][0], scores["sparse"][0]):
         best = np.argsort(-each, kind="stable")[:K].tolist()
@@ -231,7 +231,7 @@ async def test_milvus_from_async_code(fresh_tiny, m3_tiny, passes, nodes, tmp_pa
     embedding = M3Embedding(encoder=fresh_tiny)
     await store.async_add(await embedding.acall(rich))
     assert sum(passes) == len(rich)
-    assert all(name.startswith("m3-engine") for name in passes.threads)
+    assert all(name.startswith("m3-processor") for name in passes.threads)
     documents = m3_tiny.encode_documents(embedded(rich), return_sparse=True)
     queries = m3_tiny.encode_queries(["zebras"], return_sparse=True)
     check(

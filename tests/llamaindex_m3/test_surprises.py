@@ -82,3 +82,14 @@ def test_paths_devices_and_data_types_are_taken_as_they_are(tiny_m3) -> None:
     assert (made.model_name, made.dtype, made.device) == (str(tiny_m3), "float32", "cpu")
     sparse = M3SparseEmbedding(model_name=tiny_m3, **options)
     assert sparse._model.model is made._model.model
+
+
+def test_pydantics_older_copy_takes_effect_too(encoder) -> None:
+    plain = M3Embedding(encoder=encoder)
+    assert len(plain.copy(update={"truncate_dim": 8}).get_query_embedding("panda")) == 8
+    assert len(plain.copy(deep=True).get_query_embedding("panda")) == encoder.dimension
+    for update in ({"truncate_dim": "many"}, {"model_name": "other"}, {"dimensions": 8}):
+        with pytest.raises(ValidationError):
+            plain.copy(update=update)
+    with pytest.raises(TypeError, match="has all of its fields"):
+        plain.copy(exclude={"normalize"})

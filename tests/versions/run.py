@@ -25,11 +25,12 @@ SHOWN = (
     *("pydantic", "tqdm", "langchain-core", "langchain-qdrant", "qdrant-client"),
     *("langchain-milvus", "pymilvus", "milvus-lite", "llama-index-core", "accelerate", "datasets"),
 )
-EVERYTHING = ("core", "langchain", "llamaindex", "qdrant", "milvus", "train")
+EVERYTHING = ("core", "decoders", "langchain", "llamaindex", "qdrant", "milvus", "train")
 # Name, Python, uv's resolution, extras, parts of smoke.py. The lowest versions are tried extra by
 # extra too: together the extras pull one another's dependencies up.
 LANES = (
     ("lowest-core", "3.11", "lowest-direct", (), ("core",)),
+    ("lowest-transformers", "3.11", "lowest-direct", ("transformers",), ("core", "decoders")),
     ("lowest-langchain", "3.11", "lowest-direct", ("langchain",), ("core", "langchain")),
     ("lowest-llamaindex", "3.11", "lowest-direct", ("llamaindex",), ("core", "llamaindex")),
     ("lowest-train", "3.11", "lowest-direct", ("train",), ("core", "train")),

@@ -2,8 +2,9 @@
 
     python tests/versions/smoke.py PART...
 
-Parts: core, langchain, llamaindex, qdrant, milvus, train. Uses nothing that a user has not
-installed: no pytest, no development tools, no network. ``run.py`` beside it makes the environments.
+Parts: core, decoders, langchain, llamaindex, qdrant, milvus, train. Uses nothing that a user has
+not installed: no pytest, no development tools, no network. ``run.py`` beside it makes the
+environments.
 """
 
 from __future__ import annotations
@@ -46,7 +47,16 @@ def core(folder: Path) -> None:
     for kind in ("m3", "dense", "bge"):
         checkpoint = tiny_checkpoint(folder / kind, kind=kind)
         Encoder.from_pretrained(checkpoint).encode_documents(TEXTS)
-    for kind in ("cross-encoder", "bert", "llm", "layerwise", "lightweight"):
+    rerank(folder, "cross-encoder", "bert")
+
+
+def decoders(folder: Path) -> None:
+    rerank(folder, "llm", "layerwise", "lightweight")
+
+
+def rerank(folder: Path, *kinds: str) -> None:
+    encoder = shared_encoder("m3-tiny")
+    for kind in kinds:
         reranker = Reranker.from_pretrained(tiny_reranker(folder / f"r-{kind}", kind=kind))
         assert len(reranker.rank(QUERY, TEXTS, top_n=3)) == 3, kind
         assert len(Cascade(encoder, reranker, first=2).rank(QUERY, TEXTS, 1)) == 1, kind
@@ -154,7 +164,7 @@ def train(folder: Path) -> None:
 
 
 PARTS: dict[str, Callable[[Path], None]] = {
-    part.__name__: part for part in (core, langchain, llamaindex, qdrant, milvus, train)
+    part.__name__: part for part in (core, decoders, langchain, llamaindex, qdrant, milvus, train)
 }
 
 

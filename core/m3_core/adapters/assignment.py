@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import threading
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn
 
-from pydantic import BaseModel, ValidationError
+from pydantic import BaseModel, ValidationError, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
 from typing_extensions import LiteralString, Self
 
+from m3_core.adapters.keywords import refuse_unknown
 from m3_core.adapters.twins import AsyncTwins
 from m3_core.forks import survive_forks, whole_in_forks
 
@@ -44,6 +45,24 @@ class Assignable(AsyncTwins, BaseModel):
     running keeps what it began with. Frozen fields are those that another model would have to be
     loaded for. If anything fails, the object is as it was.
     """
+
+    hidden: ClassVar[frozenset[str]] = frozenset({"origin"})
+    """Fields that errors do not offer to users."""
+    others: ClassVar[frozenset[str]] = frozenset()
+    """Options that whoever makes the object takes himself."""
+
+    # Of validators before, those of base classes run last: it sees what subclasses have left.
+    @model_validator(mode="before")
+    @classmethod
+    def _refuse_unknown_names(cls, values: Any) -> Any:
+        if isinstance(values, dict) and cls.model_config.get("extra") == "forbid":
+            fields = cls.model_fields
+            aliases = {str(one.alias) for one in fields.values()}
+            aliases |= {str(one.validation_alias) for one in fields.values()}
+            unknown = values.keys() - fields.keys() - aliases
+            owner = cls.model_config.get("title") or cls.__name__
+            refuse_unknown(owner, unknown, (fields.keys() | cls.others) - cls.hidden)
+        return values
 
     def __setattr__(self, name: str, value: Any) -> None:
         """Assign a field, and bring what depends on it up to date.
@@ -92,6 +111,36 @@ class Assignable(AsyncTwins, BaseModel):
             )
         )
         return made
+
+    def copy(
+        self,
+        *,
+        include: object = None,
+        exclude: object = None,
+        update: Mapping[str, Any] | None = None,
+        deep: bool = False,
+    ) -> Self:
+        """Do ``model_copy``, under the name that pydantic 1 gave it.
+
+        Args:
+            include: Not allowed: a copy has all fields.
+            exclude: Not allowed likewise.
+            update: Values of fields of the copy.
+            deep: Copy what the fields hold too.
+
+        Returns:
+            The copy.
+
+        Raises:
+            TypeError: Fields are to be left out.
+            ValidationError: As of ``model_copy``.
+        """
+        if include is not None or exclude is not None:
+            raise TypeError(
+                f"a copy of {type(self).__name__} has all of its fields: leave include and exclude "
+                "out, or take model_dump(include=..., exclude=...) for the values"
+            )
+        return self.model_copy(update=update, deep=deep)
 
     def _set(self, values: Mapping[str, Any]) -> None:
         """Assign fields of a copy that nobody else has; what depends on them sees them all."""

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, PrivateAttr, field_validator, model_validator
 
-from m3_core.adapters.assignment import Assignable
 from m3_core.adapters.keywords import refuse_elsewhere
+from m3_core.adapters.loading_fields import LoadingFields
 from m3_core.adapters.reranker_fields import Ranked, RankingFields
 from m3_core.adapters.spellings import Text  # noqa: TC001 (pydantic reads it)
 from m3_core.encoder import CachedEncoder, Encoder, EncoderOptions, adapter_encoder
@@ -57,7 +57,7 @@ class Origin:
         return not (is_filled and value == self.filled[name])
 
 
-class EncoderFields(Assignable):
+class EncoderFields(LoadingFields):
     """The options of a model; it is loaded once a process for all objects with the same ones.
 
     What changes results is dumped, and says after construction what is in effect: the
@@ -100,21 +100,6 @@ class EncoderFields(Assignable):
     )
     trust_remote_code: bool = Field(
         default=False, frozen=True, description="Run model code that the checkpoint brings."
-    )
-    device: Text | None = Field(
-        default=None,
-        frozen=True,
-        exclude=True,
-        description="'cpu', 'cuda', 'mps'; by default the best there is.",
-    )
-    cache_folder: Text | None = Field(
-        default=None, frozen=True, exclude=True, description="Where downloads are kept."
-    )
-    token: str | None = Field(
-        default=None, frozen=True, exclude=True, repr=False, description="Access token of the hub."
-    )
-    local_files_only: bool = Field(
-        default=False, frozen=True, exclude=True, description="Ask no server."
     )
     show_progress: bool = Field(
         default=False, exclude=True, description="Show a progress bar while documents are encoded."
@@ -288,9 +273,9 @@ class ScoreFields(EncoderFields, RankingFields):
         description="Of dense, lexical and multi-vector scores; by default the M3 paper's.",
     )
 
-    @field_validator("weights")
+    @field_validator("weights", mode="before")
     @classmethod
-    def _check_weights(cls, weights: tuple[float, float, float]) -> tuple[float, float, float]:
+    def _check_weights(cls, weights: Any) -> Any:
         weighted_parts(weights)
         return weights
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 from typing import TYPE_CHECKING, Any
 
 from m3_core.adapters.spellings import as_text
@@ -59,6 +60,12 @@ _ELSEWHERE: Mapping[str, str] = {
     "passage_max_length": "pass max_length=",
     "show_progress_bar": "pass show_progress=",
     "top_k": "pass top_n= to rerankers, k= or similarity_top_k= to retrievers",
+    "search_kwargs": "pass k= and filter= themselves",
+    "embedding": "pass model_name=: objects with the same model share it",
+    "embeddings": "pass model_name=: objects with the same model share it",
+    "embed_model": "pass model_name=: objects with the same model share it",
+    "documents": "pass them to from_documents or add_documents",
+    "texts": "pass them to from_texts or add_texts",
     "weights_for_different_modes": "pass weights=, in the order dense, lexical, multi-vector",
 }
 
@@ -82,6 +89,32 @@ def refuse_elsewhere(options: Mapping[str, Any], known: Collection[str]) -> None
     for name, value in options.items():
         if name in _ELSEWHERE and name not in known:
             raise ValueError(f"{name}={value!r} cannot be honoured: {_ELSEWHERE[name]}")
+
+
+def refuse_unknown(owner: str, options: Collection[str], known: Collection[str]) -> None:
+    """Refuse keywords that a class does not have, with those that it has.
+
+    Args:
+        owner: The class's name.
+        options: Keywords of its constructor.
+        known: Those that it has.
+
+    Raises:
+        ValueError: One is unknown.
+
+    Example:
+        >>> refuse_unknown("M3Reranker", {"topn"}, {"model_name", "top_n"})
+        Traceback (most recent call last):
+        ...
+        ValueError: M3Reranker has no option 'topn' (is 'top_n' meant?): it takes model_name, top_n
+    """
+    unknown = sorted(map(str, set(options) - set(known)))
+    if unknown:
+        close = difflib.get_close_matches(unknown[0], known, n=1)
+        raise ValueError(
+            f"{owner} has no option {', '.join(map(repr, unknown))}"
+            f"{f' (is {close[0]!r} meant?)' if close else ''}: it takes {', '.join(sorted(known))}"
+        )
 
 
 def merged(options: Mapping[str, Any], more: Mapping[str, Any], where: str) -> dict[str, Any]:

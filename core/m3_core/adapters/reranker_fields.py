@@ -9,6 +9,7 @@ from pydantic import Field, PrivateAttr, field_validator, model_validator
 
 from m3_core.adapters.assignment import Assignable
 from m3_core.adapters.keywords import accept_reranker_names, refuse_elsewhere
+from m3_core.adapters.loading_fields import LoadingFields
 from m3_core.adapters.spellings import Text  # noqa: TC001 (pydantic reads it)
 from m3_core.encoder import adapter_encoder
 from m3_core.network import Source
@@ -67,7 +68,7 @@ class CrossEncoderFields(RankingFields):
     )
 
 
-class RerankerFields(CrossEncoderFields):
+class RerankerFields(CrossEncoderFields, LoadingFields):
     """The options of a reranker; it is loaded once a process for all objects with the same ones.
 
     What needs no other model can be assigned, and counts from the next call on; ``None`` stands
@@ -116,21 +117,6 @@ class RerankerFields(CrossEncoderFields):
         default=False,
         frozen=True,
         description="Accepted, but no model here needs it: code of the checkpoint is never run.",
-    )
-    device: Text | None = Field(
-        default=None,
-        frozen=True,
-        exclude=True,
-        description="'cpu', 'cuda', 'mps'; by default the best there is.",
-    )
-    cache_folder: Text | None = Field(
-        default=None, frozen=True, exclude=True, description="Where downloads are kept."
-    )
-    token: str | None = Field(
-        default=None, frozen=True, exclude=True, repr=False, description="Access token of the hub."
-    )
-    local_files_only: bool = Field(
-        default=False, frozen=True, exclude=True, description="Ask no server."
     )
     reranker: Any = Field(
         default=None,
@@ -198,7 +184,7 @@ class RerankerFields(CrossEncoderFields):
         return reranker
 
 
-class CascadeFields(CrossEncoderFields):
+class CascadeFields(CrossEncoderFields, LoadingFields):
     """The options of a cascade, an encoder before a reranker.
 
     What needs no other model can be assigned, and counts from the next call on.
@@ -224,21 +210,6 @@ class CascadeFields(CrossEncoderFields):
         frozen=True,
         description="Data type of both networks; 'float32' gives reference numbers.",
     )
-    device: Text | None = Field(
-        default=None,
-        frozen=True,
-        exclude=True,
-        description="'cpu', 'cuda', 'mps'; by default the best there is.",
-    )
-    cache_folder: Text | None = Field(
-        default=None, frozen=True, exclude=True, description="Where downloads are kept."
-    )
-    token: str | None = Field(
-        default=None, frozen=True, exclude=True, repr=False, description="Access token of the hub."
-    )
-    local_files_only: bool = Field(
-        default=False, frozen=True, exclude=True, description="Ask no server."
-    )
     encoder: Any = Field(
         default=None,
         frozen=True,
@@ -263,9 +234,9 @@ class CascadeFields(CrossEncoderFields):
             refuse_elsewhere(values, cls.model_fields)
         return values
 
-    @field_validator("weights")
+    @field_validator("weights", mode="before")
     @classmethod
-    def _check_weights(cls, weights: tuple[float, float, float]) -> tuple[float, float, float]:
+    def _check_weights(cls, weights: Any) -> Any:
         weighted_parts(weights)
         return weights
 

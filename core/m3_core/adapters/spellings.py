@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass
 from typing import Annotated, Any
 
 from pydantic import BeforeValidator
@@ -30,5 +31,12 @@ def as_text(value: Any) -> Any:
     return value
 
 
-Text = Annotated[str, BeforeValidator(as_text)]
+@dataclass(frozen=True, repr=False)
+class _AsText(BeforeValidator):
+    def __repr__(self) -> str:
+        # Signatures show it, in help() and in notebooks.
+        return "or a path, or torch's own"
+
+
+Text = Annotated[str, _AsText(as_text)]
 """A string, or what stands for one."""

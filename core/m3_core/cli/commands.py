@@ -47,7 +47,7 @@ class Commands(TyperGroup):
         logging.basicConfig(level=logging.INFO, format="%(message)s")
         try:
             return super().invoke(ctx)
-        except (M3Error, ValueError) as error:
+        except (M3Error, ValueError, OSError) as error:
             line = " ".join(str(error).split())
             sys.stderr.write(f"{ctx.command_path} {ctx.invoked_subcommand}: {line}\n")
             raise typer.Exit(2) from error
@@ -65,6 +65,7 @@ def new_app(name: str | None = None) -> typer.Typer:
     return typer.Typer(
         name=name,
         cls=Commands,
+        no_args_is_help=True,
         add_completion=False,
         rich_markup_mode=None,
         pretty_exceptions_enable=False,

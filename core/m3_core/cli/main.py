@@ -6,8 +6,12 @@ What they need beyond their options they import when they run, so that ``--help`
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import sys
+from typing import TYPE_CHECKING, Annotated
 
+import typer
+
+from m3_core import __version__
 from m3_core.cli import training
 from m3_core.cli.commands import new_app
 
@@ -18,8 +22,19 @@ app = new_app("m3-retrieval")
 app.add_typer(training.app)
 
 
+def _show_version(asked: bool) -> None:  # noqa: FBT001 (typer's callback)
+    if asked:
+        sys.stdout.write(f"m3-retrieval {__version__}\n")
+        raise typer.Exit
+
+
 @app.callback()
-def _describe() -> None:
+def _describe(
+    *,
+    version: Annotated[
+        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Say which.")
+    ] = False,
+) -> None:
     """Train, distill, mine, mix and evaluate models of the BGE-M3 kind."""
 
 

@@ -76,12 +76,12 @@ def evaluate(
     model: Model,
     data: Data,
     device: Annotated[str | None, Option(help="The fastest there is if absent.")] = None,
-    dtype: Annotated[str, Option(help="float32, bfloat16, float16 or auto.")] = "auto",
+    dtype: Annotated[str, Option(help="float32, bfloat16, float16, int8 or auto.")] = "auto",
 ) -> None:
     """Measure retrieval on JSON lines."""
     from m3_core.encoder import Encoder
-    from m3_core.training import evaluate_encoder, find_files, read_lines
+    from m3_core.training import evaluate_encoder, read_examples
 
-    examples = list(read_lines(find_files(data)))
+    examples = read_examples(data)
     encoder = Encoder.from_pretrained(model, device=device, dtype=dtype)
     write(evaluate_encoder(encoder, examples))

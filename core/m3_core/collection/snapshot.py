@@ -6,6 +6,7 @@ included that were deleted and not yet dropped. Everything about it is found und
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
@@ -96,10 +97,10 @@ class DocumentSnapshot:
 
     def records(self, rows: Iterable[int]) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
         """Yield id, text and metadata of documents; the metadata are not to be changed."""
-        starts = self.lexical.starts
+        starts = self.lexical.starts.tolist()
         for row in rows:
-            place = int(np.searchsorted(starts, row, side="right")) - 1
-            block, inside = self.blocks[place], row - int(starts[place])
+            place = bisect_right(starts, row) - 1
+            block, inside = self.blocks[place], row - starts[place]
             yield block.lexical.ids[inside], block.texts[inside], block.metadatas[inside]
 
     def rows(

@@ -63,6 +63,8 @@ class StoredDocuments:
             while True:
                 old = self.snapshot
                 rows = old.lexical.find(gone)
+                if not len(rows) and not new:
+                    return []
                 removed, snapshot = old.ids(rows), old.changed(rows, new)
                 # Otherwise a signal handler has changed the documents in this very thread.
                 if self.snapshot is old:

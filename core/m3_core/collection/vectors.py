@@ -14,7 +14,7 @@ import numpy as np
 from m3_core.errors import NonFiniteError
 from m3_core.forks import away_from_fork
 from m3_core.representations import MultiVectors
-from m3_core.scoring import maxsim_block
+from m3_core.scoring import maxsim_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -191,14 +191,21 @@ class MultiRows:
         if not len(query) or not len(rows):
             return np.zeros(len(rows), np.float32)
         asked = np.ascontiguousarray(query, np.float32)
-        # torch widens with several threads.
+        # torch computes with several threads.
         return away_from_fork(lambda: self._maxsim(asked, rows))
 
     def _maxsim(self, query: NDArray[np.float32], rows: NDArray[np.int64]) -> NDArray[np.float32]:
-        whole, found = np.array([0, len(query)]), []
-        for offsets, vectors in self._groups(rows):
-            found.append(maxsim_block(query, whole, vectors, offsets)[0])
-        return np.concatenate(found)
+        import torch
+
+        columns = torch.from_numpy(query).T
+        whole = np.array([0, len(query)])
+        return np.concatenate(
+            [
+                # In this order torch takes two thirds of the time that numpy takes.
+                maxsim_of((torch.from_numpy(vectors) @ columns).numpy(), whole, offsets)[0]
+                for offsets, vectors in self._groups(rows)
+            ]
+        )
 
     def _groups(
         self, rows: NDArray[np.int64]

@@ -10,12 +10,13 @@ from typing import TYPE_CHECKING
 from m3_core.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from m3_core.encoder.cache import TEXTS_ON_THE_LOOP
     from m3_core.encoder.cached import CachedEncoder, aconverted
+    from m3_core.encoder.direct import TEXTS_ON_THE_LOOP
     from m3_core.encoder.encoder import Encoder
     from m3_core.encoder.heads import dense_vectors, token_weights
+    from m3_core.encoder.methods import EncodingMethods
     from m3_core.encoder.options import EncoderOptions
-    from m3_core.encoder.protocol import PARTS, Role, TextEncoder
+    from m3_core.encoder.protocol import PARTS, Role, TextEncoder, asked
     from m3_core.encoder.registry import adapter_encoder, shared_encoder
     from m3_core.encoder.results import RepresentationCollector
     from m3_core.encoder.stats import EncoderStats
@@ -27,11 +28,13 @@ __all__ = [
     "Encoder",
     "EncoderOptions",
     "EncoderStats",
+    "EncodingMethods",
     "RepresentationCollector",
     "Role",
     "TextEncoder",
     "aconverted",
     "adapter_encoder",
+    "asked",
     "dense_vectors",
     "shared_encoder",
     "token_weights",
@@ -39,18 +42,20 @@ __all__ = [
 
 _HOMES = {
     "aconverted": "cached",
+    "asked": "protocol",
     "adapter_encoder": "registry",
     "CachedEncoder": "cached",
     "dense_vectors": "heads",
     "Encoder": "encoder",
     "EncoderOptions": "options",
     "EncoderStats": "stats",
+    "EncodingMethods": "methods",
     "PARTS": "protocol",
     "RepresentationCollector": "results",
     "Role": "protocol",
     "shared_encoder": "registry",
     "TextEncoder": "protocol",
-    "TEXTS_ON_THE_LOOP": "cache",
+    "TEXTS_ON_THE_LOOP": "direct",
     "token_weights": "heads",
 }
 

@@ -16,16 +16,16 @@ from concurrent.futures import Future
 from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
-from m3_core.beside import beside
+from m3_core.encoder.direct import TEXTS_ON_THE_LOOP, aencode_parts, aside, encode_parts
 from m3_core.encoder.protocol import PARTS, flags_of
 from m3_core.encoder.rows import Rows, assembled, rows_of, size_of
 from m3_core.forks import computed_once, survive_forks
 from m3_core.texts import DistinctTexts, check_texts, distinct
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Sequence
+    from collections.abc import Iterable, Sequence
 
     import numpy as np
     from numpy.typing import NDArray
@@ -36,11 +36,6 @@ if TYPE_CHECKING:
 # Dense vector and weights of a text of 500 tokens take about 8 KiB.
 DEFAULT_BYTES = 128 << 20
 DEFAULT_ENTRIES = 16_384
-# What is done with so many texts beside the network takes about a millisecond; more would hold up
-# an event loop.
-TEXTS_ON_THE_LOOP = 32
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, eq=False)
@@ -211,14 +206,14 @@ class EncodingCache:
     ) -> Representations:
         """Do ``encode`` without holding up the event loop; takes and gives the same."""
         many = isinstance(texts, Sized) and len(texts) > TEXTS_ON_THE_LOOP
-        order, unique = await _aside(many, lambda: distinct(check_texts(texts)))
+        order, unique = await aside(many, lambda: distinct(check_texts(texts)))
         if not unique:
             return await aencode_parts(user.encoder, role, unique, parts)
         steps = self._steps(user, role, unique, parts, asyncio.get_running_loop())
         reply: Any = None
         try:
             while True:
-                step = await _aside(many, partial(steps.send, reply))
+                step = await aside(many, partial(steps.send, reply))
                 if isinstance(step, list):
                     break
                 if isinstance(step, _Running):
@@ -232,7 +227,7 @@ class EncodingCache:
             # Cancelled while a thread is at it, it is closed when the thread lets go of it.
             with suppress(ValueError):
                 steps.close()
-        return await _aside(many, lambda: self._assembled(user, step, order, parts))
+        return await aside(many, lambda: self._assembled(user, step, order, parts))
 
     def _assembled(
         self,
@@ -351,46 +346,6 @@ class EncodingCache:
             self._bytes -= freed
 
 
-class Direct:
-    """What takes the cache's place where nothing is to be remembered: distinct texts, no more."""
-
-    def encode(
-        self,
-        user: CacheUser,
-        role: Role,
-        texts: Iterable[str],
-        parts: Sequence[str],
-        *,
-        show_progress: bool,
-    ) -> Representations:
-        """Give representations, as ``EncodingCache.encode``, of the network in any case."""
-        order, unique = distinct(check_texts(texts))
-        reps = encode_parts(user.encoder, role, unique, parts, show_progress=show_progress)
-        return reps if len(unique) == len(order) else reps[order]
-
-    async def aencode(
-        self,
-        user: CacheUser,
-        role: Role,
-        texts: Iterable[str],
-        parts: Sequence[str],
-        *,
-        show_progress: bool,
-    ) -> Representations:
-        """Do ``encode`` without holding up the event loop or occupying a thread."""
-        many = isinstance(texts, Sized) and len(texts) > TEXTS_ON_THE_LOOP
-        order, unique = await _aside(many, lambda: distinct(check_texts(texts)))
-        reps = await aencode_parts(user.encoder, role, unique, parts, show_progress=show_progress)
-        if len(unique) == len(order):
-            return reps
-        return await _aside(many, lambda: reps[order])
-
-
-async def _aside(many: bool, function: Callable[[], T]) -> T:  # noqa: FBT001
-    """Call a function that computes; where it has many texts, off the event loop."""
-    return await beside(function) if many else function()
-
-
 _caches: weakref.WeakKeyDictionary[Any, EncodingCache] = weakref.WeakKeyDictionary()
 
 
@@ -424,40 +379,3 @@ def _text_key(prefix: tuple[str, int], text: str) -> bytes:
     instruction, max_length = prefix
     seen = f"{max_length}\n{instruction}{text}".encode()
     return hashlib.blake2b(seen, digest_size=16).digest()
-
-
-def encode_parts(
-    encoder: TextEncoder,
-    role: Role,
-    texts: Iterable[str],
-    parts: Collection[str],
-    *,
-    show_progress: bool = False,
-) -> Representations:
-    """Run the network, whatever is remembered.
-
-    Args:
-        encoder: The encoder.
-        role: Which instruction stands before the texts.
-        texts: The texts.
-        parts: What to give.
-        show_progress: Show a progress bar.
-
-    Returns:
-        Those parts, in the order of the texts.
-    """
-    encode = encoder.encode_queries if role == "query" else encoder.encode_documents
-    return encode(texts, **flags_of(parts), show_progress=show_progress)
-
-
-async def aencode_parts(
-    encoder: TextEncoder,
-    role: Role,
-    texts: Iterable[str],
-    parts: Collection[str],
-    *,
-    show_progress: bool = False,
-) -> Representations:
-    """Do ``encode_parts`` without holding up the event loop."""
-    encode = encoder.aencode_queries if role == "query" else encoder.aencode_documents
-    return await encode(texts, **flags_of(parts), show_progress=show_progress)

@@ -7,13 +7,9 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from m3_core.beside import beside
-from m3_core.encoder.cache import (
-    TEXTS_ON_THE_LOOP,
-    CacheUser,
-    Direct,
-    EncodingCache,
-    cache_of,
-)
+from m3_core.encoder.cache import CacheUser, EncodingCache, cache_of
+from m3_core.encoder.direct import TEXTS_ON_THE_LOOP, Direct, aencode_parts, encode_parts
+from m3_core.encoder.methods import EncodingMethods
 from m3_core.encoder.protocol import PARTS, TextEncoder
 from m3_core.errors import ClosedError, MissingRepresentationError
 from m3_core.forks import survive_forks
@@ -29,7 +25,7 @@ T = TypeVar("T")
 _DIRECT = Direct()
 
 
-class CachedEncoder:
+class CachedEncoder(EncodingMethods):
     """An encoder as an adapter sees it: always the same parts, through the origin's cache.
 
     It is a ``TextEncoder`` itself. A pickled one holds no weights: the other process loads the
@@ -194,76 +190,37 @@ class CachedEncoder:
             user, "document", texts, self.parts, show_progress=show_progress
         )
 
-    def encode_queries(
+    def _encode(
         self,
+        role: Role,
         texts: Iterable[str],
-        return_dense: bool = True,  # noqa: FBT001, FBT002 (FlagEmbedding's flags)
-        return_sparse: bool = False,  # noqa: FBT001, FBT002
-        return_colbert_vecs: bool = False,  # noqa: FBT001, FBT002
-        max_length: int | None = None,
-        show_progress: bool = False,  # noqa: FBT001, FBT002
+        parts: tuple[str, ...],
+        max_length: int | None,
+        *,
+        show_progress: bool,
     ) -> Representations:
-        """Encode queries; as of ``TextEncoder``, through the cache unless a length is given."""
-        parts = _asked(return_dense, return_sparse, return_colbert_vecs)
+        """Encode through the cache, unless a length is given."""
         if max_length is None and parts:
             user, cache = self._ready()
-            return cache.encode(user, "query", texts, parts, show_progress=show_progress)
-        return self.encoder.encode_queries(
-            texts, return_dense, return_sparse, return_colbert_vecs, max_length, show_progress
+            return cache.encode(user, role, texts, parts, show_progress=show_progress)
+        return encode_parts(
+            self.encoder, role, texts, parts, max_length=max_length, show_progress=show_progress
         )
 
-    def encode_documents(
+    async def _aencode(
         self,
+        role: Role,
         texts: Iterable[str],
-        return_dense: bool = True,  # noqa: FBT001, FBT002 (FlagEmbedding's flags)
-        return_sparse: bool = False,  # noqa: FBT001, FBT002
-        return_colbert_vecs: bool = False,  # noqa: FBT001, FBT002
-        max_length: int | None = None,
-        show_progress: bool = False,  # noqa: FBT001, FBT002
+        parts: tuple[str, ...],
+        max_length: int | None,
+        *,
+        show_progress: bool,
     ) -> Representations:
-        """Encode documents; as of ``TextEncoder``, through the cache unless a length is given."""
-        parts = _asked(return_dense, return_sparse, return_colbert_vecs)
+        user, cache = await self._aready()
         if max_length is None and parts:
-            user, cache = self._ready()
-            return cache.encode(user, "document", texts, parts, show_progress=show_progress)
-        return self.encoder.encode_documents(
-            texts, return_dense, return_sparse, return_colbert_vecs, max_length, show_progress
-        )
-
-    async def aencode_queries(
-        self,
-        texts: Iterable[str],
-        return_dense: bool = True,  # noqa: FBT001, FBT002 (FlagEmbedding's flags)
-        return_sparse: bool = False,  # noqa: FBT001, FBT002
-        return_colbert_vecs: bool = False,  # noqa: FBT001, FBT002
-        max_length: int | None = None,
-        show_progress: bool = False,  # noqa: FBT001, FBT002
-    ) -> Representations:
-        """Do ``encode_queries`` without holding up the event loop."""
-        parts = _asked(return_dense, return_sparse, return_colbert_vecs)
-        if max_length is None and parts:
-            user, cache = await self._aready()
-            return await cache.aencode(user, "query", texts, parts, show_progress=show_progress)
-        return await self.encoder.aencode_queries(
-            texts, return_dense, return_sparse, return_colbert_vecs, max_length, show_progress
-        )
-
-    async def aencode_documents(
-        self,
-        texts: Iterable[str],
-        return_dense: bool = True,  # noqa: FBT001, FBT002 (FlagEmbedding's flags)
-        return_sparse: bool = False,  # noqa: FBT001, FBT002
-        return_colbert_vecs: bool = False,  # noqa: FBT001, FBT002
-        max_length: int | None = None,
-        show_progress: bool = False,  # noqa: FBT001, FBT002
-    ) -> Representations:
-        """Do ``encode_documents`` without holding up the event loop."""
-        parts = _asked(return_dense, return_sparse, return_colbert_vecs)
-        if max_length is None and parts:
-            user, cache = await self._aready()
-            return await cache.aencode(user, "document", texts, parts, show_progress=show_progress)
-        return await self.encoder.aencode_documents(
-            texts, return_dense, return_sparse, return_colbert_vecs, max_length, show_progress
+            return await cache.aencode(user, role, texts, parts, show_progress=show_progress)
+        return await aencode_parts(
+            user.encoder, role, texts, parts, max_length=max_length, show_progress=show_progress
         )
 
     async def _aready(self) -> tuple[CacheUser, EncodingCache | Direct]:
@@ -308,11 +265,6 @@ async def aconverted(reps: Representations, convert: Callable[[Representations],
     if len(reps) <= TEXTS_ON_THE_LOOP:
         return convert(reps)
     return await beside(convert, reps)
-
-
-def _asked(dense: bool, sparse: bool, colbert: bool) -> tuple[str, ...]:  # noqa: FBT001
-    wanted = zip(PARTS, (dense, sparse, colbert), strict=True)
-    return tuple(part for part, is_asked in wanted if is_asked)
 
 
 def _itself(encoder: TextEncoder) -> TextEncoder:

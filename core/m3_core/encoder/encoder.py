@@ -2,32 +2,21 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from dataclasses import replace
-from itertools import islice
-from typing import TYPE_CHECKING, Any, ClassVar, cast
+from functools import partial
+from os import PathLike
+from typing import TYPE_CHECKING, Any, ClassVar
 
-from m3_core.beside import beside
 from m3_core.encoder.fingerprint import options_fingerprint
-from m3_core.encoder.options import EncoderOptions, make_request
-from m3_core.encoder.pipeline import Pipeline, Request, load_pipeline
-from m3_core.encoder.results import RepresentationCollector
+from m3_core.encoder.options import EncoderOptions
+from m3_core.encoder.pipeline import load_pipeline
+from m3_core.encoder.protocol import PARTS, asked
+from m3_core.encoder.running import RunningEncoder
 from m3_core.encoder.stats import EncoderStats
-from m3_core.network import (
-    CHARACTERS_ON_THE_LOOP,
-    LoadedModel,
-    ModelUser,
-    Source,
-    TruncationWarning,
-    Work,
-    choose_instructions,
-    find_known,
-    level_of_caller,
-    progress_bar,
-)
+from m3_core.network import LoadedModel, Source, choose_instructions, find_known
 from m3_core.scoring import pair_scores
-from m3_core.texts import check_pairs, check_texts, distinct
+from m3_core.texts import check_pairs, check_several, distinct
 from m3_core.values import shown
 
 if TYPE_CHECKING:
@@ -37,11 +26,11 @@ if TYPE_CHECKING:
     import torch
 
     from m3_core.encoder.protocol import Role
-    from m3_core.network import Pooling, Ticket, TokenBatch
+    from m3_core.network import Pooling
     from m3_core.representations import Representations
 
 
-class Encoder(ModelUser):
+class Encoder(RunningEncoder):
     """A loaded model that turns texts into dense vectors, lexical weights and multi-vectors.
 
     Made by ``Encoder.from_pretrained``. Threads, event loops and forked processes may share it: an
@@ -53,20 +42,30 @@ class Encoder(ModelUser):
         source: By which name it was asked for; the model's own if ``None``.
 
     Raises:
+        TypeError: A name is given in place of a model.
         ValueError: An option does not fit the model.
     """
 
-    options: EncoderOptions
-
     _elsewhere: ClassVar[Mapping[str, str]] = {
         "encode": ", as sentence-transformers has: use encode_queries or encode_documents",
+        "embed_query": ", as LangChain has: langchain_m3.M3Embeddings does",
+        "embed_documents": ", as LangChain has: langchain_m3.M3Embeddings does",
+        "convert_id_to_token": ", as FlagEmbedding has: use decode_weights for each text",
         "get_sentence_embedding_dimension": ", as sentence-transformers has: use dimension",
         "max_seq_length": " (sentence-transformers' name; it is max_length here)",
     }
 
     def __init__(
-        self, model: LoadedModel, options: EncoderOptions, source: Source | None = None
+        self,
+        model: LoadedModel,
+        options: EncoderOptions | None = None,
+        source: Source | None = None,
     ) -> None:
+        if options is None or isinstance(model, (str, PathLike)):
+            raise TypeError(
+                f"Encoder is made of a loaded model and its options; got {model!r}: load one by "
+                "its name with Encoder.from_pretrained"
+            )
         model.check_length(options.max_length)
         super().__init__(model, options, source)
         width = self._network.hidden_size
@@ -105,7 +104,8 @@ class Encoder(ModelUser):
             revision: Branch, tag or commit of the repository.
             device: ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"mps"``; by default the best there is.
             dtype: ``"auto"`` is float16 on CUDA, bfloat16 on a CPU with instructions for it, else
-                float32. ``"float32"`` gives reference numbers.
+                float32. ``"float32"`` gives reference numbers. ``"int8"``: on CPUs, for XLM-R,
+                RoBERTa and BERT, matrix products in int8.
             max_length: Tokens a text at most; by default what the checkpoint allows (8192 for
                 M3, 512 for v1 and v1.5).
             query_instruction: Put before queries. By default the checkpoint's own prompt, else
@@ -203,12 +203,6 @@ class Encoder(ModelUser):
         return self.model
 
     @property
-    def representations(self) -> frozenset[str]:
-        """What the model gives: of ``"dense"``, ``"sparse"`` and ``"colbert"``."""
-        has_heads = self._network.colbert_dimension > 0
-        return frozenset({"dense", "sparse", "colbert"} if has_heads else {"dense"})
-
-    @property
     def dimension(self) -> int:
         """Width of the dense vectors."""
         return self.options.truncate_dim or self._network.hidden_size
@@ -254,41 +248,6 @@ class Encoder(ModelUser):
         """
         return type(self)(self.model, replace(self.options, **changes), self.source)
 
-    def encode_queries(
-        self,
-        texts: Iterable[str],
-        return_dense: bool = True,  # noqa: FBT001, FBT002 (FlagEmbedding's flags)
-        return_sparse: bool = False,  # noqa: FBT001, FBT002
-        return_colbert_vecs: bool = False,  # noqa: FBT001, FBT002
-        max_length: int | None = None,
-        show_progress: bool = False,  # noqa: FBT001, FBT002
-    ) -> Representations:
-        """Encode queries, with the query instruction before each.
-
-        Args:
-            texts: A list or any other iterable of strings.
-            return_dense: Give dense vectors.
-            return_sparse: Give lexical weights.
-            return_colbert_vecs: Give multi-vectors.
-            max_length: Tokens a text at most, in this call.
-            show_progress: Show a progress bar.
-
-        Returns:
-            Representations in the order of the texts.
-
-        Raises:
-            TypeError: A text is no string.
-            ValueError: A text is no valid Unicode, nothing was asked for, or ``max_length``
-                does not fit the model.
-            MissingRepresentationError: The model does not give what was asked for.
-            NonFiniteError: An output holds NaN or infinity.
-            OutOfMemoryError: A single text does not fit into memory.
-        """
-        request = self._request(
-            dense=return_dense, sparse=return_sparse, colbert=return_colbert_vecs
-        )
-        return self._encode("query", texts, request, max_length, show_progress=show_progress)
-
     def encode_documents(
         self,
         texts: Iterable[str],
@@ -319,25 +278,10 @@ class Encoder(ModelUser):
             ValueError: As of ``encode_queries``, or the model does not pool CLS and ``mcls`` is
                 set. The other errors are as there too.
         """
-        request = self._request(
-            dense=return_dense, sparse=return_sparse, colbert=return_colbert_vecs, mcls=mcls
+        parts = asked(return_dense, return_sparse, return_colbert_vecs)
+        return self._encode(
+            "document", texts, parts, max_length, show_progress=show_progress, mcls=mcls
         )
-        return self._encode("document", texts, request, max_length, show_progress=show_progress)
-
-    async def aencode_queries(
-        self,
-        texts: Iterable[str],
-        return_dense: bool = True,  # noqa: FBT001, FBT002 (FlagEmbedding's flags)
-        return_sparse: bool = False,  # noqa: FBT001, FBT002
-        return_colbert_vecs: bool = False,  # noqa: FBT001, FBT002
-        max_length: int | None = None,
-        show_progress: bool = False,  # noqa: FBT001, FBT002
-    ) -> Representations:
-        """Do ``encode_queries`` without holding up the event loop or occupying a thread."""
-        request = self._request(
-            dense=return_dense, sparse=return_sparse, colbert=return_colbert_vecs
-        )
-        return await self._aencode("query", texts, request, max_length, show_progress=show_progress)
 
     async def aencode_documents(
         self,
@@ -351,11 +295,9 @@ class Encoder(ModelUser):
         mcls: bool = False,
     ) -> Representations:
         """Do ``encode_documents`` without holding up the event loop or occupying a thread."""
-        request = self._request(
-            dense=return_dense, sparse=return_sparse, colbert=return_colbert_vecs, mcls=mcls
-        )
+        parts = asked(return_dense, return_sparse, return_colbert_vecs)
         return await self._aencode(
-            "document", texts, request, max_length, show_progress=show_progress
+            "document", texts, parts, max_length, show_progress=show_progress, mcls=mcls
         )
 
     def encode_stream(
@@ -389,15 +331,16 @@ class Encoder(ModelUser):
             Yields the representations of the next ``batch_size`` texts, in order.
 
         Raises:
+            TypeError: The texts are a single one; other types are found when they are read.
             ValueError: ``batch_size`` is below 1, ``role`` is unknown, or as ``encode_queries``.
         """
         if batch_size < 1:
             raise ValueError(f"batch_size must be at least 1; got {batch_size}")
         if role not in ("query", "document"):
             raise ValueError(f"role must be 'query' or 'document'; got {role!r}")
-        request = self._request(
-            dense=return_dense, sparse=return_sparse, colbert=return_colbert_vecs, mcls=mcls
-        )
+        parts = asked(return_dense, return_sparse, return_colbert_vecs)
+        request = self.request(parts, mcls=mcls)
+        check_several(texts)
         return self._stream(iter(texts), batch_size, role, request, max_length)
 
     def compute_score(
@@ -429,13 +372,13 @@ class Encoder(ModelUser):
             ValueError: The weights are not three numbers with a sum above 0.
             MissingRepresentationError: The model is a dense one.
         """
-        request = self._request(dense=True, sparse=True, colbert=True)
         queries, documents = check_pairs(pairs)
         query_rows, distinct_queries = distinct(queries)
         document_rows, distinct_documents = distinct(documents)
+        encode = partial(self._encode, parts=tuple(PARTS), show_progress=False)
         scores = pair_scores(
-            self._encode("query", distinct_queries, request, query_max_length or max_length),
-            self._encode("document", distinct_documents, request, max_length),
+            encode("query", distinct_queries, max_length=query_max_length or max_length),
+            encode("document", distinct_documents, max_length=max_length),
             query_rows,
             document_rows,
             weights,
@@ -445,8 +388,8 @@ class Encoder(ModelUser):
     def fingerprint(self, parts: Collection[str] = ("dense",), *, queries: bool = False) -> str:
         """Name everything that changes the representations of documents.
 
-        Equal for copies of a checkpoint, wherever they lie. Device and data type do not count: they
-        change vectors only by rounding.
+        Equal for copies of a checkpoint, wherever they lie. Device and data type do not count, for
+        they change vectors only by rounding; int8, which changes them more, does.
 
         Args:
             parts: Of ``"dense"``, ``"sparse"`` and ``"colbert"``, those that matter.
@@ -468,12 +411,15 @@ class Encoder(ModelUser):
             word, one within), the larger weight stands.
 
         Raises:
-            TypeError: It is no mapping, or of no numbers.
+            TypeError: These are not the weights of one text.
             ValueError: A token id is none of the model's.
         """
-        decoded: dict[str, float] = {}
         if not isinstance(weights, Mapping):
-            raise TypeError(f"weights are a mapping of token ids to weights; got {shown(weights)}")
+            raise TypeError(
+                f"decode_weights takes the weights of one text; got {type(weights).__name__}: "
+                "pass reps.lexical_weights[0], or one after the other"
+            )
+        decoded: dict[str, float] = {}
         for token_id, weight in weights.items():
             if not 0 <= int(token_id) < self.vocabulary_size:
                 raise ValueError(
@@ -504,119 +450,3 @@ class Encoder(ModelUser):
             f"query_instruction={options.query_instruction!r}, "
             f"document_instruction={options.document_instruction!r})"
         )
-
-    @property
-    def _network(self) -> Pipeline:
-        return cast("Pipeline", self.model.network)
-
-    def _request(self, *, dense: bool, sparse: bool, colbert: bool, mcls: bool = False) -> Request:
-        return make_request(
-            self.name,
-            self.representations,
-            self.options,
-            dense=dense,
-            sparse=sparse,
-            colbert=colbert,
-            mcls=mcls,
-        )
-
-    def _encode(
-        self,
-        role: Role,
-        texts: Iterable[str],
-        request: Request,
-        max_length: int | None,
-        *,
-        show_progress: bool = False,
-    ) -> Representations:
-        work = self._work(role, check_texts(texts), request, max_length)
-        with progress_bar(work, "Encoding", "text", show=show_progress) as shown:
-            self.model.engine.submit(shown).wait()
-        return cast("RepresentationCollector", work.collector).result()
-
-    async def _aencode(
-        self,
-        role: Role,
-        texts: Iterable[str],
-        request: Request,
-        max_length: int | None,
-        *,
-        show_progress: bool = False,
-    ) -> Representations:
-        checked = check_texts(texts)
-        if sum(map(len, checked)) > CHARACTERS_ON_THE_LOOP:
-            work = await beside(self._work, role, checked, request, max_length)
-        else:
-            work = self._work(role, checked, request, max_length)
-        with progress_bar(work, "Encoding", "text", show=show_progress) as shown:
-            await self.model.engine.arun(shown)
-        return cast("RepresentationCollector", work.collector).result()
-
-    def _work(self, role: Role, texts: list[str], request: Request, max_length: int | None) -> Work:
-        """Tokenise texts, and warn once if some were cut."""
-        options, model = self.options, self.model
-        queries = role == "query"
-        instruction = options.query_instruction if queries else options.document_instruction
-        limit = model.check_length(options.max_length if max_length is None else max_length)
-        every = None if request.marker_every is None else request.marker_every - 1
-        if instruction:
-            texts = [instruction + text for text in texts]
-        tokens = model.tokenizer.encode(texts, limit, every)
-        cut = int(tokens.truncated.sum())
-        if cut:
-            warnings.warn(
-                f"{cut} of {len(texts)} texts were longer than max_length={limit} tokens and were "
-                "cut to it",
-                TruncationWarning,
-                stacklevel=level_of_caller(),
-            )
-        return self.work(tokens, request)
-
-    def work(self, tokens: TokenBatch, request: Request) -> Work:
-        """Make work for the engine of texts that are tokenised already.
-
-        Args:
-            tokens: The texts.
-            request: What to compute.
-
-        Returns:
-            The work; its collector is a ``RepresentationCollector``.
-        """
-        return Work(tokens, request, RepresentationCollector(self._network, tokens, request))
-
-    def _stream(
-        self,
-        texts: Iterator[str],
-        batch_size: int,
-        role: Role,
-        request: Request,
-        max_length: int | None,
-    ) -> Iterator[Representations]:
-        read = 0
-
-        def submitted() -> tuple[Work, Ticket] | None:
-            nonlocal read
-            part = check_texts(islice(texts, batch_size), read)
-            if not part:
-                return None
-            read += len(part)
-            work = self._work(role, part, request, max_length)
-            return work, self.model.engine.submit(work)
-
-        running = submitted()
-        while running is not None:
-            work, ticket = running
-            running, failure = None, None
-            try:
-                running = submitted()
-            except Exception as error:  # noqa: BLE001 (raised once the texts before it are given)
-                failure = error
-            try:
-                ticket.wait()
-                yield cast("RepresentationCollector", work.collector).result()
-            except BaseException:
-                if running is not None:
-                    running[1].cancel()
-                raise
-            if failure is not None:
-                raise failure

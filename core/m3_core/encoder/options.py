@@ -42,10 +42,8 @@ def make_request(
     name: str,
     available: Collection[str],
     options: EncoderOptions,
+    asked: Collection[str],
     *,
-    dense: bool,
-    sparse: bool,
-    colbert: bool,
     mcls: bool = False,
 ) -> Request:
     """Check what a call asks for.
@@ -54,9 +52,7 @@ def make_request(
         name: Of the model, for the error texts.
         available: What the model gives.
         options: The encoder's.
-        dense: Dense vectors are asked for.
-        sparse: Lexical weights are asked for.
-        colbert: Multi-vectors are asked for.
+        asked: Of ``"dense"``, ``"sparse"`` and ``"colbert"``, what is asked for.
         mcls: As of ``Encoder.encode_documents``.
 
     Returns:
@@ -66,13 +62,11 @@ def make_request(
         ValueError: Nothing is asked for, or ``mcls`` of a model that does not pool CLS.
         MissingRepresentationError: The model does not give what is asked for.
     """
-    flags = {"dense": dense, "sparse": sparse, "colbert": colbert}
-    asked = {part for part, wanted in flags.items() if wanted}
     if not asked:
         raise ValueError(
             "nothing to compute: set return_dense, return_sparse or return_colbert_vecs"
         )
-    absent = sorted(asked - set(available))
+    absent = sorted(set(asked) - set(available))
     if absent:
         raise MissingRepresentationError(
             f"{' and '.join(absent)} asked for, but {name!r} gives only "
@@ -81,9 +75,9 @@ def make_request(
     if mcls and options.pooling != "cls":
         raise ValueError(f"mcls averages CLS states, but {name!r} pools {options.pooling!r}")
     return Request(
-        dense=bool(dense),
-        sparse=bool(sparse),
-        colbert=bool(colbert),
+        dense="dense" in asked,
+        sparse="sparse" in asked,
+        colbert="colbert" in asked,
         pooling=options.pooling,
         normalize=options.normalize,
         truncate_dim=options.truncate_dim,

@@ -10,7 +10,14 @@ import torch
 
 from m3_core.encoder import heads
 from m3_core.errors import UnsupportedModelError
-from m3_core.network import check_sizes, find_known, load_backbone, read_heads, to_device
+from m3_core.network import (
+    check_sizes,
+    find_known,
+    float_type,
+    load_backbone,
+    read_heads,
+    to_device,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Sequence
@@ -79,7 +86,12 @@ class Pipeline:
         if model_heads is not None:
             sparse, colbert = model_heads
             self._sparse_head = _placed(sparse, backbone.device, torch.float32)
-            self._colbert_head = _placed(colbert, backbone.device, backbone.dtype)
+            self._colbert_head = _placed(colbert, backbone.device, float_type(backbone.dtype))
+
+    @property
+    def colbert_dtype(self) -> torch.dtype:
+        """Of the multi-vectors: float32 of a float32 network, else float16."""
+        return torch.float32 if self.dtype == torch.float32 else torch.float16
 
     @property
     def hidden_size(self) -> int:
@@ -166,7 +178,7 @@ class Pipeline:
                 self._colbert_head,
                 normalize=request.normalize,
                 truncate_dim=request.truncate_dim,
-            )
+            ).to(self.colbert_dtype)
             results["colbert"], results["colbert_finite"] = vectors, _finite_rows(vectors)
             counted = np.concatenate([np.zeros(1, np.int64), np.cumsum(~markers)])
             results["colbert_offsets"] = counted[batch.offsets]
@@ -220,10 +232,12 @@ def load_pipeline(
         CheckpointError: The files are absent, unreadable or incomplete.
     """
     known = find_known(checkpoint.name, checkpoint.config.get("_name_or_path"))
-    if known is not None and known.pooling is None:
+    architectures = [str(name) for name in checkpoint.config.get("architectures") or ()]
+    is_classifier = any("ForSequenceClassification" in name for name in architectures)
+    if is_classifier or (known is not None and known.pooling is None):
         raise UnsupportedModelError(
             f"{checkpoint.name!r} is a reranker, not an encoder: it scores pairs and gives no "
-            "vectors. Load it with Reranker.from_pretrained"
+            "vectors. Load it with Reranker.from_pretrained, or BGEReranker in the frameworks"
         )
     check_sizes(checkpoint.config, checkpoint.folder)
     stored = read_heads(

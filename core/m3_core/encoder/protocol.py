@@ -162,3 +162,22 @@ def flags_of(parts: Collection[str]) -> dict[str, bool]:
     """
     names = {"dense": "return_dense", "sparse": "return_sparse", "colbert": "return_colbert_vecs"}
     return {flag: part in parts for part, flag in names.items()}
+
+
+def asked(dense: bool, sparse: bool, colbert: bool) -> tuple[str, ...]:  # noqa: FBT001
+    """Name the representations that flags ask for.
+
+    Args:
+        dense: As of ``return_dense``.
+        sparse: As of ``return_sparse``.
+        colbert: As of ``return_colbert_vecs``.
+
+    Returns:
+        Of ``"dense"``, ``"sparse"`` and ``"colbert"``, in this order.
+
+    Example:
+        >>> asked(True, False, True)
+        ('dense', 'colbert')
+    """
+    wanted = zip(PARTS, (dense, sparse, colbert), strict=True)
+    return tuple(part for part, is_asked in wanted if is_asked)

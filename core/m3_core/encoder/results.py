@@ -44,7 +44,7 @@ class RepresentationCollector:
             markers = pipeline.markers(tokens.offsets, request.marker_every)
             counted = np.concatenate([np.zeros(1, np.int64), np.cumsum(~markers)])
             self._offsets = counted[tokens.offsets]
-            single = pipeline.dtype.itemsize == 4
+            single = pipeline.colbert_dtype.itemsize == 4
             self._vectors = np.empty(
                 (self._offsets[-1], min(limit, pipeline.colbert_dimension)),
                 np.float32 if single else np.float16,

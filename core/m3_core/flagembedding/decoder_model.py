@@ -8,6 +8,7 @@ import numpy as np
 
 from m3_core.encoder import dense_vectors
 from m3_core.errors import NonFiniteError, UnsupportedModelError
+from m3_core.extras import needs_extra
 from m3_core.network import (
     Source,
     Work,
@@ -141,8 +142,6 @@ def load_decoder(
         UnsupportedModelError: It is of another architecture, or attends to later tokens too.
         CheckpointError: The files are unreadable or incomplete.
     """
-    from transformers import AutoModel
-
     config, name = checkpoint.config, checkpoint.name
     if config["model_type"] not in DECODER_TYPES:
         raise UnsupportedModelError(
@@ -154,7 +153,10 @@ def load_decoder(
             f"{name!r} lets tokens attend to later ones, which its own code does and nothing "
             "here: load it with sentence-transformers"
         )
-    register_attention()
+    with needs_extra(f"{name!r}, a decoder,", "transformers", "transformers"):
+        from transformers import AutoModel
+
+        register_attention()
     network = load_network(
         AutoModel.from_pretrained,
         checkpoint,

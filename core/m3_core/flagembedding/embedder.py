@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any, TypedDict, cast
 
-from m3_core.encoder import shared_encoder
+from m3_core.encoder import asked, shared_encoder
 from m3_core.flagembedding.options import (
     LengthLimit,
     detailed_instruct,
@@ -228,7 +228,7 @@ class Embedder(EmbedderSettings):
     ) -> tuple[Representations, TokenBatch]:
         checked = self._instructed(texts, instruction, instruction_format)
         encoder = self.encoder
-        request = encoder._request(dense=dense, sparse=sparse, colbert=colbert)
+        request = encoder.request(asked(dense, sparse, colbert))
         model = encoder.model
         limit = model.check_length(min(max_length, self._limit.positions))
         tokens = model.tokenizer.encode(checked, limit)

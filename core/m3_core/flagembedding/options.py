@@ -12,6 +12,8 @@ from m3_core.network import TruncationWarning, cpu_multiplies, level_of_caller, 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+_LONGER = "longer texts are cut to that"
+
 
 def one_device(devices: str | int | Sequence[str] | Sequence[int] | None) -> str | None:
     """Choose the one device that is used.
@@ -98,7 +100,7 @@ class LengthLimit:
             The length, or the model's.
         """
         if max_length > self.positions and not self._said:
-            self._warn(max_length, "longer texts are cut to that")
+            self._warn(max_length, _LONGER)
         return min(max_length, self.positions)
 
     def say(self, max_length: int, cut: int, texts: int) -> None:
@@ -110,7 +112,8 @@ class LengthLimit:
             texts: How many there were.
         """
         if max_length > self.positions and (cut or not self._said):
-            self._warn(max_length, f"{cut} of {texts} texts were longer and were cut to that")
+            were = f"{cut} of {texts} texts were longer and were cut to that"
+            self._warn(max_length, were if cut else _LONGER)
         elif cut:
             warnings.warn(
                 f"{cut} of {texts} texts were longer than max_length={max_length} tokens and were "

@@ -6,6 +6,8 @@ from abc import abstractmethod
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NoReturn
 
+from m3_core.extras import needs_extra
+
 if TYPE_CHECKING:
     import torch
 
@@ -49,7 +51,8 @@ class Surface:
 
         The model itself has its own over the same file, so that changes here have no effect.
         """
-        from transformers import AutoTokenizer
+        with needs_extra("the attribute tokenizer", "transformers", "transformers"):
+            from transformers import AutoTokenizer
 
         return AutoTokenizer.from_pretrained(self._loaded.checkpoint.folder)
 

@@ -22,8 +22,14 @@ if TYPE_CHECKING:
         read_json,
     )
     from m3_core.network.configuration import check_sizes, transformers_config
-    from m3_core.network.device import cpu_multiplies, default_token_budget, resolve_device
+    from m3_core.network.device import (
+        cpu_multiplies,
+        default_token_budget,
+        float_type,
+        resolve_device,
+    )
     from m3_core.network.known_models import choose_instructions, find_known
+    from m3_core.network.layers import Linear
     from m3_core.network.loaded import (
         CHARACTERS_ON_THE_LOOP,
         LoadedModel,
@@ -34,7 +40,7 @@ if TYPE_CHECKING:
         progress_bar,
         shared_model,
     )
-    from m3_core.network.packed import MODEL_TYPES, Linear, PackedBackbone, is_packable
+    from m3_core.network.packed import MODEL_TYPES, PackedBackbone, is_packable
     from m3_core.network.packing import Packing, varlen_kernel
     from m3_core.network.ticket import EngineStats, Ticket
     from m3_core.network.tokens import TokenBatch, Tokenizer
@@ -46,12 +52,13 @@ if TYPE_CHECKING:
         network_config,
         packed_attention,
     )
-    from m3_core.network.weights import Weights
+    from m3_core.network.weights import AskedShapes, Weights
 
 __all__ = [
     "ATTENTION_NAME",
     "CHARACTERS_ON_THE_LOOP",
     "MODEL_TYPES",
+    "AskedShapes",
     "Backbone",
     "Checkpoint",
     "EngineStats",
@@ -77,6 +84,7 @@ __all__ = [
     "cpu_multiplies",
     "default_token_budget",
     "find_known",
+    "float_type",
     "is_packable",
     "level_of_caller",
     "load_backbone",
@@ -106,10 +114,11 @@ _HOMES = {
     "default_token_budget": "device",
     "EngineStats": "ticket",
     "find_known": "known_models",
+    "float_type": "device",
     "Head": "checkpoint",
     "is_packable": "packed",
     "level_of_caller": "loaded",
-    "Linear": "packed",
+    "Linear": "layers",
     "load_backbone": "backbone",
     "load_network": "transformers_network",
     "LoadedModel": "loaded",
@@ -139,6 +148,7 @@ _HOMES = {
     "TruncationWarning": "loaded",
     "varlen_kernel": "packing",
     "Weights": "weights",
+    "AskedShapes": "weights",
     "Work": "batches",
 }
 

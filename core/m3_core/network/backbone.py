@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
+from m3_core.extras import needs_extra
+
 if TYPE_CHECKING:
     import numpy as np
     import torch
@@ -63,6 +65,7 @@ def load_backbone(
     Raises:
         UnsupportedModelError: The architecture is not known here.
         CheckpointError: The files are absent, unreadable or incomplete.
+        MissingPackageError: It needs transformers, which is not installed.
     """
     from m3_core.network.packed import PackedBackbone, is_packable
 
@@ -71,4 +74,6 @@ def load_backbone(
         return PackedBackbone.load(checkpoint, device, dtype)
     from m3_core.network.transformers_network import TransformersBackbone
 
-    return TransformersBackbone.load(checkpoint, device, dtype, trust_remote_code=own_code)
+    what = f"{checkpoint.name!r}, which is no plain XLM-R, RoBERTa or BERT,"
+    with needs_extra(what, "transformers", "transformers"):
+        return TransformersBackbone.load(checkpoint, device, dtype, trust_remote_code=own_code)

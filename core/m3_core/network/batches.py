@@ -114,20 +114,18 @@ class Job:
     Args:
         work: The work, of at least one text.
         threads: Threads that torch shall compute it with.
-        done: Called once by ``tell``, in whatever thread ends the work.
-        let_in: Called once when there is room for it; by ``tell`` at the latest.
+        done: Called by ``tell``, in whatever thread ends the work; perhaps more than once.
+        let_in: Called when there is room for it, by ``tell`` at the latest; perhaps more than once.
     """
 
     __slots__ = (
-        "_claims",
+        "_arrived",
         "_done",
         "_ends",
         "_let_in",
         "_next",
         "_order",
-        "arrived",
-        "error",
-        "is_over",
+        "_outcome",
         "left",
         "num_tokens",
         "threads",
@@ -144,11 +142,9 @@ class Job:
         self.work = work
         self.threads = threads
         self._done = done
-        self._let_in = [] if let_in is None else [let_in]
-        self._claims = [True]
-        self.error: BaseException | None = None
-        self.is_over = False
-        self.arrived = time.perf_counter()
+        self._let_in = let_in
+        self._outcome: dict[str, list[BaseException | None]] = {}
+        self._arrived: float | None = time.perf_counter()
         lengths = work.tokens.lengths
         self.left = len(lengths)
         self._order = np.argsort(-lengths, kind="stable")
@@ -157,20 +153,34 @@ class Job:
         self.num_tokens = int(lengths.sum())
 
     @property
-    def has_begun(self) -> bool:
-        """Whether any of its texts was computed."""
-        return self.left < len(self._order)
-
-    @property
     def has_waiting(self) -> bool:
         """Whether any of its texts was not handed out yet."""
         return self._next < len(self._order)
 
     @property
+    def is_over(self) -> bool:
+        """Whether it is done, failed or given up."""
+        return bool(self._outcome)
+
+    @property
     def waiting_tokens(self) -> int:
-        """Tokens of the texts that were not handed out yet."""
+        """Tokens of the texts that were not handed out yet; 0 when it is over."""
         handed_out = self._next
+        if self._outcome:
+            return 0
         return self.num_tokens - (int(self._ends[handed_out - 1]) if handed_out else 0)
+
+    def waited(self, until: float) -> float:
+        """Say for how long it waited; once.
+
+        Args:
+            until: When the first of its texts were computed, by ``time.perf_counter``.
+
+        Returns:
+            Seconds since it was made; 0 if that was said before.
+        """
+        arrived, self._arrived = self._arrived, None
+        return 0.0 if arrived is None else until - arrived
 
     def take(self, budget: int) -> NDArray[np.int64]:
         """Hand out the next texts, the longest first: as many as fit the budget.
@@ -204,19 +214,21 @@ class Job:
         Returns:
             False if it had ended already.
         """
-        try:
-            # One step that no signal, finaliser or thread can come between.
-            self._claims.pop()
-        except IndexError:
-            return False
-        self.error = error
-        self.is_over = True
-        return True
+        # One step that no signal, finaliser, fork or thread can come between; of equal errors, as
+        # ``None`` and ``None`` are, a list of its own says whose came first.
+        own = [error]
+        return self._outcome.setdefault("ended", own) is own
+
+    def take_error(self) -> BaseException | None:
+        """Give away the error with which it ended, if it did."""
+        outcome = self._outcome["ended"]
+        error, outcome[0] = outcome[0], None
+        return error
 
     def may_enter(self) -> None:
         """Tell whoever waits for room that there is some."""
-        if self._let_in:
-            self._let_in.pop()()
+        if self._let_in is not None:
+            self._let_in()
 
     def tell(self) -> None:
         """Tell whoever waits for it that it has ended."""

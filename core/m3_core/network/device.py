@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import platform
 from typing import TYPE_CHECKING
 
 import torch
@@ -19,11 +20,16 @@ if TYPE_CHECKING:
 for _function in (torch.cos, torch.sin, torch.exp, torch.log, torch.sqrt, torch.erf, torch.tanh):
     _function(torch.ones(1))
 
-_DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
+_DTYPES = {
+    "float32": torch.float32,
+    "float16": torch.float16,
+    "bfloat16": torch.bfloat16,
+    "int8": torch.int8,
+}
 _ALIASES = {"fp32": "float32", "fp16": "float16", "half": "float16", "bf16": "bfloat16"}
 
-# oneDNN multiplies half types on CPUs. These limits, by its own environment variables, leave it
-# without instructions for them: it refuses or emulates the type, whatever the processor has.
+# oneDNN multiplies half types and int8 on CPUs. These limits, by its own environment variables,
+# leave it without instructions for them, whatever the processor has: it refuses or emulates them.
 _LIMITS = ("ONEDNN_MAX_CPU_ISA", "DNNL_MAX_CPU_ISA")
 _WITHOUT_BF16 = frozenset(
     {"SSE41", "AVX", "AVX2", "AVX2_VNNI", "AVX2_VNNI_2", "AVX512_CORE", "AVX512_CORE_VNNI"}
@@ -31,6 +37,7 @@ _WITHOUT_BF16 = frozenset(
 _WITHOUT = {
     torch.bfloat16: _WITHOUT_BF16,
     torch.float16: _WITHOUT_BF16 | {"AVX512_CORE_BF16"},
+    torch.int8: frozenset({"SSE41", "AVX", "AVX2", "AVX512_CORE"}),
 }
 
 
@@ -92,6 +99,7 @@ def _cpu_capabilities() -> Mapping[str, object]:
         "avx512_bf16": "_is_avx512_bf16_supported",
         "amx_tile": "_is_amx_tile_supported",
         "amx_fp16": "_is_amx_fp16_supported",
+        "avx512_vnni": "_is_vnni_supported",
     }
     return {key: getattr(torch.cpu, name, bool)() for key, name in checks.items()}
 
@@ -103,20 +111,53 @@ def cpu_multiplies(dtype: torch.dtype) -> bool:
         dtype: The data type of a matrix product.
 
     Returns:
-        True for float32; for the half types if the processor has instructions for them and
-        ``ONEDNN_MAX_CPU_ISA`` does not forbid oneDNN to use them.
+        True for float32; for the half types and int8 if the processor has instructions for them
+        and ``ONEDNN_MAX_CPU_ISA`` does not forbid oneDNN to use them.
     """
     if dtype == torch.float32:
         return True
-    limit = next((os.environ[name] for name in _LIMITS if name in os.environ), "")
-    if limit.upper() in _WITHOUT.get(dtype, ()):
+    if _limit() in _WITHOUT.get(dtype, ()):
         return False
     capabilities = _cpu_capabilities()
     names = {
         torch.bfloat16: ("avx512_bf16", "amx_bf16", "amx_tile", "bf16", "sve_bf16"),
         torch.float16: ("avx512_fp16", "amx_fp16", "fp16", "sve_fp16"),
+        torch.int8: ("avx512_vnni", "avx_vnni", "amx_int8", "i8mm"),
     }
     return any(capabilities.get(name) for name in names.get(dtype, ()))
+
+
+def _limit() -> str:
+    return next((os.environ[name] for name in _LIMITS if name in os.environ), "").upper()
+
+
+def has_amx() -> bool:
+    """Whether this CPU multiplies bfloat16 with AMX, which is faster than anything in int8 here.
+
+    Returns:
+        True if the processor has it and ``ONEDNN_MAX_CPU_ISA`` does not forbid oneDNN to use it.
+    """
+    allowed = _limit() in ("", "ALL", "DEFAULT") or "AMX" in _limit() or "AVX10_2" in _limit()
+    return allowed and bool(_cpu_capabilities().get("amx_tile"))
+
+
+def _refuse_int8(device: torch.device) -> None:
+    if device.type != "cpu":
+        raise DeviceError(
+            f"dtype 'int8' was asked for on {device}; it is computed on CPUs alone: pass "
+            "device='cpu', or dtype='auto' for the type that is fastest there"
+        )
+    if not on_x86() or not hasattr(torch.ops.onednn, "qlinear_pointwise"):
+        raise DeviceError(
+            f"dtype 'int8' was asked for on a CPU of kind {platform.machine()!r} with torch "
+            f"{torch.__version__}; it is computed by oneDNN on x86 CPUs: pass dtype='auto'"
+        )
+
+
+def on_x86() -> bool:
+    """Whether torch computes with oneDNN on an x86 CPU."""
+    known = platform.machine().lower() in ("x86_64", "amd64")
+    return known and torch.backends.mkldnn.is_available() and bool(torch.backends.mkldnn.enabled)
 
 
 def resolve_dtype(dtype: str | torch.dtype, device: torch.device) -> torch.dtype:
@@ -125,7 +166,8 @@ def resolve_dtype(dtype: str | torch.dtype, device: torch.device) -> torch.dtype
     ``"auto"`` is float16 on CUDA, bfloat16 on a CPU that has instructions for it, else float32.
 
     Args:
-        dtype: ``"auto"``, ``"float32"``, ``"float16"``, ``"bfloat16"`` or the torch type.
+        dtype: ``"auto"``, ``"float32"``, ``"float16"``, ``"bfloat16"``, ``"int8"`` or the torch
+            type.
         device: Where the network runs.
 
     Returns:
@@ -133,7 +175,8 @@ def resolve_dtype(dtype: str | torch.dtype, device: torch.device) -> torch.dtype
 
     Raises:
         ValueError: The name is none of these.
-        DeviceError: A half type was asked for on a CPU that would have to emulate it.
+        DeviceError: A half type was asked for on a CPU that would have to emulate it, or int8
+            elsewhere than on an x86 CPU.
     """
     if isinstance(dtype, str):
         name = _ALIASES.get(dtype, dtype)
@@ -147,12 +190,31 @@ def resolve_dtype(dtype: str | torch.dtype, device: torch.device) -> torch.dtype
         chosen = dtype if dtype in _DTYPES.values() else None
     if chosen is None:
         raise ValueError(f"dtype {dtype!r} is not one of 'auto', {', '.join(map(repr, _DTYPES))}")
+    if chosen == torch.int8:
+        _refuse_int8(device)
+        return chosen
     if device.type == "cpu" and not cpu_multiplies(chosen):
         raise DeviceError(
             f"dtype {dtype!r} was asked for on a CPU without instructions for it, where it is "
             "slower than float32 and less exact: pass dtype='float32' or dtype='auto'"
         )
     return chosen
+
+
+def float_type(dtype: torch.dtype) -> torch.dtype:
+    """In what data type a network of a data type gives its hidden states.
+
+    Args:
+        dtype: As of ``resolve_dtype``.
+
+    Returns:
+        The same; float32 for int8, in which only matrices are multiplied.
+
+    Example:
+        >>> float_type(torch.bfloat16), float_type(torch.int8)
+        (torch.bfloat16, torch.float32)
+    """
+    return torch.float32 if dtype == torch.int8 else dtype
 
 
 def default_token_budget(device: torch.device, dtype: torch.dtype, width: int) -> int:

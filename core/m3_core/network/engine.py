@@ -13,7 +13,8 @@ import os
 import threading
 import time
 import weakref
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
@@ -22,8 +23,10 @@ from m3_core.errors import ClosedError, DeviceError, OutOfMemoryError
 from m3_core.forks import survive_forks
 from m3_core.network.batches import Job, pack
 from m3_core.network.failures import another, freed
-from m3_core.network.memory import is_out_of_memory
-from m3_core.network.ticket import Counts, EngineStats, Ticket
+from m3_core.network.memory import TokenBudget, is_out_of_memory
+from m3_core.network.pace import Pace
+from m3_core.network.processor import processor
+from m3_core.network.ticket import Counts, EngineStats, Ticket, unlock
 from m3_core.network.transfer import Arriving, ToHost
 from m3_core.network.waiting import WaitingRoom
 
@@ -44,7 +47,7 @@ SHORT_TOKENS = 512
 # Synchronous callers wait and asynchronous ones are suspended beyond so many tokens a lane.
 MAX_WAITING_TOKENS = 1 << 20
 # Beside short work, long work is cut into batches of about this time: a query waits for one.
-BATCH_SECONDS = 0.05
+BATCH_SECONDS = 0.1
 LEAST_LONG_TOKENS = 512
 
 
@@ -85,8 +88,9 @@ class Engine:
     """Runs one network for all who ask; safe under threads, event loops and forks.
 
     Short work (a query, a few pairs) goes before long work, and long work advances by at least
-    every other batch. A batch that does not fit into memory is computed in halves, and the budget
-    stays halved. An error reaches only the callers whose texts raise it.
+    every other batch. A batch that does not fit into memory is computed in halves, and so are those
+    after it, until enough of them have fitted to try larger ones. An error reaches only the callers
+    whose texts raise it.
 
     Args:
         program: The network with its outputs.
@@ -97,11 +101,10 @@ class Engine:
     def __init__(self, program: Program, token_budget: int, name: str) -> None:
         self.program = program
         self.device = program.device
-        self.token_budget = token_budget
+        self.budget = TokenBudget(token_budget)
         self.name = name
         self._process = os.getpid()
-        self._seconds_per_token = 0.0
-        self._finished_at = 0.0
+        self._pace = Pace(self.device, BATCH_SECONDS, LEAST_LONG_TOKENS)
         self._refusal: M3Error | None = None
         self.after_fork()
         survive_forks(self)
@@ -112,17 +115,16 @@ class Engine:
         left: WaitingRoom | None = getattr(self, "_room", None)
         self._room = WaitingRoom(SHORT_TOKENS, MAX_WAITING_TOKENS)
         self._room.refusal = self._refusal
-        self._threads = 0
         self._to_host: ToHost | None = None
         self._counts = Counts()
         if left is not None:
-            for job in left.present():
-                forked = ClosedError(
+            # Also whoever was about to enter when the process was forked.
+            left.end_all(
+                ClosedError(
                     f"the process was forked while {self.name!r} computed this: ask again in the "
                     "child"
                 )
-                if left.leave(job, forked):
-                    job.tell()
+            )
 
     def submit(self, work: Work) -> Ticket:
         """Hand in work, waiting for room if too much waits already.
@@ -141,10 +143,11 @@ class Engine:
         finished, let_in = threading.Lock(), threading.Lock()
         finished.acquire()
         let_in.acquire()
-        job = Job(work, torch.get_num_threads(), finished.release, let_in.release)
+        job = Job(work, torch.get_num_threads(), partial(unlock, finished), partial(unlock, let_in))
         ticket = Ticket(self, job, finished)
         if not len(work.tokens.lengths):
-            finished.release()
+            job.end(None)
+            job.tell()
             return ticket
         try:
             self._enter(job)
@@ -172,8 +175,9 @@ class Engine:
         def notify() -> None:
             try:
                 loop.call_soon_threadsafe(_resolve, waiting)
-            except RuntimeError:
-                _log.debug("%s: an event loop was closed before its results came", self.name)
+            except Exception:  # noqa: BLE001 (what is raised here would end the engine)
+                # A loop that was closed, or one of another kind that cannot be called either.
+                _log.debug("%s: an event loop did not take its results", self.name, exc_info=True)
 
         job = Job(work, torch.get_num_threads(), notify)
         try:
@@ -182,7 +186,7 @@ class Engine:
         except BaseException:
             self._give_up(job)
             raise
-        error, job.error = job.error, None
+        error = job.take_error()
         if error is not None:
             try:
                 raise error
@@ -196,20 +200,8 @@ class Engine:
         Returns:
             A snapshot.
         """
-        counts, room = replace(self._counts), self._room
-        batches = max(counts.batches, 1)
-        return EngineStats(
-            requests=room.entered,
-            texts=counts.texts,
-            tokens=counts.tokens,
-            batches=counts.batches,
-            requests_per_batch=counts.shares / batches,
-            tokens_per_batch=counts.tokens / batches,
-            waiting_seconds=counts.waited / max(room.entered, 1),
-            waiting_tokens=room.waiting_tokens,
-            failed=counts.failed,
-            cancelled=counts.cancelled,
-        )
+        room = self._room
+        return self._counts.summary(room.entered, room.waiting_tokens)
 
     def close(self, error: M3Error | None = None) -> None:
         """Refuse further work, end what waits, and let the thread end after its batch.
@@ -224,14 +216,20 @@ class Engine:
             if job.has_waiting:
                 self._end(job, another(self._refusal))
         thread = room.thread
-        if thread is not threading.current_thread():
+        if not self._is_here:
             if thread is not None:
                 thread.join()
             # Whoever keeps an error of this engine, or a ticket, shall not keep the weights.
             self.__dict__.pop("program", None)
 
+    @property
+    def _is_here(self) -> bool:
+        """Whether the calling thread is one for which the engine waits."""
+        on_processor = self.device.type == "cpu" and processor.is_here
+        return on_processor or threading.current_thread() is self._room.thread
+
     def _check_caller(self) -> None:
-        if threading.current_thread() is self._room.thread:
+        if self._is_here:
             raise RuntimeError(
                 f"{self.name!r} was called from a callback of its own engine, which would wait for "
                 "itself: call it from the thread that asked"
@@ -265,18 +263,21 @@ class Engine:
         ).start()
 
     def _give_up(self, job: Job) -> None:
-        if self._room.leave(job, None):
+        if job.end(None):
             self._counts.cancelled += 1
+        self._room.forget(job)
 
     def _end(self, job: Job, error: BaseException | None) -> None:
-        if self._room.leave(job, error):
+        if job.end(error):
             if error is not None:
                 self._counts.failed += 1
             job.tell()
+        self._room.forget(job)
 
     def _advance(self, pending: _Pending | None) -> _Pending | None:
         """Start the next batch, finish the one before it, and return what is on its way."""
-        shares = self._room.take(self.token_budget, self._careful_budget())
+        most = self.budget.tokens
+        shares = self._room.take(most, self._pace.tokens(most))
         launched = self._launch(shares) if shares else None
         if pending is not None:
             self._finish(pending)
@@ -319,55 +320,24 @@ class Engine:
             del alone
 
     def _started(self, shares: list[Share]) -> _Pending:
-        threads = shares[0].job.threads
-        if threads != self._threads:
-            # torch keeps this for each thread: what a caller sets shall hold for its work.
-            torch.set_num_threads(threads)
-            self._threads = threads
         began = time.perf_counter()
         batch, asked = pack(shares)
-        self._count(batch, shares)
-        with torch.inference_mode():
-            tasks = [(task, texts) for task, (texts, _) in asked.items()]
-            results = self.program.compute(batch, tasks)
-            if self._to_host is None:
-                self._to_host = ToHost(self.device)
-            arriving = self._to_host.start(results)
+        tasks = [(task, texts) for task, (texts, _) in asked.items()]
+        threads = shares[0].job.threads
+
+        def compute() -> Arriving:
+            with torch.inference_mode():
+                results = self.program.compute(batch, tasks)
+                if self._to_host is None:
+                    self._to_host = ToHost(self.device)
+                return self._to_host.start(results)
+
+        # What computes elsewhere is only started here, by each engine's own thread.
+        on_cpu = self.device.type == "cpu"
+        arriving = processor.run(compute, threads) if on_cpu else compute()
+        self._counts.add(batch, shares, began)
         owners = [owners for _, owners in asked.values()]
         return _Pending(owners, arriving, len(batch.ids), began)
-
-    def _count(self, batch: PackedBatch, shares: list[Share]) -> None:
-        counts, now = self._counts, time.perf_counter()
-        counts.batches += 1
-        counts.texts += len(batch.offsets) - 1
-        counts.tokens += len(batch.ids)
-        counts.shares += len(shares)
-        for share in shares:
-            if not share.job.has_begun:
-                counts.waited += now - share.job.arrived
-
-    def _careful_budget(self) -> int:
-        """Tokens a batch of long work at most, where short work may come."""
-        if not self._seconds_per_token:
-            return self.token_budget
-        aim = max(int(BATCH_SECONDS / self._seconds_per_token), LEAST_LONG_TOKENS)
-        return min(self.token_budget, aim)
-
-    def _measure(self, pending: _Pending) -> None:
-        """Learn how long a token of long work takes.
-
-        Of shorter batches a device needs the same time for fewer tokens, and of the first one it
-        loads its kernels: long work would be cut into batches that leave it idle.
-        """
-        now, is_first = time.perf_counter(), not self._finished_at
-        began, self._finished_at = max(pending.began, self._finished_at), now
-        if is_first and self.device.type == "cuda":
-            return
-        usual = self._careful_budget() if self._seconds_per_token else LEAST_LONG_TOKENS
-        if pending.tokens >= usual // 2:
-            each = (now - began) / pending.tokens
-            known = self._seconds_per_token or each
-            self._seconds_per_token = known + (each - known) / 4
 
     def _finish(self, pending: _Pending) -> None:
         try:
@@ -376,7 +346,10 @@ class Engine:
             for share in (one for owners in pending.shares for one in owners):
                 self._end(share.job, another(error))
             return
-        self._measure(pending)
+        tokens, most = pending.tokens, self.budget.tokens
+        self._pace.learn(tokens, pending.began, time.perf_counter(), most)
+        if self.budget.fitted(tokens):
+            _log.info("%s: batches have %d tokens at most again", self.name, self.budget.tokens)
         for owners, results in zip(pending.shares, arrays, strict=True):
             for share in owners:
                 self._hand_over(share, results)
@@ -409,14 +382,14 @@ class Engine:
             )
             self._end(shares[0].job, error)
             return
-        self.token_budget = max(min(self.token_budget, sum(tokens)) // 2, 1)
+        self.budget.halve(sum(tokens))
         _log.warning(
             "%s: a batch of %d tokens did not fit into the memory of %s; batches have %d tokens at "
-            "most from now on",
+            "most for now",
             self.name,
             sum(tokens),
             self.device,
-            self.token_budget,
+            self.budget.tokens,
         )
         self._room.put_back(shares)
 
@@ -443,11 +416,7 @@ def _serve(engine_ref: weakref.ref[Engine], room: WaitingRoom) -> None:
         room.refusal = ClosedError(f"the engine failed: {error!r}")
         raise
     finally:
-        refusal = room.refusal or ClosedError("the engine's thread has ended")
-        room.refuse(refusal)
-        for job in room.present():
-            if room.leave(job, another(refusal)):
-                job.tell()
+        room.end_all(room.refusal or ClosedError("the engine's thread has ended"))
 
 
 def _forgotten(room: WaitingRoom) -> None:

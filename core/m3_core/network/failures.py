@@ -15,10 +15,15 @@ def freed(error: BaseException) -> BaseException:
     Returns:
         The same error, with its traceback from where it was raised.
     """
-    linked: BaseException | None = error
-    while linked is not None:
-        traceback.clear_frames(linked.__traceback__)
-        linked = linked.__cause__ or linked.__context__
+    linked: list[BaseException | None] = [error]
+    # An error may be its own cause, as ``raise error from error`` makes it.
+    seen: set[int] = set()
+    while linked:
+        one = linked.pop()
+        if one is not None and id(one) not in seen:
+            seen.add(id(one))
+            traceback.clear_frames(one.__traceback__)
+            linked += [one.__cause__, one.__context__]
     # Without the engine's own frame, which is not over yet.
     at = error.__traceback__
     return error.with_traceback(at.tb_next if at is not None else None)

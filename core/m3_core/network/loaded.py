@@ -10,21 +10,21 @@ import threading
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
 
 import torch
 
 from m3_core.errors import ClosedError
-from m3_core.forks import computed_once, survive_forks
+from m3_core.forks import aside, computed_once, survive_forks
 from m3_core.network.checkpoint import locate, read_checkpoint
-from m3_core.network.device import resolve_device, resolve_dtype
+from m3_core.network.device import has_amx, resolve_device, resolve_dtype
 from m3_core.network.engine import Engine, Program
 from m3_core.network.fingerprint import checkpoint_fingerprint
 from m3_core.network.tokens import Tokenizer
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
-    from pathlib import Path
 
     from m3_core.network.batches import Work
     from m3_core.network.checkpoint import Checkpoint
@@ -153,7 +153,13 @@ class LoadedModel:
         checkpoint = read_checkpoint(source.locate(), str(source.name))
         vocabulary = checkpoint.config.get("vocab_size")
         tokenizer = Tokenizer.from_folder(checkpoint.folder, vocabulary)
-        network = build(checkpoint, tokenizer, device, dtype, source)
+        network = aside(lambda: build(checkpoint, tokenizer, device, dtype, source))
+        if dtype == torch.int8 and has_amx():
+            _log.warning(
+                "%s: on this CPU, which has AMX, batches take longer in int8 than with "
+                "dtype='auto', which is bfloat16 here; int8 needs half its memory",
+                checkpoint.name,
+            )
         _log.info(
             "loaded %s on %s in %s within %.1f s",
             checkpoint.name,
@@ -194,8 +200,12 @@ class LoadedModel:
 
     @computed_once
     def fingerprint(self) -> str:
-        """Name the files that change what the network gives; equal in every process."""
-        return checkpoint_fingerprint(self.checkpoint.folder)
+        """Name the files that change what the network gives; equal in every process.
+
+        Half types give the same up to rounding, int8 does not.
+        """
+        files = checkpoint_fingerprint(self.checkpoint.folder)
+        return f"{files}-int8" if self.dtype == torch.int8 else files
 
     def check_length(self, max_length: int, least: int = 3) -> int:
         """Return a length in tokens if the model takes it.
@@ -363,6 +373,12 @@ def level_of_caller() -> int:
     return level
 
 
+# Of a source: what only says where the files are, and what is compared by what it comes out as.
+_RESOLVED = frozenset(
+    {"name", "revision", "cache_folder", "token", "local_files_only", "device", "dtype"}
+)
+
+
 class _Registry:
     """Models by what loads them: by the arguments, and by what these resolve to."""
 
@@ -376,7 +392,10 @@ class _Registry:
         self._loading: dict[Any, threading.Lock] = {}
 
     def get(self, source: Source, build: Callable[..., Network]) -> LoadedModel:
-        asked = (build, *(str(getattr(source, f.name)) for f in dataclasses.fields(source)))
+        # A relative path names another folder after a change of the working directory.
+        folder = os.path.realpath(source.name) if Path(source.name).is_dir() else None
+        options = {field.name: getattr(source, field.name) for field in dataclasses.fields(source)}
+        asked = (build, folder, *map(str, options.values()))
         known = self._models.get(asked)
         if known is not None and not known.closed:
             return known
@@ -386,8 +405,7 @@ class _Registry:
             os.path.realpath(source.locate()),
             device if device.type == "cuda" else device.type,
             resolve_dtype(source.dtype, device),
-            source.trust_remote_code,
-            source.token_budget,
+            *(value for name, value in options.items() if name not in _RESOLVED),
         )
         with self._lock:
             lock = self._loading.setdefault(found, threading.Lock())

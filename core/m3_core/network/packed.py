@@ -7,7 +7,6 @@ Source: BERT (arXiv 1810.04805), whose encoder is that of "Attention Is All You 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -17,7 +16,9 @@ from torch.nn import functional
 from m3_core.errors import UnsupportedModelError
 from m3_core.network.configuration import check_sizes, padding_id
 from m3_core.network.device import default_token_budget
-from m3_core.network.packing import Packing, attend, position_ids, varlen_kernel
+from m3_core.network.int8 import Int8Layer, Int8Linear, Int8Table
+from m3_core.network.layers import Layer, LayerNorm, Linear, Table
+from m3_core.network.packing import Packing, position_ids, varlen_kernel
 from m3_core.network.transfer import to_device
 from m3_core.network.weights import Weights
 
@@ -48,96 +49,6 @@ ACTIVATIONS: Mapping[str, Callable[[torch.Tensor], torch.Tensor]] = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Linear:
-    """A linear layer.
-
-    Attributes:
-        weight: Shape: (outputs, inputs).
-        bias: Shape: (outputs,).
-    """
-
-    weight: torch.Tensor
-    bias: torch.Tensor
-
-    def __call__(self, states: torch.Tensor) -> torch.Tensor:
-        """From (tokens, inputs) to (tokens, outputs)."""
-        return functional.linear(states, self.weight, self.bias)
-
-    @classmethod
-    def of(cls, weights: Weights, *names: str, outputs: int, inputs: int) -> Linear:
-        """Ask for a layer, or for several over the same inputs as one.
-
-        Args:
-            weights: Where they come from.
-            *names: What they are called there.
-            outputs: Width of each one's output.
-            inputs: Width of their input.
-
-        Returns:
-            The layer, of ``len(names) * outputs`` outputs.
-        """
-        return cls(
-            weights.ask(*(f"{name}.weight" for name in names), shape=(outputs, inputs)),
-            weights.ask(*(f"{name}.bias" for name in names), shape=(outputs,)),
-        )
-
-
-@dataclass(frozen=True, slots=True)
-class LayerNorm:
-    """Layer normalisation.
-
-    Attributes:
-        weight: Shape: (hidden,).
-        bias: Shape: (hidden,).
-        eps: Added to the variance.
-    """
-
-    weight: torch.Tensor
-    bias: torch.Tensor
-    eps: float
-
-    def __call__(self, states: torch.Tensor) -> torch.Tensor:
-        """Each row of (tokens, hidden) by itself."""
-        return functional.layer_norm(states, self.weight.shape, self.weight, self.bias, self.eps)
-
-
-@dataclass(frozen=True, slots=True)
-class Layer:
-    """One layer of the encoder.
-
-    Attributes:
-        qkv: Query, key and value of all heads, from hidden to 3 * hidden.
-        attention_output: From hidden to hidden.
-        attention_norm: After attention.
-        up: From hidden to intermediate.
-        down: From intermediate to hidden.
-        output_norm: After the feed-forward.
-        heads: How many heads attend.
-        activation: Between ``up`` and ``down``.
-    """
-
-    qkv: Linear
-    attention_output: Linear
-    attention_norm: LayerNorm
-    up: Linear
-    down: Linear
-    output_norm: LayerNorm
-    heads: int
-    activation: Callable[[torch.Tensor], torch.Tensor]
-
-    def __call__(self, states: torch.Tensor, packing: Packing) -> torch.Tensor:
-        """From one layer's states to the next one's, both of shape (tokens, hidden)."""
-        tokens, hidden = states.shape
-        qkv = self.qkv(states).view(tokens, 3, self.heads, -1)  # (tokens, 3, heads, head_dim)
-        query, key, value = qkv.unbind(1)  # each (tokens, heads, head_dim)
-        attended = attend(query, key, value, packing)  # (tokens, heads, head_dim)
-        attended = self.attention_output(attended.reshape(tokens, hidden))  # (tokens, hidden)
-        states = self.attention_norm(attended.add_(states))  # (tokens, hidden)
-        inner = self.activation(self.up(states))  # (tokens, intermediate)
-        return self.output_norm(self.down(inner).add_(states))  # (tokens, hidden)
-
-
 class PackedBackbone:
     """An encoder's network: embeddings and layers.
 
@@ -159,34 +70,46 @@ class PackedBackbone:
         if config["model_type"] != "bert":
             self._padding_id = padding_id(config)
 
-        def table(name: str, rows: int) -> torch.Tensor:
-            return weights.ask(f"embeddings.{name}_embeddings.weight", shape=(rows, hidden))
+        in_int8 = self.dtype == torch.int8
+        linear: Any = Int8Linear if in_int8 else Linear
+        kind: Any = Int8Layer if in_int8 else Layer
+        embeddings: Any = Int8Table if in_int8 else Table
+
+        def table(name: str, rows: int) -> Table | Int8Table:
+            found: Table | Int8Table = embeddings.of(
+                weights, f"embeddings.{name}_embeddings", rows=rows, width=hidden
+            )
+            return found
 
         def norm(name: str) -> LayerNorm:
             scale, shift = (weights.ask(f"{name}.{p}", shape=(hidden,)) for p in ("weight", "bias"))
             return LayerNorm(scale, shift, eps)
 
-        def layer(name: str) -> Layer:
+        def layer(name: str) -> Layer | Int8Layer:
             parts = [f"{name}.attention.self.{part}" for part in ("query", "key", "value")]
             attention, up, down = (
                 f"{name}.{part}" for part in ("attention.output", "intermediate", "output")
             )
-            return Layer(
-                qkv=Linear.of(weights, *parts, outputs=hidden, inputs=hidden),
-                attention_output=Linear.of(
+            made: Layer | Int8Layer = kind(
+                qkv=linear.of(weights, *parts, outputs=hidden, inputs=hidden),
+                attention_output=linear.of(
                     weights, f"{attention}.dense", outputs=hidden, inputs=hidden
                 ),
                 attention_norm=norm(f"{attention}.LayerNorm"),
-                up=Linear.of(weights, f"{up}.dense", outputs=inner, inputs=hidden),
-                down=Linear.of(weights, f"{down}.dense", outputs=hidden, inputs=inner),
+                up=linear.of(weights, f"{up}.dense", outputs=inner, inputs=hidden),
+                down=linear.of(weights, f"{down}.dense", outputs=hidden, inputs=inner),
                 output_norm=norm(f"{down}.LayerNorm"),
                 heads=heads,
                 activation=ACTIVATIONS[config.get("hidden_act", "gelu")],
             )
+            return made
 
         self.words = table("word", int(config["vocab_size"]))
         self.positions = table("position", int(config.get("max_position_embeddings", 512)))
-        self.segments = table("token_type", int(config.get("type_vocab_size", 2)))
+        self.segments = weights.ask(
+            "embeddings.token_type_embeddings.weight",
+            shape=(int(config.get("type_vocab_size", 2)), hidden),
+        )
         self.norm = norm("embeddings.LayerNorm")
         count = int(config["num_hidden_layers"])
         self.layers = [layer(f"encoder.layer.{number}") for number in range(count)]
@@ -223,8 +146,9 @@ class PackedBackbone:
             token_types: Segment of each token of pairs. Shape: (tokens,). All 0 if ``None``.
 
         Returns:
-            Hidden states of the last layer, shape (tokens, hidden), in the network's data type,
-            and the batch's offsets on the device, shape (texts + 1,), int64.
+            Hidden states of the last layer, shape (tokens, hidden), in the network's data type
+            (float32 of an int8 network), and the batch's offsets on the device, shape
+            (texts + 1,), int64.
         """
         with torch.inference_mode():
             packing = Packing(batch, self.device, self._varlen)
@@ -243,13 +167,13 @@ class PackedBackbone:
 
     def _embedded(self, batch: PackedBatch, token_types: NDArray[np.int64] | None) -> torch.Tensor:
         """The sum of each token's three embeddings. Shape: (tokens, hidden)."""
-        states = functional.embedding(self._on_device(batch.ids), self.words)  # (tokens, hidden)
+        states = self.words(self._on_device(batch.ids))  # (tokens, hidden)
         if token_types is None:
             states += self.segments[0]  # (hidden,)
         else:
             states += functional.embedding(self._on_device(token_types), self.segments)
         positions = position_ids(batch, self._padding_id)  # (tokens,)
-        states += functional.embedding(self._on_device(positions), self.positions)
+        states += self.positions(self._on_device(positions))
         return states
 
     def _on_device(self, ids: NDArray[Any]) -> torch.Tensor:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import threading
+    from collections.abc import Sequence
 
-    from m3_core.network.batches import Job
+    from m3_core.network.batches import Job, PackedBatch, Share
     from m3_core.network.engine import Engine
 
 
@@ -53,6 +55,51 @@ class Counts:
     failed: int = 0
     cancelled: int = 0
 
+    def add(self, batch: PackedBatch, shares: Sequence[Share], began: float) -> None:
+        """Count a batch that was computed.
+
+        Args:
+            batch: The batch.
+            shares: Whose texts it holds.
+            began: When it was started.
+        """
+        self.batches += 1
+        self.texts += len(batch.offsets) - 1
+        self.tokens += len(batch.ids)
+        self.shares += len(shares)
+        for share in shares:
+            self.waited += share.job.waited(began)
+
+    def summary(self, requests: int, waiting_tokens: int) -> EngineStats:
+        """Make statistics of what was counted.
+
+        Args:
+            requests: Calls that were handed in.
+            waiting_tokens: Tokens that wait now.
+
+        Returns:
+            A snapshot.
+        """
+        batches = max(self.batches, 1)
+        return EngineStats(
+            requests=requests,
+            texts=self.texts,
+            tokens=self.tokens,
+            batches=self.batches,
+            requests_per_batch=self.shares / batches,
+            tokens_per_batch=self.tokens / batches,
+            waiting_seconds=self.waited / max(requests, 1),
+            waiting_tokens=waiting_tokens,
+            failed=self.failed,
+            cancelled=self.cancelled,
+        )
+
+
+def unlock(lock: threading.Lock) -> None:
+    """Let go of a lock, whoever holds it; what is free stays so."""
+    with suppress(RuntimeError):
+        lock.release()
+
 
 class Ticket:
     """Work that was handed in.
@@ -79,12 +126,12 @@ class Ticket:
             Exception: What the program or the collector raised for these texts.
         """
         try:
-            with self._finished:
-                pass
+            self._finished.acquire()
         except BaseException:
             self.cancel()
             raise
-        error, self._job.error = self._job.error, None
+        unlock(self._finished)
+        error = self._job.take_error()
         if error is not None:
             try:
                 raise error

@@ -14,6 +14,7 @@ import numpy as np
 import torch
 
 from m3_core.errors import CorruptCheckpointError, UnsupportedModelError
+from m3_core.forks import whole_in_forks
 from m3_core.network.configuration import (
     check_sizes,
     check_stored_sizes,
@@ -35,7 +36,8 @@ if TYPE_CHECKING:
 
 ATTENTION_NAME = "m3_packed"
 
-# transformers' loading switches the process's default data type and device while it runs.
+# transformers' loading switches the process's default data type and torch's initialisation while it
+# runs. Taken only within ``whole_in_forks``, so that no child finds it held or these switched.
 _LOADING = threading.Lock()
 
 
@@ -211,14 +213,22 @@ def load_network(
         The network on the CPU.
 
     Raises:
+        UnsupportedModelError: int8 was asked for.
         CorruptCheckpointError: Weights are absent, cut, incomplete or of other sizes.
     """
+    if dtype == torch.int8:
+        raise UnsupportedModelError(
+            f"dtype 'int8' was asked for of {checkpoint.name!r}, of type "
+            f"{checkpoint.config['model_type']!r}; int8 is computed for encoders and "
+            f"cross-encoders of type {', '.join(MODEL_TYPES)} whose network needs no code of its "
+            "own: pass dtype='auto'"
+        )
     from transformers.utils import logging
 
     if config is not None:
         check_stored_sizes(config, stored_shapes(checkpoint.folder), checkpoint.folder)
         options["config"] = config
-    with _LOADING:
+    with whole_in_forks(), _LOADING:
         bar, level = logging.is_progress_bar_enabled(), logging.get_verbosity()
         logging.disable_progress_bar()
         logging.set_verbosity_error()

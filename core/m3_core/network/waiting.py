@@ -14,6 +14,7 @@ from queue import Empty, SimpleQueue
 from typing import TYPE_CHECKING
 
 from m3_core.network.batches import Share
+from m3_core.network.failures import another
 
 if TYPE_CHECKING:
     from m3_core.errors import M3Error
@@ -130,19 +131,27 @@ class WaitingRoom:
             self._arriving.put(job)
             job.may_enter()
 
-    def leave(self, job: Job, error: BaseException | None) -> bool:
-        """End a job: done, failed or given up.
+    def forget(self, job: Job) -> None:
+        """Let go of a job that has ended, once whoever waits for it was told.
+
+        Not before: what an interrupt or a fork comes between is still there for ``end_all``.
 
         Args:
             job: The job.
-            error: Why it failed, if it did.
-
-        Returns:
-            False if it had ended already.
         """
-        ended = job.end(error)
         self._lane(job).living.pop(job, None)
-        return ended
+
+    def end_all(self, refusal: M3Error) -> None:
+        """Take no further work, and end all jobs; who waits is told, perhaps once more.
+
+        Args:
+            refusal: What callers are told.
+        """
+        self.refusal = refusal
+        for job in self._jobs():
+            job.end(another(refusal))
+            job.tell()
+            self.forget(job)
 
     def refuse(self, refusal: M3Error) -> None:
         """Take no further work.
@@ -155,9 +164,11 @@ class WaitingRoom:
 
     def present(self) -> list[Job]:
         """All jobs that are not over, let in or not."""
+        return [job for job in self._jobs() if not job.is_over]
+
+    def _jobs(self) -> list[Job]:
         lanes = (self._short, self._long)
-        jobs = [job for lane in lanes for job in [*list(lane.living), *list(lane.outside)]]
-        return [job for job in jobs if not job.is_over]
+        return [job for lane in lanes for job in [*list(lane.living), *list(lane.outside)]]
 
     # What follows is for the engine's thread.
 

@@ -2,20 +2,26 @@
 
 First every tensor is asked for by name and shape, and taken memory for if the files' headers have
 it; then all are read, a part at a time: of safetensors no second copy is ever held, in whatever
-type they are stored.
+type they are stored. What int8 takes the place of is quantised part by part too.
 """
 
 from __future__ import annotations
 
+import math
 import zipfile
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 from safetensors import safe_open
 
 from m3_core.errors import CorruptCheckpointError, OutOfMemoryError
 from m3_core.network.checkpoint import read_json
+from m3_core.network.device import float_type
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
 
 # In the order in which transformers looks for them.
 _FILES = ("model.safetensors", "pytorch_model.bin")
@@ -26,26 +32,77 @@ _PREFIXES = ("roberta.", "bert.")
 _LEGACY = {"LayerNorm.gamma": "LayerNorm.weight", "LayerNorm.beta": "LayerNorm.bias"}
 
 
+class Target(Protocol):
+    """Where a tensor of the files goes."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The tensor's."""
+
+    def write(self, start: int, rows: torch.Tensor) -> None:
+        """Take some rows of the tensor.
+
+        Args:
+            start: Which is the first of them.
+            rows: As stored.
+        """
+
+
+@dataclass(frozen=True, slots=True)
+class _Plain:
+    tensor: torch.Tensor
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        return tuple(self.tensor.shape)
+
+    def write(self, start: int, rows: torch.Tensor) -> None:
+        self.tensor[start : start + len(rows)].copy_(rows)
+
+
 class Weights:
     """The tensors that a network is made of.
 
     Args:
         folder: The checkpoint.
         device: Where the tensors shall lie.
-        dtype: In what data type.
+        dtype: In what data type; with int8 that of the matrices, whose other tensors are float32.
     """
 
     def __init__(self, folder: Path, device: torch.device, dtype: torch.dtype) -> None:
         self.folder = folder
         self.device = device
         self.dtype = dtype
-        self._wanted: dict[str, torch.Tensor] = {}
+        self._wanted: dict[str, Target] = {}
+        self._then: list[Callable[[], object]] = []
         self._bad: list[str] = []
         self._absent = 0
         # Which file has a tensor, and what it is called there.
         self._found = {
             _own_name(name): (file, name) for file in _opened_files(folder) for name in file.shapes
         }
+
+    def has(self, *names: str, shape: tuple[int, ...]) -> bool:
+        """Whether there are tensors, so that memory may be taken for them.
+
+        Args:
+            *names: What they are called, without the model's prefix.
+            shape: Of each of them.
+
+        Returns:
+            False once something was asked for in vain, which ``fill`` reports.
+
+        Raises:
+            CorruptCheckpointError: More was asked for in vain than the files hold.
+        """
+        absent = [name for name in names if name not in self._found]
+        # What is absent says more than what has another shape: a file of another model has both.
+        self._bad[self._absent : self._absent] = absent
+        self._absent += len(absent)
+        self._bad += [name for name in names if name not in absent and not self._fits(name, shape)]
+        if len(self._bad) > len(self._found) + len(names):
+            raise self._unfit()
+        return not self._bad
 
     def ask(self, *names: str, shape: tuple[int, ...]) -> torch.Tensor:
         """Ask for a tensor, or for several to lie one below the other.
@@ -55,32 +112,43 @@ class Weights:
             shape: Of each of them.
 
         Returns:
-            A tensor that ``fill`` fills, shape (names * shape[0], ...); an empty one once
-            something was asked for in vain, which ``fill`` reports.
+            A tensor that ``fill`` fills, shape (names * shape[0], ...); an empty one where ``has``
+            says False.
 
         Raises:
-            CorruptCheckpointError: More was asked for in vain than the files hold.
+            CorruptCheckpointError: As of ``has``.
             OutOfMemoryError: There is no room for it.
         """
-        absent = [name for name in names if name not in self._found]
-        # What is absent says more than what has another shape: a file of another model has both.
-        self._bad[self._absent : self._absent] = absent
-        self._absent += len(absent)
-        self._bad += [name for name in names if name not in absent and not self._fits(name, shape)]
-        if len(self._bad) > len(self._found) + len(names):
-            raise self._unfit()
-        if self._bad:
+        if not self.has(*names, shape=shape):
             return torch.empty(0, device="meta")
         size = (len(names) * shape[0], *shape[1:])
         try:
-            whole = torch.empty(size, dtype=self.dtype, device=self.device)
+            whole = torch.empty(size, dtype=float_type(self.dtype), device=self.device)
         except RuntimeError as error:
             raise OutOfMemoryError(
                 f"the weights of {self.folder} do not fit into the memory of {self.device}: there "
                 f"is no room for {names[0]} of shape {size}"
             ) from error
-        self._wanted |= zip(names, whole.split(shape[0]), strict=True)
+        for name, part in zip(names, whole.split(shape[0]), strict=True):
+            self.ask_into(name, _Plain(part))
         return whole
+
+    def ask_into(self, name: str, target: Target) -> None:
+        """Ask for a tensor, which ``has`` found, that something else than one of its type takes.
+
+        Args:
+            name: What it is called, without the model's prefix.
+            target: Gets its rows when ``fill`` is called.
+        """
+        self._wanted[name] = target
+
+    def when_filled(self, call: Callable[[], object]) -> None:
+        """Have something called at the end of ``fill``, when nothing here holds tensors any more.
+
+        Args:
+            call: What is called, in the order in which it was given.
+        """
+        self._then.append(call)
 
     def fill(self) -> None:
         """Read all tensors that were asked for.
@@ -91,11 +159,15 @@ class Weights:
         if self._bad:
             raise self._unfit()
         try:
-            for name, tensor in self._wanted.items():
+            for name, target in self._wanted.items():
                 file, stored = self._found[name]
-                file.copy(stored, tensor)
+                file.copy(stored, target)
         except Exception as error:
             raise _unreadable(self.folder, error) from error
+        self._wanted.clear()
+        self._found.clear()
+        for call in self._then:
+            call()
 
     def _fits(self, name: str, shape: tuple[int, ...]) -> bool:
         file, stored = self._found[name]
@@ -107,6 +179,27 @@ class Weights:
             f"them in other shapes, such as {self._bad[0]}: the file is incomplete or not this "
             "model's"
         )
+
+
+class AskedShapes(Weights):
+    """Takes down what a network asks for, where there is no checkpoint yet."""
+
+    def __init__(self) -> None:
+        self.folder = Path()
+        self.device = torch.device("meta")
+        self.dtype = torch.float32
+        self._wanted: dict[str, Target] = {}
+        self._then: list[Callable[[], object]] = []
+
+    def has(self, *names: str, shape: tuple[int, ...]) -> bool:
+        """As of ``Weights``; everything is."""
+        del names, shape
+        return True
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """What was asked for, by name."""
+        return {name: target.shape for name, target in self._wanted.items()}
 
 
 def stored_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
@@ -133,7 +226,7 @@ def _unreadable(folder: Path, error: Exception) -> CorruptCheckpointError:
 class _File(Protocol):
     shapes: dict[str, tuple[int, ...]]
 
-    def copy(self, name: str, target: torch.Tensor) -> None: ...
+    def copy(self, name: str, target: Target) -> None: ...
 
 
 class _SafetensorsFile:
@@ -144,13 +237,12 @@ class _SafetensorsFile:
             for name in list(file.keys()):
                 self.shapes[name] = tuple(file.get_slice(name).get_shape())
 
-    def copy(self, name: str, target: torch.Tensor) -> None:
-        rows = max(_VALUES_AT_ONCE // target[0].numel(), 1)
-        for start in range(0, len(target), rows):
+    def copy(self, name: str, target: Target) -> None:
+        for start, end in _parts(target.shape):
             # Opened anew each time: what was read of an open file stays in the process's memory.
             with safe_open(self._path, "pt") as file:
-                part = file.get_slice(name)[start : start + rows]
-                target[start : start + rows].copy_(part)
+                part = file.get_slice(name)[start:end]
+                target.write(start, part)
                 del part
 
 
@@ -163,8 +255,16 @@ class _TorchFile:
         self._state = {key: value for key, value in state.items() if _is_stored(value)}
         self.shapes = {name: tuple(tensor.shape) for name, tensor in self._state.items()}
 
-    def copy(self, name: str, target: torch.Tensor) -> None:
-        target.copy_(self._state.pop(name))
+    def copy(self, name: str, target: Target) -> None:
+        tensor = self._state.pop(name)
+        for start, end in _parts(target.shape):
+            target.write(start, tensor[start:end])
+
+
+def _parts(shape: tuple[int, ...]) -> Iterator[tuple[int, int]]:
+    """Rows of a tensor to be read at once: where they begin and end."""
+    rows = max(_VALUES_AT_ONCE // math.prod(shape[1:]), 1)
+    return ((start, min(start + rows, shape[0])) for start in range(0, shape[0], rows))
 
 
 def _is_stored(value: object) -> bool:

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import warnings
 from dataclasses import fields
-from typing import TYPE_CHECKING, Any, cast
+from os import PathLike
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from m3_core.beside import beside
 from m3_core.network import (
@@ -26,7 +27,7 @@ from m3_core.rerankers.scores import ScoreCollector, sigmoid
 from m3_core.texts import CheckedPairs, check_pairs, pairs_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from pathlib import Path
 
     import numpy as np
@@ -43,9 +44,9 @@ class Reranker(ModelUser):
 
     Made by ``Reranker.from_pretrained``, which tells from the checkpoint what kind it is:
 
-    - ``cross-encoder``: bge-reranker-base, -large, -v2-m3. transformers runs the network.
-    - ``llm``: bge-reranker-v2-gemma. transformers runs the network; the score is the logit of
-      "Yes" after the prompt.
+    - ``cross-encoder``: bge-reranker-base, -large, -v2-m3.
+    - ``llm``: bge-reranker-v2-gemma. transformers runs the network (extra ``transformers``, as for
+      the next two); the score is the logit of "Yes" after the prompt.
     - ``layerwise``: bge-reranker-v2-minicpm-layerwise, and ``lightweight``:
       bge-reranker-v2.5-gemma2-lightweight. The code that these two checkpoints bring was written
       for transformers 4 and does not run with 5. It is not used, so nothing remote is trusted:
@@ -60,14 +61,27 @@ class Reranker(ModelUser):
         source: By which name it was asked for; the model's own if ``None``.
 
     Raises:
+        TypeError: A name is given in place of a model.
         ValueError: An option does not fit the model.
     """
 
     options: RerankerOptions
 
+    _elsewhere: ClassVar[Mapping[str, str]] = {
+        "predict": ", as sentence-transformers has: use compute_score, or rank",
+    }
+
     def __init__(
-        self, model: LoadedModel, options: RerankerOptions, source: Source | None = None
+        self,
+        model: LoadedModel,
+        options: RerankerOptions | None = None,
+        source: Source | None = None,
     ) -> None:
+        if options is None or isinstance(model, (str, PathLike)):
+            raise TypeError(
+                f"Reranker is made of a loaded model and its options; got {model!r}: load one by "
+                "its name with Reranker.from_pretrained"
+            )
         model.check_length(options.max_length, least=0)
         super().__init__(model, options, source)
         self._network.check(options)
@@ -101,7 +115,8 @@ class Reranker(ModelUser):
             revision: Branch, tag or commit of the repository.
             device: ``"cpu"``, ``"cuda"``, ``"cuda:1"``, ``"mps"``; by default the best there is.
             dtype: ``"auto"`` is float16 on CUDA, bfloat16 on a CPU with instructions for it, else
-                float32. ``"float32"`` gives reference numbers.
+                float32. ``"float32"`` gives reference numbers. ``"int8"``: on CPUs, for
+                cross-encoders, matrix products in int8.
             max_length: Tokens a pair at most; 512 by default as in FlagEmbedding, up to 8192
                 for v2-m3. A decoder's prompt comes on top of it.
             query_max_length: Tokens a query at most, without special tokens; by default three
@@ -258,7 +273,10 @@ class Reranker(ModelUser):
         documents: Iterable[str],
         top_n: int | None = None,
         normalize: bool = False,  # noqa: FBT001, FBT002 (FlagEmbedding's flag)
-        **options: Any,
+        *,
+        max_length: int | None = None,
+        query_max_length: int | None = None,
+        show_progress: bool = False,
     ) -> list[tuple[int, float]]:
         """Order documents by their score with a query.
 
@@ -267,7 +285,9 @@ class Reranker(ModelUser):
             documents: The documents.
             top_n: How many to return at most; all if ``None``.
             normalize: As of ``compute_score``.
-            **options: Its other arguments.
+            max_length: Likewise.
+            query_max_length: Likewise.
+            show_progress: Likewise.
 
         Returns:
             (position among the documents, score), the best first; ties in the given order.
@@ -276,7 +296,14 @@ class Reranker(ModelUser):
             ValueError: ``top_n`` is below 0. The other errors are ``compute_score``'s.
         """
         pairs = _ranked_pairs(query, documents, top_n)
-        return select_best(self.compute_score(pairs, normalize, **options), top_n)
+        scores = self.compute_score(
+            pairs,
+            normalize,
+            max_length=max_length,
+            query_max_length=query_max_length,
+            show_progress=show_progress,
+        )
+        return select_best(scores, top_n)
 
     async def acompute_score(
         self,
@@ -305,11 +332,21 @@ class Reranker(ModelUser):
         documents: Iterable[str],
         top_n: int | None = None,
         normalize: bool = False,  # noqa: FBT001, FBT002 (FlagEmbedding's flag)
-        **options: Any,
+        *,
+        max_length: int | None = None,
+        query_max_length: int | None = None,
+        show_progress: bool = False,
     ) -> list[tuple[int, float]]:
         """Do ``rank`` without holding up the event loop or occupying a thread."""
         pairs = _ranked_pairs(query, documents, top_n)
-        return select_best(await self.acompute_score(pairs, normalize, **options), top_n)
+        scores = await self.acompute_score(
+            pairs,
+            normalize,
+            max_length=max_length,
+            query_max_length=query_max_length,
+            show_progress=show_progress,
+        )
+        return select_best(scores, top_n)
 
     @property
     def kind(self) -> RerankerKind:

@@ -6,6 +6,7 @@ import importlib
 from typing import TYPE_CHECKING, Any, Literal, cast
 
 from m3_core.errors import UnsupportedModelError
+from m3_core.extras import needs_extra
 from m3_core.network import locate, read_checkpoint
 
 if TYPE_CHECKING:
@@ -137,8 +138,11 @@ def load_reranker(
     Raises:
         UnsupportedModelError: It is no reranker, or of an architecture not known here.
         CheckpointError: The files are absent, unreadable or incomplete.
+        MissingPackageError: It needs transformers, which is not installed.
     """
     kind = reranker_kind(checkpoint.config, checkpoint.name)
     module, loader = _NETWORKS[kind]
-    load: NetworkLoader = getattr(importlib.import_module(module), loader).load
-    return RerankerProgram(kind, load(checkpoint, tokenizer, device, dtype))
+    what = f"{checkpoint.name!r}, a reranker of kind {kind!r},"
+    with needs_extra(what, "transformers", "transformers"):
+        load: NetworkLoader = getattr(importlib.import_module(module), loader).load
+        return RerankerProgram(kind, load(checkpoint, tokenizer, device, dtype))

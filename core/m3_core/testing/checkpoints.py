@@ -11,6 +11,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     import torch
 
     from m3_core.network import Pooling
@@ -66,7 +68,6 @@ def tiny_checkpoint(
     """
     import torch
     from safetensors.torch import save_file
-    from transformers import AutoModel, BertConfig, XLMRobertaConfig
 
     folder = Path(path)
     folder.mkdir(parents=True, exist_ok=True)
@@ -74,7 +75,9 @@ def tiny_checkpoint(
     length = positions or (512 if is_bert else 8192)
     specials = write_tokenizer(folder, wordpiece=is_bert, model_max_length=length)
     vocabulary = json.loads((folder / "tokenizer.json").read_text(encoding="utf-8"))["model"]
-    shape: dict[str, Any] = {
+    config: dict[str, Any] = {
+        "model_type": "bert" if is_bert else "xlm-roberta",
+        "architectures": ["BertModel" if is_bert else "XLMRobertaModel"],
         "vocab_size": len(vocabulary["vocab"]) + (0 if is_bert else 1),
         "hidden_size": hidden_size,
         "num_hidden_layers": layers,
@@ -84,22 +87,18 @@ def tiny_checkpoint(
         "type_vocab_size": 2 if is_bert else 1,
         "pad_token_id": specials.index("[PAD]" if is_bert else "<pad>"),
     }
-    config: Any = BertConfig(**shape) if is_bert else XLMRobertaConfig(**shape)
-    with torch.device("meta"):
-        network = AutoModel.from_config(config, add_pooling_layer=False)
     generator = torch.Generator().manual_seed(seed)
 
-    def random(name: str, like: torch.Tensor) -> torch.Tensor:
+    def random(name: str, shape: tuple[int, ...]) -> torch.Tensor:
         if "LayerNorm.weight" in name:
-            return torch.ones(like.shape)
+            return torch.ones(shape)
         # Wide enough that attention and activations are far from linear.
         scale = 0.5 if "embeddings" in name else 1.5 * hidden_size**-0.5
-        return torch.randn(like.shape, generator=generator) * (0.1 if "bias" in name else scale)
+        return torch.randn(shape, generator=generator) * (0.1 if "bias" in name else scale)
 
-    state = {name: random(name, tensor) for name, tensor in sorted(network.state_dict().items())}
+    state = {name: random(name, shape) for name, shape in sorted(encoder_tensors(config).items())}
     save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
-    config.architectures = ["BertModel" if is_bert else "XLMRobertaModel"]
-    config.save_pretrained(folder)
+    _write_json(folder / "config.json", config)
     if kind == "m3":
         for name, outputs in (("sparse", 1), ("colbert", colbert_dim or hidden_size)):
             weight = torch.randn(outputs, hidden_size, generator=generator) * hidden_size**-0.5
@@ -115,6 +114,22 @@ def tiny_checkpoint(
         folder / "1_Pooling" / "config.json", {"word_embedding_dimension": hidden_size} | modes
     )
     return folder
+
+
+def encoder_tensors(config: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+    """Say what the weight file of an encoder holds.
+
+    Args:
+        config: ``config.json`` of an XLM-R, RoBERTa or BERT.
+
+    Returns:
+        Its tensors' shapes by name.
+    """
+    from m3_core.network import AskedShapes, PackedBackbone
+
+    asked = AskedShapes()
+    PackedBackbone(config, asked)
+    return asked.shapes
 
 
 def write_tokenizer(folder: Path, *, wordpiece: bool, model_max_length: int) -> list[str]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from m3_core.encoder import EncodingMethods
 from m3_core.errors import ClosedError, MissingRepresentationError
 from m3_core.representations import LexicalWeights, MultiVectors, Representations
 from m3_core.texts import check_texts
@@ -17,10 +18,12 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from m3_core.encoder import Role
+
 _WORD = re.compile(r"\w+")
 
 
-class FakeEncoder:
+class FakeEncoder(EncodingMethods):
     """A ``TextEncoder`` that hashes words: texts that share words are similar, order aside.
 
     Each word has a vector of length 1 drawn from its hash. A multi-vector is these vectors, with
@@ -88,71 +91,35 @@ class FakeEncoder:
         seen = repr((*counted, self.query_instruction if queries else None))
         return f"fake-{hashlib.blake2b(seen.encode(), digest_size=8).hexdigest()}"
 
-    def encode_queries(
-        self,
-        texts: Iterable[str],
-        return_dense: bool = True,  # noqa: FBT001, FBT002 (FlagEmbedding's flags)
-        return_sparse: bool = False,  # noqa: FBT001, FBT002
-        return_colbert_vecs: bool = False,  # noqa: FBT001, FBT002
-        max_length: int | None = None,
-        show_progress: bool = False,  # noqa: FBT001, FBT002
-    ) -> Representations:
-        """Encode queries, as of ``TextEncoder``."""
-        flags = {"dense": return_dense, "sparse": return_sparse, "colbert": return_colbert_vecs}
-        return self._encode("query", texts, flags, max_length)
-
-    def encode_documents(
-        self,
-        texts: Iterable[str],
-        return_dense: bool = True,  # noqa: FBT001, FBT002 (FlagEmbedding's flags)
-        return_sparse: bool = False,  # noqa: FBT001, FBT002
-        return_colbert_vecs: bool = False,  # noqa: FBT001, FBT002
-        max_length: int | None = None,
-        show_progress: bool = False,  # noqa: FBT001, FBT002
-    ) -> Representations:
-        """Encode documents, as of ``TextEncoder``."""
-        flags = {"dense": return_dense, "sparse": return_sparse, "colbert": return_colbert_vecs}
-        return self._encode("document", texts, flags, max_length)
-
-    async def aencode_queries(
-        self,
-        texts: Iterable[str],
-        return_dense: bool = True,  # noqa: FBT001, FBT002 (FlagEmbedding's flags)
-        return_sparse: bool = False,  # noqa: FBT001, FBT002
-        return_colbert_vecs: bool = False,  # noqa: FBT001, FBT002
-        max_length: int | None = None,
-        show_progress: bool = False,  # noqa: FBT001, FBT002
-    ) -> Representations:
-        """Do ``encode_queries``."""
-        flags = {"dense": return_dense, "sparse": return_sparse, "colbert": return_colbert_vecs}
-        return self._encode("query", texts, flags, max_length)
-
-    async def aencode_documents(
-        self,
-        texts: Iterable[str],
-        return_dense: bool = True,  # noqa: FBT001, FBT002 (FlagEmbedding's flags)
-        return_sparse: bool = False,  # noqa: FBT001, FBT002
-        return_colbert_vecs: bool = False,  # noqa: FBT001, FBT002
-        max_length: int | None = None,
-        show_progress: bool = False,  # noqa: FBT001, FBT002
-    ) -> Representations:
-        """Do ``encode_documents``."""
-        flags = {"dense": return_dense, "sparse": return_sparse, "colbert": return_colbert_vecs}
-        return self._encode("document", texts, flags, max_length)
-
     def close(self) -> None:
         """Refuse further calls."""
         self.closed = True
 
+    async def _aencode(
+        self,
+        role: Role,
+        texts: Iterable[str],
+        parts: tuple[str, ...],
+        max_length: int | None,
+        *,
+        show_progress: bool,
+    ) -> Representations:
+        return self._encode(role, texts, parts, max_length, show_progress=show_progress)
+
     def _encode(
-        self, role: str, texts: Iterable[str], flags: dict[str, bool], max_length: int | None
+        self,
+        role: Role,
+        texts: Iterable[str],
+        parts: tuple[str, ...],
+        max_length: int | None,
+        *,
+        show_progress: bool,
     ) -> Representations:
         if self.closed:
             raise ClosedError(f"{self.name!r} was closed")
-        asked = {part for part, wanted in flags.items() if wanted}
-        if not asked:
+        if not parts:
             raise ValueError("nothing to compute: set one of the flags")
-        if absent := sorted(asked - self.representations):
+        if absent := sorted(set(parts) - self.representations):
             raise MissingRepresentationError(f"{' and '.join(absent)} asked for")
         query = role == "query"
         instruction = self.query_instruction if query else self.document_instruction
@@ -161,9 +128,9 @@ class FakeEncoder:
         if words:
             self.calls.append((role, len(words)))
         return Representations(
-            dense_vecs=self._dense(words) if "dense" in asked else None,
-            lexical_weights=self._weights(words) if "sparse" in asked else None,
-            colbert_vecs=self._vectors(words) if "colbert" in asked else None,
+            dense_vecs=self._dense(words) if "dense" in parts else None,
+            lexical_weights=self._weights(words) if "sparse" in parts else None,
+            colbert_vecs=self._vectors(words) if "colbert" in parts else None,
         )
 
     def _dense(self, texts: list[list[str]]) -> NDArray[np.float32]:

@@ -9,7 +9,8 @@ import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
-from m3_core.testing.checkpoints import WORDS, write_tokenizer
+from m3_core.extras import needs_extra
+from m3_core.testing.checkpoints import WORDS, encoder_tensors, write_tokenizer
 
 if TYPE_CHECKING:
     import torch
@@ -67,11 +68,11 @@ def tiny_reranker(
         "max_position_embeddings": length + 2 * (kind == "cross-encoder"),
         **_architecture(kind, hidden_size),
     }
-    network = _empty_network(folder, config, kind)
+    shapes = _shapes(config, kind)
     generator = torch.Generator().manual_seed(seed)
 
-    def random(name: str, like: torch.Tensor) -> torch.Tensor:
-        noise = torch.randn(like.shape, generator=generator)
+    def random(name: str, shape: tuple[int, ...]) -> torch.Tensor:
+        noise = torch.randn(shape, generator=generator)
         if name.endswith(("LayerNorm.weight", "norm.weight", "layernorm.weight")):
             # Gemma's norms add 1 to their weight.
             return 0.1 * noise + (0.0 if kind in ("llm", "lightweight") else 1.0)
@@ -80,8 +81,8 @@ def tiny_reranker(
         return noise * (0.1 if "bias" in name else scale)
 
     state = {
-        name: random(name, tensor)
-        for name, tensor in sorted(network.state_dict().items())
+        name: random(name, shape)
+        for name, shape in sorted(shapes.items())
         if name != "lm_head.weight"
     }
     save_file(state, folder / "model.safetensors", metadata={"format": "pt"})
@@ -145,9 +146,32 @@ def _architecture(kind: str, hidden_size: int) -> dict[str, Any]:
     }[kind]
 
 
-def _empty_network(folder: Path, config: dict[str, Any], kind: str) -> torch.nn.Module:
-    """The network's tensors by name and shape, without content."""
+def _shapes(config: dict[str, Any], kind: str) -> dict[str, tuple[int, ...]]:
+    """The shapes of the network's tensors by name."""
+    if kind in ("cross-encoder", "bert"):
+        return _classifier_shapes(config)
+    with needs_extra(f"a reranker of kind {kind!r}", "transformers", "transformers"):
+        return {
+            name: tuple(like.shape) for name, like in _decoder(config, kind).state_dict().items()
+        }
+
+
+def _classifier_shapes(config: dict[str, Any]) -> dict[str, tuple[int, ...]]:
+    is_bert, width = config["model_type"] == "bert", config["hidden_size"]
+    prefix = "bert" if is_bert else "roberta"
+    shapes = {f"{prefix}.{name}": shape for name, shape in encoder_tensors(config).items()}
+    dense, output = ("classifier.dense", "classifier.out_proj")
+    if is_bert:
+        dense, output = ("bert.pooler.dense", "classifier")
+    for name, outputs in ((dense, width), (output, 1)):
+        shapes |= {f"{name}.weight": (outputs, width), f"{name}.bias": (outputs,)}
+    return shapes
+
+
+def _decoder(config: dict[str, Any], kind: str) -> torch.nn.Module:
+    """The network, without content."""
     import torch
+    from transformers import GemmaConfig, GemmaForCausalLM
 
     from m3_core.rerankers import LayerwiseMiniCPM, LightweightGemma2, gemma2_config, llama_config
 
@@ -156,12 +180,8 @@ def _empty_network(folder: Path, config: dict[str, Any], kind: str) -> torch.nn.
             return LayerwiseMiniCPM(llama_config(config, "tiny"))
         if kind == "lightweight":
             return LightweightGemma2(gemma2_config(config, "tiny"))
-        import transformers
-
-        (folder / "config.json").write_text(json.dumps(config), encoding="utf-8")
-        network_class = getattr(transformers, config["architectures"][0])
-        network: torch.nn.Module = network_class(network_class.config_class.from_pretrained(folder))
-        return network
+        kept = {key: config[key] for key in config.keys() - {"model_type", "architectures"}}
+        return GemmaForCausalLM(GemmaConfig(**kept))
 
 
 def _write_bpe(folder: Path, specials: dict[str, str], *, prepend: bool) -> None:

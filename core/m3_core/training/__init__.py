@@ -12,7 +12,7 @@ from m3_core.lazy import lazy_names
 
 if TYPE_CHECKING:
     from m3_core.training.cocktail import mix_checkpoints
-    from m3_core.training.data import find_files, read_lines
+    from m3_core.training.data import read_examples
     from m3_core.training.evaluation import evaluate_encoder
     from m3_core.training.finetune import TrainResult, train
     from m3_core.training.loss import LossOptions, Scores, m3_loss
@@ -30,12 +30,11 @@ __all__ = [
     "TrainResult",
     "TrainableM3",
     "evaluate_encoder",
-    "find_files",
     "m3_loss",
     "mine",
     "mine_files",
     "mix_checkpoints",
-    "read_lines",
+    "read_examples",
     "save_checkpoint",
     "train",
 ]
@@ -43,14 +42,13 @@ __all__ = [
 _HOMES = {
     "Distillation": "options",
     "evaluate_encoder": "evaluation",
-    "find_files": "data",
     "LossOptions": "loss",
     "m3_loss": "loss",
     "mine": "mining",
     "mine_files": "mining",
     "MiningOptions": "options",
     "mix_checkpoints": "cocktail",
-    "read_lines": "data",
+    "read_examples": "data",
     "save_checkpoint": "saving",
     "Scores": "loss",
     "train": "finetune",

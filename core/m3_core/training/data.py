@@ -14,7 +14,7 @@ from m3_core.errors import TrainingDataError
 from m3_core.json_text import parse_json
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from datasets import Dataset
 
@@ -173,6 +173,29 @@ def read_lines(files: Iterable[Path | str]) -> Iterator[dict[str, Any]]:
             raise TrainingDataError(f"{file} cannot be read: {error}") from error
 
 
+def read_examples(sources: Iterable[str | Path]) -> list[dict[str, Any]]:
+    """Read all lines of files of examples.
+
+    Args:
+        sources: Files, or folders of .json and .jsonl files.
+
+    Returns:
+        Examples, as of ``parse_example``; at least one.
+
+    Raises:
+        TrainingDataError: A source does not exist, a line is no example, or there are none.
+    """
+    files = find_files(sources)
+    rows = list(read_lines(files))
+    _refuse_none(rows, files)
+    return rows
+
+
+def _refuse_none(rows: Sequence[Any], files: Iterable[Path]) -> None:
+    if not rows:
+        raise TrainingDataError(f"no examples in {', '.join(map(str, files))}: all are empty")
+
+
 def load_examples(*sources: str | Path) -> Dataset | list[dict[str, Any]]:
     """Read a training set.
 
@@ -190,8 +213,7 @@ def load_examples(*sources: str | Path) -> Dataset | list[dict[str, Any]]:
     rows = [
         {**row, SOURCE: number} for number, file in enumerate(files) for row in read_lines([file])
     ]
-    if not rows:
-        raise TrainingDataError(f"no examples in {', '.join(map(str, files))}: all are empty")
+    _refuse_none(rows, files)
     try:
         import datasets
     except ImportError:

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from m3_core.errors import M3Error, SavingError
+from m3_core.extras import needs_extra
 from m3_core.network import choose_instructions, find_known, read_checkpoint
 from m3_core.saved_folders import finish, ready
 from m3_core.training.options import Distillation, TrainOptions
@@ -49,7 +50,8 @@ def train(options: TrainOptions, distillation: Distillation | None = None) -> Tr
         Where the model is, and the log.
 
     Raises:
-        M3Error: The extra ``train`` is not installed, or there is nothing to resume.
+        MissingPackageError: The extra ``train`` is not installed.
+        M3Error: There is nothing to resume.
         ValueError: As of ``prepare``.
         TrainingDataError: The data cannot be used.
         CheckpointError: The model cannot be loaded, or the result cannot be saved.
@@ -80,16 +82,12 @@ def prepare(
         The trainer and the model.
 
     Raises:
-        M3Error: The extra ``train`` is not installed.
+        MissingPackageError: The extra ``train`` is not installed.
         ValueError: The device cannot compute in the precision that was asked for.
     """
-    try:
+    with needs_extra("training", "train", "accelerate", "transformers"):
         import accelerate  # noqa: F401
-    except ImportError as error:
-        raise M3Error(
-            f"training needs the package {error.name!r}: pip install 'm3-retrieval[train]'"
-        ) from error
-    from transformers import TrainingArguments, set_seed
+        from transformers import TrainingArguments, set_seed
 
     from m3_core.training.batching import TrainingBatches
     from m3_core.training.data import load_examples

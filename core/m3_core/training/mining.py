@@ -13,7 +13,7 @@ import numpy as np
 
 from m3_core.errors import TrainingDataError
 from m3_core.json_text import parse_json
-from m3_core.training.data import check_text, find_files, read_lines
+from m3_core.training.data import check_text, read_examples
 from m3_core.training.evaluation import score_matrix
 from m3_core.training.options import MiningOptions
 
@@ -118,11 +118,17 @@ def mine_files(
 
     Returns:
         Number of examples.
+
+    Raises:
+        TrainingDataError: The examples or the pool cannot be, or the output is a folder.
     """
-    examples = list(read_lines(find_files(sources)))
-    documents = None if pool is None else _read_pool(Path(pool))
-    rows = mine(encoder, examples, documents, options)
     target = Path(output)
+    if target.is_dir():
+        raise TrainingDataError(f"output {target} is a folder: name a file")
+    examples = read_examples(sources)
+    documents = None if pool is None else _read_pool(Path(pool))
+    target.parent.mkdir(parents=True, exist_ok=True)
+    rows = mine(encoder, examples, documents, options)
     partial = target.with_name(target.name + ".partial")
     with partial.open("w", encoding="utf-8") as lines:
         for row in rows:

@@ -12,6 +12,7 @@ from torch.utils.checkpoint import checkpoint as recompute
 
 from m3_core.encoder import dense_vectors, token_weights
 from m3_core.errors import UnsupportedModelError
+from m3_core.extras import needs_extra
 from m3_core.network import (
     MODEL_TYPES,
     Head,
@@ -89,12 +90,14 @@ class TrainableM3(torch.nn.Module):
 
         Raises:
             UnsupportedModelError: The network is of another architecture.
+            MissingPackageError: The extra ``train`` is not installed.
             CheckpointError: The files are absent, unreadable, incomplete or of another model.
 
         Warns:
             FreshHeadsWarning: The checkpoint has no heads.
         """
-        from transformers import AutoModel
+        with needs_extra("training", "train", "transformers"):
+            from transformers import AutoModel
 
         folder = locate(name, **where)
         checkpoint = read_checkpoint(folder, str(name))

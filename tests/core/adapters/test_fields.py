@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 import copy
+import inspect
 import pickle
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 import pytest
-from pydantic import ValidationError
+from pydantic import ConfigDict, ValidationError
 
 from m3_core.adapters.fields import EncoderFields, ScoreFields, VectorFields
 from m3_core.errors import MissingRepresentationError
@@ -203,3 +204,37 @@ def test_what_was_filled_in_is_no_choice(tiny_mean, tiny_bge, encoder) -> None:
     with pytest.raises(ValueError, match=r"model_name is .* give one of the two"):
         remade(given, model_name=str(tiny_mean))
     assert remade(given, model_name=str(tiny_mean), encoder=None).pooling == "mean"
+
+
+def test_unknown_options_are_answered_with_those_that_there_are(encoder) -> None:
+    with pytest.raises(ValidationError, match=r"no option 'topn' \(is 'top_n' meant\?\): it takes"):
+        ScoreFields(encoder=encoder, topn=3)
+    with pytest.raises(ValidationError, match="no option 'alpha': it takes cache_folder, device"):
+        ScoreFields(encoder=encoder, alpha=0.5)
+    with pytest.raises(ValidationError, match="objects with the same model share it"):
+        ScoreFields(encoder=encoder, embeddings=VectorFields(encoder=encoder))
+    assert "origin" not in _message(lambda: EncoderFields(encoder=encoder, orign=None))
+
+    class Lenient(EncoderFields):
+        model_config = ConfigDict(extra="allow")
+
+    assert Lenient(encoder=encoder, note="mine").note == "mine"
+
+
+def test_weights_are_three(encoder) -> None:
+    for wrong in ((1, 1), (1, 1, 1, 1), "111", (1, -1, 1)):
+        with pytest.raises(ValidationError, match=r"three numbers \(dense, sparse, colbert\)"):
+            ScoreFields(encoder=encoder, weights=wrong)
+    assert ScoreFields(encoder=encoder, weights=[1, 0, 0]).weights == (1.0, 0.0, 0.0)
+
+
+def test_signatures_are_readable() -> None:
+    shown = str(inspect.signature(EncoderFields))
+    assert "<function" not in shown
+    assert "model_name: typing.Annotated[str, or a path, or torch's own] = 'BAAI/bge-m3'" in shown
+
+
+def _message(make) -> str:
+    with pytest.raises(ValidationError) as error:
+        make()
+    return error.value.errors()[0]["msg"]

@@ -6,6 +6,7 @@ import sys
 import pytest
 from typer.testing import CliRunner
 
+from m3_core import __version__
 from m3_core.cli.main import app
 from m3_core.testing import tiny_checkpoint
 from m3_core.training.options import MiningOptions, TrainOptions
@@ -65,6 +66,29 @@ def test_errors_are_one_line_on_standard_error(tmp_path):
     found = run("train", "--model", base)
     assert found.exit_code == 2
     assert "Missing option '--data'" in found.stderr
+
+
+def test_no_examples_and_no_folder_are_told_before_anything_is_computed(tmp_path):
+    empty = tmp_path / "empty.jsonl"
+    empty.write_text("\n", "utf-8")
+    for command in (["evaluate"], ["mine", "--output", tmp_path / "mined.jsonl"]):
+        found = run(*command, "--model", "m3-tiny", "--data", empty)
+        assert (found.exit_code, found.stdout) == (2, "")
+        assert f"no examples in {empty}: all are empty" in found.stderr
+    found = run("mine", "--model", "m3-tiny", "--data", empty, "--output", tmp_path)
+    assert (found.exit_code, f"output {tmp_path} is a folder" in found.stderr) == (2, True)
+    (tmp_path / "file").touch()
+    data = tmp_path / "data.jsonl"
+    data.write_text('{"query": "q", "pos": ["d"]}\n{"query": "r", "pos": ["e"]}\n', "utf-8")
+    mine = ["mine", "--model", "m3-tiny", "--data", data, "--negatives", "1", "--first", "0"]
+    found = run(*mine, "--output", tmp_path / "file" / "mined.jsonl")
+    assert (found.exit_code, "Traceback" in found.stderr) == (2, False)
+    assert run(*mine, "--output", tmp_path / "new" / "folder" / "mined.jsonl").exit_code == 0
+
+
+def test_the_command_alone_helps_and_says_its_version():
+    assert "Commands:" in run().output
+    assert run("--version").output == f"m3-retrieval {__version__}\n"
 
 
 def test_a_list_takes_several_values_or_its_name_several_times(tmp_path, data):

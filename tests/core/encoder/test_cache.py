@@ -27,9 +27,9 @@ class Hooked(FakeEncoder):
         super().__init__()
         self.before = lambda: None
 
-    def _encode(self, role, texts, flags, max_length):
+    def _encode(self, *args, **options):
         self.before()
-        return super()._encode(role, texts, flags, max_length)
+        return super()._encode(*args, **options)
 
     @property
     def sizes(self) -> list[int]:

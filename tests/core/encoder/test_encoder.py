@@ -17,9 +17,11 @@ from tests.core.comparing import ALL, assert_close, same
 from tests.core.reference import Reference
 
 from m3_core import Encoder, Representations
-from m3_core.errors import MissingRepresentationError
+from m3_core.errors import MissingRepresentationError, UnsupportedModelError
 from m3_core.network.loaded import TruncationWarning
+from m3_core.network.memory import TokenBudget
 from m3_core.testing import tiny_checkpoint
+from m3_core.testing.rerankers import tiny_reranker
 
 LENGTHS = [0, 1, 2, 3, 5, 5, 5, 17, 40, 90, 200]
 
@@ -62,11 +64,11 @@ def test_results_do_not_depend_on_neighbours_order_or_budget(
     budget = data.draw(st.integers(1, 300))
     alone = Representations.concatenate([encoder.encode_documents([t], **ALL) for t in texts])
     engine = encoder.model.engine
-    old, engine.token_budget = engine.token_budget, budget
+    old, engine.budget = engine.budget, TokenBudget(budget)
     try:
         together = encoder.encode_documents(texts, **ALL)
     finally:
-        engine.token_budget = old
+        engine.budget = old
     assert same(together, alone)
 
 
@@ -197,6 +199,17 @@ def test_bad_calls_say_what_is_wrong(encoder: Encoder, tiny_dense: Path) -> None
         dense.compute_score([("a", "b")])
     with pytest.raises(ValueError, match="none of 'cls'"):
         Encoder.from_pretrained(tiny_dense, pooling="max")
+    for name in ("BAAI/bge-m3", tiny_dense):
+        with pytest.raises(TypeError, match=r"by its name with Encoder\.from_pretrained"):
+            Encoder(name)
+    for method in ("encode", "embed_documents", "convert_id_to_token"):
+        with pytest.raises(AttributeError, match=r"use |M3Embeddings"):
+            getattr(encoder, method)
+
+
+def test_a_reranker_is_no_encoder(tmp_path: Path) -> None:
+    with pytest.raises(UnsupportedModelError, match=r"Reranker\.from_pretrained"):
+        Encoder.from_pretrained(tiny_reranker(tmp_path / "fine-tuned"))
 
 
 def test_compute_score_encodes_each_text_once(
@@ -227,6 +240,9 @@ def test_decode_weights(encoder: Encoder) -> None:
     token = encoder.model.tokenizer._raw.token_to_id
     weights = {token("▁panda"): 0.5, str(token("panda")): 0.25, token("世"): 1.0}
     assert encoder.decode_weights(weights) == {"panda": 0.5, "世": 1.0}
+    whole = encoder.encode_documents(["panda"], return_sparse=True).lexical_weights
+    with pytest.raises(TypeError, match=r"reps.lexical_weights\[0\]"):
+        encoder.decode_weights(whole)
 
 
 def test_pickle_and_copy(encoder: Encoder) -> None:

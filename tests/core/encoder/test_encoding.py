@@ -38,6 +38,9 @@ def test_stream_names_the_position_and_checks_its_options(encoder: Encoder) -> N
         encoder.encode_stream(["a"], batch_size=0)
     with pytest.raises(ValueError, match="role must be"):
         encoder.encode_stream(["a"], role="passage")
+    for wrong in ("bamboo", {"id": "bamboo"}, None):
+        with pytest.raises(TypeError, match="texts must be a list"):
+            encoder.encode_stream(wrong)
 
 
 async def test_async_forms_equal_the_blocking_ones_and_leave_the_loop_free(

@@ -82,7 +82,7 @@ def test_other_errors_pass_through(fresh: Encoder, monkeypatch: pytest.MonkeyPat
 
 @pytest.mark.parametrize("wanted", ["dense", "sparse", "colbert_vecs"])
 def test_outputs_that_are_no_numbers_name_their_texts(fresh: Encoder, wanted: str) -> None:
-    embeddings = fresh.model.network.backbone.words
+    embeddings = fresh.model.network.backbone.words.weight
     token = fresh.model.tokenizer._raw.token_to_id("▁panda")
     with torch.no_grad():
         embeddings[token] = float("nan")

@@ -217,7 +217,7 @@ def test_lengths_beyond_the_model_are_lowered_with_one_warning(tmp_path):
         assert_close(found["dense_vecs"], own)
         assert len(said) == 1
         assert "max_length is 8192" in said[0]
-        assert "takes up to 512 tokens" in said[0]
+        assert "takes up to 512 tokens: longer texts are cut to that" in said[0]
         assert caught_by(lambda: getattr(model, name)(QUERIES, max_length=8192))[1] == []  # noqa: B023
         _, said = caught_by(
             lambda: getattr(model, name)([longer, "short"], max_length=8192, return_sparse=True)  # noqa: B023

@@ -7,10 +7,12 @@ import sys
 import numpy as np
 import pytest
 from hypothesis import given, settings
+from safetensors import safe_open
 from tests.core.lexical_index.index_data import STEPS, TEXTS, apply, brute_force, synthetic
 
 from m3_core import LexicalIndex
 from m3_core.errors import IndexFileError
+from m3_core.files import write_tensors
 
 
 def test_saves_and_loads_everything(large, tmp_path):
@@ -177,3 +179,75 @@ def test_the_file_has_the_mode_of_any_other_file(tmp_path):
     (tmp_path / "other").touch()
     LexicalIndex().save(tmp_path / "index")
     assert (tmp_path / "index").stat().st_mode == (tmp_path / "other").stat().st_mode
+
+
+CRAFTED = {
+    "negative weights": ("0.weights", lambda one: -one),
+    "weights that are nan": ("0.weights", lambda one: one * np.float32("nan")),
+    "weights too few": ("0.weights", lambda one: one[:-1]),
+    "weights of another type": ("0.weights", lambda one: one.astype(np.float16)),
+    "rows beyond the documents": ("0.rows", lambda one: one + 5000),
+    "rows out of order": ("0.rows", lambda one: one[::-1].copy()),
+    "tokens out of order": ("0.tokens", lambda one: one[::-1].copy()),
+    "negative tokens": ("0.tokens", lambda one: one - 9999),
+    "offsets fall": ("0.offsets", lambda one: np.append(one[:-2], [0, one[-1]])),
+    "offsets begin late": ("0.offsets", lambda one: np.append([1], one[1:])),
+    "an id twice": ("0.ids", lambda one: one * 0 + 65),
+    "ids that are no UTF-8": ("0.ids", lambda one: one * 0 + 255),
+    "offsets of ids fall": ("0.ids.offsets", lambda one: one[::-1].copy()),
+    "more ids than rows": ("0.ids.offsets", lambda one: np.append(one, one[-1])),
+    "a tensor too many": ("other", None),
+    "another segment": ("1.tokens", None),
+}
+
+
+@pytest.mark.parametrize("name", CRAFTED)
+def test_crafted_files_with_valid_checksums(large, tmp_path, name):
+    index, _ = large
+    path = tmp_path / "index"
+    index.save(path)
+    with safe_open(path, "numpy") as file:
+        tensors = {one: file.get_tensor(one) for one in file.keys()}  # noqa: SIM118
+        metadata = dict(file.metadata())
+    for one in ("checksum", "checksums"):
+        del metadata[one]
+    assert any(".column." in one for one in tensors)
+    where, change = CRAFTED[name]
+    tensors[where] = np.zeros(3, np.float32) if change is None else change(tensors[where])
+    write_tensors(path, metadata, tensors)
+    with pytest.raises(IndexFileError, match="no lexical index, cut or damaged"):
+        LexicalIndex.load(path)
+
+
+def test_wrong_columns_are_refused(large, tmp_path):
+    index, _ = large
+    index.save(tmp_path / "index")
+    with safe_open(tmp_path / "index", "numpy") as file:
+        tensors = {one: file.get_tensor(one) for one in file.keys()}  # noqa: SIM118
+        metadata = {one: file.metadata()[one] for one in ("format", "version", "segments")}
+    name = next(one for one in tensors if ".column." in one)
+    prefix = name.split("column.")[0]
+    listed = f"{prefix}column.{tensors[f'{prefix}tokens'][0]}"
+    whole = tensors[name]
+    for other, column in (
+        (name, whole[:-1]),
+        (name, -whole),
+        (name, np.full_like(whole, np.inf)),
+        (f"{prefix}column.x", whole),
+        (f"{prefix}column.{2**31}", whole),
+        (listed, whole),
+    ):
+        write_tensors(tmp_path / "index", metadata, {**tensors, other: column})
+        with pytest.raises(IndexFileError):
+            LexicalIndex.load(tmp_path / "index")
+
+
+def test_what_killed_savers_left_goes_with_the_next_save_or_load(tmp_path):
+    index = LexicalIndex()
+    for act in (
+        lambda: index.save(tmp_path / "index"),
+        lambda: LexicalIndex.load(tmp_path / "index"),
+    ):
+        (tmp_path / ".index.0123456789abcdef.tmp").write_bytes(b"cut")
+        act()
+        assert [one.name for one in tmp_path.iterdir()] == ["index"]

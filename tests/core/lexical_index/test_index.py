@@ -143,6 +143,14 @@ def test_string_keys_as_flagembedding_gives_them():
         (["a"], [{2**31: 0.5}], ValueError, "32 bits"),
         (["a"], [{-1: 0.5}], ValueError, "must not be negative"),
         (["a"], LexicalWeights([1, 1], [0.5, 0.5], [0, 2]), ValueError, "more than once"),
+        (["a"], [None], TypeError, "text 0 has None of type NoneType"),
+        (["a", "b"], [{}, [1.0]], TypeError, "text 1 has .* of type list"),
+        (["a"], None, TypeError, "list of mappings; got None"),
+        (None, [{}], TypeError, "ids must be"),
+        (["a"], [{None: 1.0}], TypeError, "text 0 has others"),
+        (["a"], [{1: None}], TypeError, "text 0 has others"),
+        (["a"], [{"one": 1.0}], ValueError, "text 0 has others"),
+        (["a"], [{1: 10**400}], ValueError, "text 0 has others"),
     ],
 )
 def test_bad_documents_change_nothing(ids, texts, error, message):
@@ -166,6 +174,13 @@ def test_bad_searches_say_what_is_wrong():
         index.search({1: float("nan")}, 1)
     with pytest.raises(TypeError, match="ids must be"):
         index.search({1: 1.0}, 1, allowed="abc")
+    for search in (index.search, lambda query, k: index.search_batch([query], k)):
+        with pytest.raises(TypeError, match="a mapping of token ids to weights"):
+            search(None, 1)
+    with pytest.raises(TypeError, match="list of mappings"):
+        index.search_batch(None, 1)
+    with pytest.raises(TypeError, match="a mapping of token ids to weights"):
+        index.score_all(None)
     with pytest.raises(KeyError, match="'missing'"):
         index.get("missing")
 

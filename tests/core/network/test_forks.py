@@ -9,6 +9,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -19,7 +20,8 @@ from m3_core import LexicalIndex
 from m3_core.collection.collection import DocumentCollection
 from m3_core.encoder.cached import CachedEncoder
 from m3_core.encoder.protocol import TextEncoder
-from m3_core.forks import away_from_fork, whole_in_forks
+from m3_core.forks import away_from_fork, survive_forks, whole_in_forks
+from m3_core.network.transformers_network import load_network
 from m3_core.testing import FakeEncoder
 
 pytestmark = pytest.mark.skipif(not HAS_FORK, reason="no fork on this system")
@@ -132,6 +134,61 @@ def test_a_fork_waits_for_a_change_of_another_thread_alone() -> None:
     thread.join()
     with whole_in_forks():
         assert in_child(lambda: values == [2, 2]) == 0
+
+
+def test_a_fork_waits_for_a_network_that_another_thread_loads(tmp_path: Path) -> None:
+    """transformers' loading changes what holds for the whole process, such as the data type."""
+    begun, release = threading.Event(), threading.Event()
+    checkpoint = SimpleNamespace(folder=tmp_path)
+    report = {"missing_keys": [], "mismatched_keys": []}
+
+    def load(*_, dtype: torch.dtype, **__):
+        before = torch.get_default_dtype()
+        torch.set_default_dtype(dtype)
+        try:
+            begun.set()
+            assert release.wait(60)
+            return torch.nn.Linear(2, 2), report
+        finally:
+            torch.set_default_dtype(before)
+
+    thread = threading.Thread(target=load_network, args=(load, checkpoint, torch.bfloat16))
+    thread.start()
+    assert begun.wait(60)
+    threading.Timer(0.2, release.set).start()
+
+    def works() -> bool:
+        whole = torch.get_default_dtype() == torch.float32
+        return whole and load_network(load, checkpoint, torch.bfloat16).weight.shape == (2, 2)
+
+    assert in_child(works) == 0
+    thread.join()
+
+
+def test_what_cannot_repair_itself_keeps_nobody_else_from_it() -> None:
+    class Broken:
+        def after_fork(self) -> None:
+            raise ArithmeticError("broken after the fork")
+
+    class Repaired:
+        times = 0
+
+        def after_fork(self) -> None:
+            self.times += 1
+
+    things = [kind() for kind in (Repaired, Broken, Repaired) for _ in range(4)]
+    for thing in things:
+        survive_forks(thing)
+    said: list[object] = []
+    hook, sys.unraisablehook = sys.unraisablehook, lambda what: said.append(what.exc_value)
+    try:
+
+        def are_repaired() -> bool:
+            return len(said) == 1 and {getattr(one, "times", 1) for one in things} == {1}
+
+        assert in_child(are_repaired) == 0
+    finally:
+        sys.unraisablehook = hook
 
 
 def test_errors_come_back_from_beside_a_fork() -> None:

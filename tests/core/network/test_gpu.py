@@ -115,12 +115,12 @@ def test_runs_out_of_memory_and_goes_on_with_smaller_batches(
     many = ["世界" * 4000] * 64 + ["panda river"] * 200
     with Encoder.from_pretrained(checkpoint, device="cuda", token_budget=1 << 20) as encoder:
         expected = encoder.encode_documents(many, **ALL)
-        assert encoder.model.engine.token_budget == 1 << 20
+        assert encoder.model.engine.budget.tokens == 1 << 20
         torch.cuda.empty_cache()
         total = torch.cuda.get_device_properties(0).total_memory
         torch.cuda.set_per_process_memory_fraction((700 << 20) / total)
         survived = encoder.encode_documents(many, **ALL)
-        assert encoder.model.engine.token_budget < 1 << 20
+        assert encoder.model.engine.budget.tokens < 1 << 20
     assert equal(survived, expected)
 
 

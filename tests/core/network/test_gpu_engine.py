@@ -134,10 +134,10 @@ def test_nothing_waits_within_a_forward(encoder: Encoder) -> None:
     order = np.argsort(-tokens.lengths, kind="stable")
     batch, _ = PackedBatch(tokens.ids, tokens.offsets).take(order)
     every, some = np.arange(len(order)), np.arange(0, len(order), 3)
-    flags = {"dense": True, "sparse": True, "colbert": True}
-    whole = encoder._request(**flags)
-    marked = encoder._request(**flags, mcls=True)
-    averaged = encoder.with_options(pooling="mean")._request(**flags)
+    parts = ("dense", "sparse", "colbert")
+    whole = encoder.request(parts)
+    marked = encoder.request(parts, mcls=True)
+    averaged = encoder.with_options(pooling="mean").request(parts)
     tasks = [(whole, every), (marked, some), (averaged, some)]
     with torch.inference_mode():
         pipeline.compute(batch, tasks)
@@ -253,7 +253,7 @@ def test_memory_that_runs_out_halves_batches_for_all(folder: Path) -> None:
         before = allocated()
         only_mib(160)
         parts = together(lambda i: encoder.encode_documents(many[i::8], **ALL), list(range(8)))
-        assert encoder.model.engine.token_budget < 1 << 19
+        assert encoder.model.engine.budget.tokens < 1 << 19
         assert allocated() == before
     for i, part in enumerate(parts):
         np.testing.assert_allclose(part.dense_vecs, expected[i::8], atol=4e-3)
@@ -280,7 +280,7 @@ def test_pairs_that_do_not_fit_are_scored_in_halves(reranker_folder: Path) -> No
         before = allocated()
         only_mib(64)
         scores = one.compute_score(pairs)
-        assert one.model.engine.token_budget < 1 << 19
+        assert one.model.engine.budget.tokens < 1 << 19
         assert allocated() == before
     np.testing.assert_allclose(scores, expected, atol=0.03)
 

@@ -220,7 +220,7 @@ def test_errors_of_a_closed_model_keep_no_weights(tmp_path: Path, kind: str) -> 
         model = Reranker.from_pretrained(tiny_reranker(tmp_path), **options)
         network, call = model.model.network.network.backbone, model.compute_score
     with torch.no_grad():
-        network.words.fill_(float("nan"))
+        network.words.weight.fill_(float("nan"))
     gone = weakref.ref(network)
     with pytest.raises(NonFiniteError) as caught:
         call(["panda"] if kind == "encoder" else [("panda", "bear")])

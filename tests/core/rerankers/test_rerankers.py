@@ -108,6 +108,15 @@ def test_texts_of_other_types_are_refused(reranker):
         reranker.compute_score([("a", "\ud800")])
 
 
+def test_names_of_other_packages_are_answered(reranker):
+    with pytest.raises(TypeError, match=r"by its name with Reranker.from_pretrained"):
+        Reranker("BAAI/bge-reranker-v2-m3")
+    with pytest.raises(AttributeError, match="use compute_score, or rank"):
+        reranker.predict([("a", "b")])
+    with pytest.raises(TypeError, match=r"Reranker.rank\(\) got an unexpected .*'top_k'"):
+        reranker.rank("a", ["b"], top_k=1)
+
+
 def test_lengths(reranker):
     assert (reranker.max_length, reranker.query_max_length) == (512, 384)
     long = [("a " * 600, "b " * 600)]
@@ -220,7 +229,7 @@ def test_nan_is_an_error(folders, kind):
     damaged = Reranker.from_pretrained(folders[kind], device="cpu", dtype="float32")
     network = damaged.model.network.network
     words = (
-        network.backbone.words
+        network.backbone.words.weight
         if kind == "cross-encoder"
         else network.network.get_input_embeddings().weight
     )
