@@ -221,6 +221,51 @@ CHANGES: dict[str, Callable[[DocumentCollection], object]] = {
 }
 
 
+def index_state(index: LexicalIndex) -> str:
+    """Everything that can be seen of a lexical index."""
+    weights = {one: index.get(one) for one in index.ids}
+    found = [
+        index.search({1: 0.5, 2: 1.0, 9: 0.25}, 9, **options)
+        for options in ({}, {"fill": True}, {"allowed": ["b", "c", "new"]})
+    ]
+    return json.dumps([len(index), index.ids, weights, found, index.score_all({1: 1}).tolist()])
+
+
+def small_index() -> LexicalIndex:
+    made = LexicalIndex()
+    made.add(["a", "b", "c"], [{1: 0.5, 2: 0.25}, {2: 1.0}, {9: 0.5}])
+    made.add(["d", "e"], [{1: 1.0}, {}])
+    made.delete(["d"])
+    return made
+
+
+INDEX_CHANGES: dict[str, Callable[[LexicalIndex], object]] = {
+    "add": lambda one: one.add(["new", "n2"], [{1: 2.0}, {7: 0.5}]),
+    "replace": lambda one: one.add(["b", "e"], [{1: 2.0}, {2: 0.5}]),
+    "delete": lambda one: one.delete(["a", "c", "no such id"]),
+}
+
+
+def faults_of_index(
+    name: str, error: type[BaseException] = MemoryError, first: int = 1, every: int = 1
+) -> Outcomes:
+    """Do ``faults`` to a lexical index."""
+    before, change = small_index(), INDEX_CHANGES[name]
+    after = copy.deepcopy(before)
+    lines = Injector(lambda: change(after)).lines
+    whole = {index_state(before), index_state(after)}
+    found: Outcomes = Counter()
+    for at in range(first, lines + 1, every):
+        one = copy.deepcopy(before)
+        with suppress(error):
+            Injector(lambda one=one: change(one), at, error)
+        try:
+            found["whole" if index_state(one) in whole else "another state"] += 1
+        except Exception as other:  # noqa: BLE001 (counted)
+            found[f"broken: {type(other).__name__}"] += 1
+    return found
+
+
 def faults(
     name: str, error: type[BaseException] = MemoryError, first: int = 1, every: int = 1
 ) -> Outcomes:

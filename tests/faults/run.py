@@ -45,6 +45,10 @@ def main() -> None:
         table[f"Ctrl-C at every line of {name}"] = lambda at, name=name: attacks.faults(
             name, KeyboardInterrupt
         )
+    for name in attacks.INDEX_CHANGES:
+        table[f"MemoryError at every line of an index's {name}"] = lambda at, name=name: (
+            attacks.faults_of_index(name)
+        )
     table["MemoryError at every line of save"] = attacks.faults_of_saving
     for name, attack in table.items():
         if arguments.only in name:

@@ -50,6 +50,13 @@ def test_an_error_at_any_line_of_a_change(name, error, first, caplog) -> None:
     assert found["whole"] > 20
 
 
+@pytest.mark.parametrize("name", attacks.INDEX_CHANGES)
+def test_an_error_at_any_line_of_a_change_of_an_index(name) -> None:
+    found = attacks.faults_of_index(name, every=3)
+    assert only_whole(found)
+    assert found["whole"] > 15
+
+
 @pytest.mark.parametrize("error", [MemoryError, KeyboardInterrupt])
 def test_an_error_at_any_line_of_a_save(tmp_path, error) -> None:
     found = attacks.faults_of_saving(tmp_path, error)

@@ -18,7 +18,7 @@ import numpy as np
 
 from m3_core.collection.metadata import metadata_from_json, metadata_to_json
 from m3_core.collection.snapshot import Block, DocumentSnapshot
-from m3_core.collection.vectors import PIECE_BYTES, DenseRows, MultiRows, check_finite
+from m3_core.collection.vectors import DenseRows, MultiRows, check_finite
 from m3_core.errors import IndexFileError, NonFiniteError
 from m3_core.files import (
     TensorParts,
@@ -39,6 +39,8 @@ if TYPE_CHECKING:
     from m3_core.files import TensorFile
 
 FORMAT, VERSION = "m3-collection", "1"
+# Vectors are read so many bytes at a time.
+PIECE_BYTES = 16 << 20
 
 
 @dataclass(frozen=True, slots=True)

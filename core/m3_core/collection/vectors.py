@@ -23,8 +23,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
-# Pieces are put together up to this size.
-PIECE_BYTES = 16 << 20
+# Pieces are put together up to this size; larger ones are never copied, nor is what is encoded
+# at a time.
+JOINED_BYTES = 2 << 20
 # Vectors multiplied at a time: with 1,024 dimensions in float32, 16 MiB.
 BLOCK_VECTORS = 4096
 # By how much the length of a vector that was scaled in half precision may be off.
@@ -320,7 +321,7 @@ def _put_together(
     groups: list[list[T]] = []
     filled = 0
     for piece in pieces:
-        if groups and filled + size_of(piece) <= PIECE_BYTES:
+        if groups and filled + size_of(piece) <= JOINED_BYTES:
             groups[-1].append(piece)
             filled += size_of(piece)
         else:

@@ -21,7 +21,7 @@ IDS = [f"d{i}" for i in range(60)]
 class Quick(FakeEncoder):
     """Gives arrays of the sizes of real ones at once."""
 
-    def _encode(self, role, texts, flags, max_length) -> Representations:
+    def _encode(self, role, texts, parts, max_length, **options) -> Representations:
         count, length = len(texts), 20
         self.calls.append((role, count))
         offsets = np.arange(count + 1) * length
@@ -76,10 +76,10 @@ def test_an_error_in_any_chunk_adds_nothing(monkeypatch, where) -> None:
     monkeypatch.setattr(encoding, "CHUNK_CHARACTERS", 200)
 
     class Failing(FakeEncoder):
-        def _encode(self, role, texts, flags, max_length) -> Representations:
+        def _encode(self, role, texts, parts, max_length, **options) -> Representations:
             if TEXTS[where] in texts:
                 raise OSError("gone")
-            return super()._encode(role, texts, flags, max_length)
+            return super()._encode(role, texts, parts, max_length, **options)
 
     collection = made(Failing())
     collection.add(["river"], ids=["d7"])
@@ -93,8 +93,8 @@ def test_an_error_in_any_chunk_adds_nothing(monkeypatch, where) -> None:
 @pytest.mark.parametrize("value", [np.nan, np.inf, 1e6])
 def test_vectors_that_are_no_numbers_are_refused(part, value) -> None:
     class Broken(FakeEncoder):
-        def _encode(self, role, texts, flags, max_length) -> Representations:
-            reps = super()._encode(role, texts, flags, max_length)
+        def _encode(self, role, texts, parts, max_length, **options) -> Representations:
+            reps = super()._encode(role, texts, parts, max_length, **options)
             vectors = reps.dense_vecs if part == "dense_vecs" else reps.colbert_vecs.vectors
             vectors[-1, 0] = value
             return reps
@@ -110,8 +110,10 @@ def test_vectors_that_are_no_numbers_are_refused(part, value) -> None:
 
 def test_an_encoder_that_gives_less_is_an_error() -> None:
     class Poor(FakeEncoder):
-        def _encode(self, role, texts, flags, max_length) -> Representations:
-            return Representations(super()._encode(role, texts, flags, max_length).dense_vecs)
+        def _encode(self, role, texts, parts, max_length, **options) -> Representations:
+            return Representations(
+                super()._encode(role, texts, parts, max_length, **options).dense_vecs
+            )
 
     with pytest.raises(ValueError, match="gave no lexical_weights and no colbert_vecs"):
         made(Poor()).add(TEXTS)
@@ -135,8 +137,8 @@ def test_adding_needs_little_memory_beside_what_is_stored() -> None:
 
 def test_documents_share_nothing_with_the_encoders_arrays() -> None:
     class Careless(FakeEncoder):
-        def _encode(self, role, texts, flags, max_length) -> Representations:
-            self.last = super()._encode(role, texts, flags, max_length)
+        def _encode(self, role, texts, parts, max_length, **options) -> Representations:
+            self.last = super()._encode(role, texts, parts, max_length, **options)
             return self.last
 
     encoder = Careless()

@@ -39,7 +39,7 @@ def test_multi_vector_rows_are_the_loop_over_rows(batches, chosen, block, piece,
     alive = np.isin(np.arange(len(held)), asked)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(vectors, "BLOCK_VECTORS", block)
-        patch.setattr(vectors, "PIECE_BYTES", piece)
+        patch.setattr(vectors, "JOINED_BYTES", piece)
         np.testing.assert_allclose(rows.scores(query, asked), expected, atol=1e-5)
         left = rows.compacted(alive)
         np.testing.assert_allclose(left.scores(query, np.arange(len(asked))), expected, atol=1e-5)
@@ -64,7 +64,7 @@ def test_dense_rows_are_one_matrix(sizes, chosen, piece) -> None:
     np.testing.assert_allclose(rows.scores(query, every), whole @ query, atol=1e-5)
     np.testing.assert_array_equal(rows.take(asked[::-1].tolist()), whole[asked[::-1]])
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(vectors, "PIECE_BYTES", piece)
+        patch.setattr(vectors, "JOINED_BYTES", piece)
         left = rows.compacted(np.isin(every, asked))
     np.testing.assert_array_equal(np.concatenate(left.pieces), whole[asked])
     assert not rows.are_units

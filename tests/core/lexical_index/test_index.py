@@ -147,10 +147,10 @@ def test_string_keys_as_flagembedding_gives_them():
         (["a", "b"], [{}, [1.0]], TypeError, "text 1 has .* of type list"),
         (["a"], None, TypeError, "list of mappings; got None"),
         (None, [{}], TypeError, "ids must be"),
-        (["a"], [{None: 1.0}], TypeError, "text 0 has others"),
-        (["a"], [{1: None}], TypeError, "text 0 has others"),
-        (["a"], [{"one": 1.0}], ValueError, "text 0 has others"),
-        (["a"], [{1: 10**400}], ValueError, "text 0 has others"),
+        (["a"], [{None: 1.0}], TypeError, "those of text 0 are none"),
+        (["a"], [{1: None}], TypeError, "those of text 0 are none"),
+        (["a"], [{"one": 1.0}], ValueError, "those of text 0 are none"),
+        (["a"], [{1: 10**400}], ValueError, "those of text 0 are none"),
     ],
 )
 def test_bad_documents_change_nothing(ids, texts, error, message):
@@ -175,11 +175,11 @@ def test_bad_searches_say_what_is_wrong():
     with pytest.raises(TypeError, match="ids must be"):
         index.search({1: 1.0}, 1, allowed="abc")
     for search in (index.search, lambda query, k: index.search_batch([query], k)):
-        with pytest.raises(TypeError, match="a mapping of token ids to weights"):
+        with pytest.raises(TypeError, match="the lexical weights of a text are"):
             search(None, 1)
     with pytest.raises(TypeError, match="list of mappings"):
         index.search_batch(None, 1)
-    with pytest.raises(TypeError, match="a mapping of token ids to weights"):
+    with pytest.raises(TypeError, match="the lexical weights of a text are"):
         index.score_all(None)
     with pytest.raises(KeyError, match="'missing'"):
         index.get("missing")
