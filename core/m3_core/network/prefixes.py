@@ -88,14 +88,18 @@ def stable_ids(raw: RawTokenizer, text: str, end: int) -> list[int]:
     last = normal
     if raw.pre_tokenizer is not None:
         last = raw.pre_tokenizer.pre_tokenize_str(normal)[-1][0]
-    paths = [_path(raw, last[: len(last) - i]) for i in range(min(LONGEST_PIECE, len(last)))]
-    if len(paths) < LONGEST_PIECE or paths[0] != ids[first:]:
+    if len(last) < LONGEST_PIECE or _path(raw, last) != ids[first:]:
         return ids[:first]
-    shortest = min(map(len, paths))
-    columns = np.array([path[:shortest] for path in paths])
-    differs = np.flatnonzero((columns != columns[0]).any(0))
-    shared = int(differs[0]) if len(differs) else shortest
-    return ids[: first + max(shared - LONGEST_WORD, 0)]
+    shared = np.array(ids[first:])
+    for i in range(1, LONGEST_PIECE):
+        path = np.array(_path(raw, last[: len(last) - i]))
+        shared = shared[: len(path)]
+        differs = np.flatnonzero(shared != path[: len(shared)])
+        shared = shared[: differs[0]] if len(differs) else shared
+        if len(shared) <= LONGEST_WORD:
+            # As of one letter over and over: what comes first depends on how often it comes.
+            return ids[:first]
+    return ids[: first + len(shared) - LONGEST_WORD]
 
 
 def _path(raw: RawTokenizer, word: str) -> list[int]:
