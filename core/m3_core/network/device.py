@@ -157,7 +157,7 @@ def _refuse_int8(device: torch.device) -> None:
 def on_x86() -> bool:
     """Whether torch computes with oneDNN on an x86 CPU."""
     known = platform.machine().lower() in ("x86_64", "amd64")
-    return known and torch.backends.mkldnn.is_available() and torch.backends.mkldnn.enabled
+    return known and torch.backends.mkldnn.is_available() and bool(torch.backends.mkldnn.enabled)
 
 
 def resolve_dtype(dtype: str | torch.dtype, device: torch.device) -> torch.dtype:
