@@ -8,7 +8,8 @@ time. Each round asks each of them the same queries; a round's figure is the med
 queries, and what is printed are medians over rounds of the ratio to the reference of that round,
 and the lone times, which say little on shared machines. ``base`` and ``large`` are random networks
 of XLM-R's shapes with bge-m3's tokenizer; ``--models`` adds checkpoints. Contenders that are not
-installed are left out. ``--old`` is a folder with another version of this repository.
+installed are left out. ``--old`` is a folder with another version of this repository. On a busy
+machine use ``OMP_NUM_THREADS=1`` and ``--cpu-time``.
 """
 
 from __future__ import annotations
@@ -55,8 +56,9 @@ def loaded(kind: str, folder: str, dtype: str) -> Callable[[str], object]:
     return lambda query: encoder.encode_queries([query])
 
 
-def work(kind: str, folder: str, dtype: str) -> None:
+def work(kind: str, folder: str, dtype: str, clock: str) -> None:
     """Answer each line, a list of queries, with the seconds that each took."""
+    now = time.process_time if clock == "cpu" else time.perf_counter
     # What libraries print shall not get between the answers.
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
@@ -67,9 +69,9 @@ def work(kind: str, folder: str, dtype: str) -> None:
     for line in sys.stdin:
         taken = []
         for query in json.loads(line):
-            start = time.perf_counter()
+            start = now()
             call(query)
-            taken.append(time.perf_counter() - start)
+            taken.append(now() - start)
         answers.write(f"{json.dumps(taken)}\n")
         answers.flush()
 
@@ -77,11 +79,11 @@ def work(kind: str, folder: str, dtype: str) -> None:
 class Contender:
     """A process with a loaded model."""
 
-    def __init__(self, kind: str, folder: Path, dtype: str, core: Path | None) -> None:
+    def __init__(self, kind: str, folder: Path, dtype: str, core: Path | None, clock: str) -> None:
         environment: dict[str, str] = {**os.environ, "HF_HUB_OFFLINE": "1"}
         if core is not None:
             environment["PYTHONPATH"] = str(core)
-        command = [sys.executable, __file__, "--worker", kind, str(folder), dtype]
+        command = [sys.executable, __file__, "--worker", kind, str(folder), dtype, clock]
         self.process = subprocess.Popen(
             command,
             env=environment,
@@ -133,9 +135,10 @@ def contenders(args: argparse.Namespace) -> dict[str, dict[str, Any]]:
 def report(
     name: str, folder: Path, queries: dict[int, list[str]], args: argparse.Namespace
 ) -> None:
+    clock = "cpu" if args.cpu_time else "wall"
     with ExitStack() as stack:
         asked = {
-            who: stack.enter_context(Contender(folder=folder, **how))
+            who: stack.enter_context(Contender(folder=folder, clock=clock, **how))
             for who, how in contenders(args).items()
         }
         for contender in asked.values():
@@ -177,7 +180,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--queries", type=int, default=8, help="a round")
     parser.add_argument("--keep", type=Path, help="where random checkpoints stay")
-    parser.add_argument("--worker", nargs=3, help=argparse.SUPPRESS)
+    parser.add_argument("--cpu-time", action="store_true", help="of the process, not the clock's")
+    parser.add_argument("--worker", nargs=4, help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.worker:
         work(*args.worker)
