@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from m3_core.cli import training
+from m3_core.cli import exporting, training
 from m3_core.cli.commands import new_app
 
 if TYPE_CHECKING:
@@ -16,11 +16,12 @@ if TYPE_CHECKING:
 
 app = new_app("m3-retrieval")
 app.add_typer(training.app)
+app.add_typer(exporting.app)
 
 
 @app.callback()
 def _describe() -> None:
-    """Train, distill, mine, mix and evaluate models of the BGE-M3 kind."""
+    """Train, distill, mine, mix, evaluate and export models of the BGE-M3 kind."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

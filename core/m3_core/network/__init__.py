@@ -12,6 +12,7 @@ from m3_core.lazy import lazy_names
 if TYPE_CHECKING:
     from m3_core.network.backbone import Backbone, load_backbone
     from m3_core.network.batches import PackedBatch, Work
+    from m3_core.network.blocks import BLOCKS_FILE, NIBBLES, SCALES, is_blocked
     from m3_core.network.checkpoint import (
         Checkpoint,
         Head,
@@ -48,8 +49,11 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ATTENTION_NAME",
+    "BLOCKS_FILE",
     "CHARACTERS_ON_THE_LOOP",
     "MODEL_TYPES",
+    "NIBBLES",
+    "SCALES",
     "Backbone",
     "Checkpoint",
     "EngineStats",
@@ -74,6 +78,7 @@ __all__ = [
     "cpu_multiplies",
     "default_token_budget",
     "find_known",
+    "is_blocked",
     "is_packable",
     "level_of_caller",
     "load_backbone",
@@ -93,6 +98,7 @@ __all__ = [
 _HOMES = {
     "ATTENTION_NAME": "transformers_network",
     "Backbone": "backbone",
+    "BLOCKS_FILE": "blocks",
     "CHARACTERS_ON_THE_LOOP": "loaded",
     "Checkpoint": "checkpoint",
     "choose_instructions": "known_models",
@@ -101,6 +107,7 @@ _HOMES = {
     "EngineStats": "ticket",
     "find_known": "known_models",
     "Head": "checkpoint",
+    "is_blocked": "blocks",
     "is_packable": "packed",
     "level_of_caller": "loaded",
     "Linear": "packed",
@@ -110,6 +117,7 @@ _HOMES = {
     "locate": "checkpoint",
     "MODEL_TYPES": "packed",
     "ModelUser": "loaded",
+    "NIBBLES": "blocks",
     "packed_attention": "transformers_network",
     "PackedBackbone": "packed",
     "PackedBatch": "batches",
@@ -121,6 +129,7 @@ _HOMES = {
     "read_json": "checkpoint",
     "resolve_device": "device",
     "Results": "transfer",
+    "SCALES": "blocks",
     "shared_model": "loaded",
     "Source": "loaded",
     "Ticket": "ticket",

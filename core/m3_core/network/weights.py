@@ -13,13 +13,14 @@ import torch
 from safetensors import safe_open
 
 from m3_core.errors import CorruptCheckpointError
+from m3_core.network.blocks import BLOCKS_FILE, NIBBLES, SCALES, expand, plain_shapes
 from m3_core.network.checkpoint import read_json
 
 if TYPE_CHECKING:
     from pathlib import Path
 
-# In the order in which transformers looks for them.
-_FILES = ("model.safetensors", "pytorch_model.bin")
+# In the order in which transformers looks for the first two.
+_FILES = ("model.safetensors", "pytorch_model.bin", BLOCKS_FILE)
 _VALUES_AT_ONCE = 1 << 22
 # What a model's tensors are called within one that has a head on top.
 _PREFIXES = ("roberta.", "bert.")
@@ -105,17 +106,21 @@ class _SafetensorsFile:
     def __init__(self, path: Path) -> None:
         self._path = path
         with safe_open(path, "pt") as file:
-            names = list(file.keys())
-            self.shapes: dict[str, tuple[int, ...]] = {
-                name: tuple(file.get_slice(name).get_shape()) for name in names
-            }
+            stored = {name: tuple(file.get_slice(name).get_shape()) for name in list(file.keys())}
+        self.shapes: dict[str, tuple[int, ...]] = plain_shapes(stored)
+        self._blocked = self.shapes.keys() - stored.keys()
 
     def copy(self, name: str, target: torch.Tensor) -> None:
         rows = max(_VALUES_AT_ONCE // target[0].numel(), 1)
         for start in range(0, len(target), rows):
             # Opened anew each time: what was read of an open file stays in the process's memory.
             with safe_open(self._path, "pt") as file:
-                part = file.get_slice(name)[start : start + rows]
+                some = slice(start, start + rows)
+                if name in self._blocked:
+                    parts = (file.get_slice(name + kind)[some] for kind in (NIBBLES, SCALES))
+                    part = expand(*parts)
+                else:
+                    part = file.get_slice(name)[some]
                 target[start : start + rows].copy_(part)
                 del part
 
@@ -145,7 +150,9 @@ def _weight_files(folder: Path) -> list[Path]:
         index = read_json(folder / f"{name}.index.json")
         if index is not None:
             return [folder / part for part in sorted(set(index["weight_map"].values()))]
-    raise FileNotFoundError(f"there is neither {' nor '.join(_FILES)}, nor an index of their parts")
+    raise FileNotFoundError(
+        f"there is neither {' nor '.join(_FILES[:2])}, nor an index of their parts"
+    )
 
 
 def _own_name(stored: str) -> str:
