@@ -25,8 +25,8 @@ import numpy as np
 UNSPACED = ("zh", "ja", "th")
 # Short entries of programs' menus and messages: no prose, no questions about it.
 UNUSED = re.compile("messages|l10n")
-PLAIN = re.compile(r"[^\W_]+|[\s.,;:!?'’\"“”()\-–%。，、；：！？「」《》（）।\u0900-\u097f]+")
-SENTENCE_ENDS = (".", "!", "?", '"', ")", "'", "”", "。", "！", "？", "।")
+PLAIN = re.compile(r"[^\W_]+|[\s.,;:!?'’\"“”()\-–%،؛؟。，、；：！？「」《》（）।\u0900-\u097f]+")
+SENTENCE_ENDS = (".", "!", "?", "؟", '"', ")", "'", "”", "。", "！", "？", "।")
 ASKED = {
     "en": (
         "What,What is,What was,What did,What does,What are,What type of,What kind of,Who,Who was,"
@@ -52,6 +52,10 @@ ASKED = {
         "क्या,क्या है,कौन,कौन था,किसका,कब,कब हुआ,कहाँ,कौन सा,कौन सी,किस,किस वर्ष में,क्यों,कैसे,कितने,"
         "कितना,किसने,किस प्रकार"
     ),
+    "ar": (
+        "ما,ما هو,ما هي,ماذا,من,من هو,متى,أين,أي,في أي,لماذا,كيف,كم,كم عدد,في أي عام,ما اسم,ما نوع,"
+        "لمن,بماذا,منذ متى"
+    ),
     "zh": (
         "什么,是什么,谁,谁是,什么时候,何时,哪里,在哪里,哪个,哪一个,哪些,为什么,如何,怎样,多少,"
         "有多少,哪一年,在哪一年,哪种,什么类型的,什么名字"
@@ -59,16 +63,17 @@ ASKED = {
 }
 
 
-def read_groups(path: Path, languages: list[str]) -> dict[str, list[list[str]]]:
+def read_groups(path: Path, languages: list[str], without: list[str]) -> dict[str, list[list[str]]]:
     """Prose of each language, source by source, in the file's order."""
     groups: dict[str, dict[str, list[str]]] = {lang: {} for lang in languages}
     with gzip.open(path, "rt", encoding="utf-8") as lines:
         for line in lines:
             record = json.loads(line)
-            if record["lang"] not in groups or UNUSED.search(record["source"]):
+            source = record["source"]
+            if record["lang"] not in groups or source in without or UNUSED.search(source):
                 continue
             if is_prose(record["text"]):
-                groups[record["lang"]].setdefault(record["source"], []).append(record["text"])
+                groups[record["lang"]].setdefault(source, []).append(record["text"])
     return {lang: list(sources.values()) for lang, sources in groups.items()}
 
 
@@ -126,7 +131,8 @@ def question(rng: np.random.Generator, words: list[str], others: list[str], lang
     frame = frames[int(rng.integers(len(frames)))]
     if lang in UNSPACED:
         return "".join([*thinned(before), frame, *thinned(after)]) + "？"
-    return " ".join([frame, *thinned(before), *thinned(after)]).rstrip(".,;:") + "?"
+    mark = "؟" if lang == "ar" else "?"
+    return " ".join([frame, *thinned(before), *thinned(after)]).rstrip(".,;:") + mark
 
 
 def main() -> None:
@@ -137,12 +143,13 @@ def main() -> None:
     parser.add_argument("--texts", type=Path, required=True, help="folder with texts.jsonl.gz")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--languages", nargs="+", default=list(ASKED), choices=list(ASKED))
+    parser.add_argument("--without", nargs="*", default=[], help="sources to leave out")
     parser.add_argument("--count", type=int, default=2_000, help="passages a language")
     parser.add_argument("--queries", type=int, default=3, help="a passage")
     parser.add_argument("--seed", type=int, default=0)
     arguments = parser.parse_args()
     arguments.out.mkdir(parents=True, exist_ok=True)
-    found = read_groups(arguments.texts / "texts.jsonl.gz", arguments.languages)
+    found = read_groups(arguments.texts / "texts.jsonl.gz", arguments.languages, arguments.without)
     for number, (lang, sources) in enumerate(found.items()):
         rng = np.random.default_rng((arguments.seed, number))
         least = 220 if lang in UNSPACED else 500

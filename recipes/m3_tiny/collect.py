@@ -15,6 +15,7 @@ import logging
 import os
 import re
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote
@@ -100,7 +101,10 @@ def main() -> None:
         "--xquad", type=Path, required=True, help="folder of xquad.*.json to keep out"
     )
     parser.add_argument("--tatoeba", type=Path, help="folder with Tatoeba's sentence pairs")
-    parser.add_argument("--only", nargs="*", help="names of sources to read")
+    parser.add_argument("--only", nargs="*", help="sources, or single packages, to read")
+    parser.add_argument(
+        "--table", type=Path, default=Path(__file__).with_name("SOURCES.md"), help="what was read"
+    )
     parser.add_argument("--offline", action="store_true", help="do not refresh the package lists")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
@@ -115,13 +119,14 @@ def main() -> None:
     for source in SOURCES:
         if not wanted or source.name in wanted:
             collector.take_source(source)
+        elif named := tuple(package for package in source.packages if package in wanted):
+            collector.take_source(replace(source, packages=named))
     if not wanted or DESCRIPTIONS.name in wanted:
         items = read_descriptions(collector.apt.descriptions())
         collector.take(DESCRIPTIONS, items, "Translation-* of bookworm/main")
     writer = collector.writer
     writer.close()
-    table = Path(__file__).with_name("SOURCES.md")
-    write_table(table, writer, collector.done, collector.packages, collector.licences)
+    write_table(arguments.table, writer, collector.done, collector.packages, collector.licences)
     for kind in ("texts", "pairs"):
         counts = totals(writer.counts.values(), kind)
         log.info("%s by language: %s", kind, dict(counts.most_common()))

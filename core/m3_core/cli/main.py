@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from m3_core import __version__
-from m3_core.cli import training
+from m3_core.cli import exporting, training
 from m3_core.cli.commands import new_app
 
 if TYPE_CHECKING:
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
 app = new_app("m3-retrieval")
 app.add_typer(training.app)
+app.add_typer(exporting.app)
 
 
 def _show_version(asked: bool) -> None:  # noqa: FBT001 (typer's callback)
@@ -35,7 +36,7 @@ def _describe(
         bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Say which.")
     ] = False,
 ) -> None:
-    """Train, distill, mine, mix and evaluate models of the BGE-M3 kind."""
+    """Train, distill, mine, mix, evaluate and export models of the BGE-M3 kind."""
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -12,6 +12,7 @@ from m3_core.lazy import lazy_names
 if TYPE_CHECKING:
     from m3_core.network.backbone import Backbone, load_backbone
     from m3_core.network.batches import PackedBatch, Work
+    from m3_core.network.blocks import BLOCKS_FILE, NIBBLES, SCALES, is_blocked
     from m3_core.network.checkpoint import (
         Checkpoint,
         Head,
@@ -56,8 +57,11 @@ if TYPE_CHECKING:
 
 __all__ = [
     "ATTENTION_NAME",
+    "BLOCKS_FILE",
     "CHARACTERS_ON_THE_LOOP",
     "MODEL_TYPES",
+    "NIBBLES",
+    "SCALES",
     "AskedShapes",
     "Backbone",
     "Checkpoint",
@@ -85,6 +89,7 @@ __all__ = [
     "default_token_budget",
     "find_known",
     "float_type",
+    "is_blocked",
     "is_packable",
     "level_of_caller",
     "load_backbone",
@@ -106,6 +111,7 @@ __all__ = [
 _HOMES = {
     "ATTENTION_NAME": "transformers_network",
     "Backbone": "backbone",
+    "BLOCKS_FILE": "blocks",
     "CHARACTERS_ON_THE_LOOP": "loaded",
     "Checkpoint": "checkpoint",
     "check_sizes": "configuration",
@@ -116,6 +122,7 @@ _HOMES = {
     "find_known": "known_models",
     "float_type": "device",
     "Head": "checkpoint",
+    "is_blocked": "blocks",
     "is_packable": "packed",
     "level_of_caller": "loaded",
     "Linear": "layers",
@@ -126,6 +133,7 @@ _HOMES = {
     "MODEL_TYPES": "packed",
     "ModelUser": "loaded",
     "network_config": "transformers_network",
+    "NIBBLES": "blocks",
     "packed_attention": "transformers_network",
     "PackedBackbone": "packed",
     "PackedBatch": "batches",
@@ -137,6 +145,7 @@ _HOMES = {
     "read_json": "checkpoint",
     "resolve_device": "device",
     "Results": "transfer",
+    "SCALES": "blocks",
     "shared_model": "loaded",
     "Source": "loaded",
     "Ticket": "ticket",

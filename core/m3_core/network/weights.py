@@ -17,14 +17,15 @@ import torch
 from safetensors import safe_open
 
 from m3_core.errors import CorruptCheckpointError, OutOfMemoryError
+from m3_core.network.blocks import BLOCKS_FILE, NIBBLES, SCALES, expand, plain_shapes
 from m3_core.network.checkpoint import read_json
 from m3_core.network.device import float_type
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-# In the order in which transformers looks for them.
-_FILES = ("model.safetensors", "pytorch_model.bin")
+# In the order in which transformers looks for the first two.
+_FILES = ("model.safetensors", "pytorch_model.bin", BLOCKS_FILE)
 _VALUES_AT_ONCE = 1 << 22
 # What a model's tensors are called within one that has a head on top.
 _PREFIXES = ("roberta.", "bert.")
@@ -232,16 +233,20 @@ class _File(Protocol):
 class _SafetensorsFile:
     def __init__(self, path: Path) -> None:
         self._path = path
-        self.shapes: dict[str, tuple[int, ...]] = {}
         with safe_open(path, "pt") as file:
-            for name in list(file.keys()):
-                self.shapes[name] = tuple(file.get_slice(name).get_shape())
+            stored = {name: tuple(file.get_slice(name).get_shape()) for name in list(file.keys())}
+        self.shapes: dict[str, tuple[int, ...]] = plain_shapes(stored)
+        self._blocked = self.shapes.keys() - stored.keys()
 
     def copy(self, name: str, target: Target) -> None:
         for start, end in _parts(target.shape):
             # Opened anew each time: what was read of an open file stays in the process's memory.
             with safe_open(self._path, "pt") as file:
-                part = file.get_slice(name)[start:end]
+                if name in self._blocked:
+                    kinds = (file.get_slice(name + kind)[start:end] for kind in (NIBBLES, SCALES))
+                    part = expand(*kinds)
+                else:
+                    part = file.get_slice(name)[start:end]
                 target.write(start, part)
                 del part
 
@@ -297,7 +302,9 @@ def _weight_files(folder: Path) -> list[Path]:
             if any(Path(part).name != part for part in parts):
                 raise ValueError(f"{name}.index.json names files outside of the folder")
             return [folder / part for part in parts]
-    raise FileNotFoundError(f"there is neither {' nor '.join(_FILES)}, nor an index of their parts")
+    raise FileNotFoundError(
+        f"there is neither {' nor '.join(_FILES[:2])}, nor an index of their parts"
+    )
 
 
 def _own_name(stored: str) -> str:

@@ -17,6 +17,8 @@ from m3_core.network import (
     MODEL_TYPES,
     Head,
     Tokenizer,
+    Weights,
+    is_blocked,
     load_network,
     locate,
     network_config,
@@ -106,14 +108,18 @@ class TrainableM3(torch.nn.Module):
             raise UnsupportedModelError(
                 f"{str(name)!r} is of type {model_type!r}; training takes {', '.join(MODEL_TYPES)}"
             )
-        network: Any = load_network(
-            AutoModel.from_pretrained,
-            checkpoint,
-            torch.float32,
-            config=network_config(checkpoint),
-            attn_implementation="sdpa",
-            add_pooling_layer=False,
-        )
+        options: dict[str, Any] = {"attn_implementation": "sdpa", "add_pooling_layer": False}
+        network: Any
+        if is_blocked(folder):
+            network = _from_blocks(folder, **options)
+        else:
+            network = load_network(
+                AutoModel.from_pretrained,
+                checkpoint,
+                torch.float32,
+                config=network_config(checkpoint),
+                **options,
+            )
         stored = read_heads(folder, network.config.hidden_size, required=False)
         if stored is None:
             warnings.warn(
@@ -294,6 +300,22 @@ def _pooled(hidden: torch.Tensor, mask: torch.Tensor, pooling: Pooling) -> torch
         return (hidden * real).sum(1) / real.sum(1)
     rows = torch.arange(len(hidden), device=hidden.device)
     return hidden[rows, mask.sum(1) - 1]
+
+
+def _from_blocks(folder: Path, **options: Any) -> Any:
+    """A transformers network with the expanded matrices of a checkpoint that has them in blocks."""
+    from transformers import AutoConfig, AutoModel
+
+    config = AutoConfig.from_pretrained(folder, local_files_only=True)
+    network = AutoModel.from_config(config, dtype=torch.float32, **options)
+    weights = Weights(folder, torch.device("cpu"), torch.float32)
+    state = {
+        name: weights.ask(name, shape=tuple(value.shape))
+        for name, value in network.state_dict().items()
+    }
+    weights.fill()
+    network.load_state_dict(state, assign=True)
+    return network.eval()
 
 
 def _linear(head: Head) -> torch.nn.Linear:

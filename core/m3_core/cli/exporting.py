@@ -1,0 +1,30 @@
+"""``m3-retrieval export``."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from typer import Argument, Option
+
+from m3_core.cli.commands import new_app, write
+
+app = new_app()
+
+
+@app.command()
+def export(
+    model: Annotated[str, Argument(help="An embedded model, a folder or a hub repository.")],
+    folder: Annotated[str, Argument(help="Where to; an existing checkpoint there is replaced.")],
+    *,
+    dtype: Annotated[str, Option(help="Of the weights: float32, float16 or bfloat16.")] = "float32",
+) -> None:
+    """Write a model as a plain folder that FlagEmbedding and sentence-transformers load."""
+    import torch
+
+    from m3_core.training import TrainableM3, save_checkpoint
+
+    dtypes = {name: getattr(torch, name) for name in ("float32", "float16", "bfloat16")}
+    if dtype not in dtypes:
+        raise ValueError(f"--dtype is {dtype!r}; it must be one of {', '.join(dtypes)}")
+    trainable = TrainableM3.from_pretrained(model)
+    write({"model": str(save_checkpoint(trainable, folder, dtype=dtypes[dtype]))})
