@@ -16,7 +16,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[2]))
 
-from tests.faults import attacks
+from tests.faults import attacks, every_line
 
 
 def main() -> None:
@@ -40,16 +40,18 @@ def main() -> None:
             attacks.longest_search(2 * times)
         ),
     }
-    for name in attacks.CHANGES:
-        table[f"MemoryError at every line of {name}"] = lambda at, name=name: attacks.faults(name)
-        table[f"Ctrl-C at every line of {name}"] = lambda at, name=name: attacks.faults(
+    for name in every_line.CHANGES:
+        table[f"MemoryError at every line of {name}"] = lambda at, name=name: every_line.faults(
+            name
+        )
+        table[f"Ctrl-C at every line of {name}"] = lambda at, name=name: every_line.faults(
             name, KeyboardInterrupt
         )
-    for name in attacks.INDEX_CHANGES:
+    for name in every_line.INDEX_CHANGES:
         table[f"MemoryError at every line of an index's {name}"] = lambda at, name=name: (
-            attacks.faults_of_index(name)
+            every_line.faults_of_index(name)
         )
-    table["MemoryError at every line of save"] = attacks.faults_of_saving
+    table["MemoryError at every line of save"] = every_line.faults_of_saving
     for name, attack in table.items():
         if arguments.only in name:
             with tempfile.TemporaryDirectory() as folder:

@@ -6,7 +6,7 @@ import logging
 import threading
 
 import pytest
-from tests.faults import attacks
+from tests.faults import attacks, every_line
 from tests.forking import HAS_FORK
 
 from m3_core import LexicalIndex
@@ -41,25 +41,25 @@ def test_killed_savers_leave_a_whole_state_and_the_next_one_nothing(tmp_path) ->
     assert left == 0
 
 
-@pytest.mark.parametrize("name", attacks.CHANGES)
+@pytest.mark.parametrize("name", every_line.CHANGES)
 @pytest.mark.parametrize(("error", "first"), [(MemoryError, 1), (KeyboardInterrupt, 4)])
 def test_an_error_at_any_line_of_a_change(name, error, first, caplog) -> None:
     caplog.set_level(logging.CRITICAL)
-    found = attacks.faults(name, error, first, every=6)
+    found = every_line.faults(name, error, first, every=6)
     assert only_whole(found)
     assert found["whole"] > 20
 
 
-@pytest.mark.parametrize("name", attacks.INDEX_CHANGES)
+@pytest.mark.parametrize("name", every_line.INDEX_CHANGES)
 def test_an_error_at_any_line_of_a_change_of_an_index(name) -> None:
-    found = attacks.faults_of_index(name, every=3)
+    found = every_line.faults_of_index(name, every=3)
     assert only_whole(found)
     assert found["whole"] > 15
 
 
 @pytest.mark.parametrize("error", [MemoryError, KeyboardInterrupt])
 def test_an_error_at_any_line_of_a_save(tmp_path, error) -> None:
-    found = attacks.faults_of_saving(tmp_path, error)
+    found = every_line.faults_of_saving(tmp_path, error)
     assert only_whole(found)
     assert found["whole"] > 50
 
