@@ -152,14 +152,18 @@ def test_a_fork_waits_for_a_network_that_another_thread_loads(tmp_path: Path) ->
         finally:
             torch.set_default_dtype(before)
 
-    thread = threading.Thread(target=load_network, args=(load, checkpoint, torch.bfloat16))
+    def network() -> torch.nn.Module:
+        options = {"config": None, "attn_implementation": "sdpa"}
+        return load_network(load, checkpoint, torch.bfloat16, **options)
+
+    thread = threading.Thread(target=network)
     thread.start()
     assert begun.wait(60)
     threading.Timer(0.2, release.set).start()
 
     def works() -> bool:
         whole = torch.get_default_dtype() == torch.float32
-        return whole and load_network(load, checkpoint, torch.bfloat16).weight.shape == (2, 2)
+        return whole and network().weight.shape == (2, 2)
 
     assert in_child(works) == 0
     thread.join()
