@@ -108,7 +108,8 @@ def weights(encoder: Encoder) -> dict[str, torch.Tensor]:
         for linear in [getattr(layer, name)]
         for part in ("weight", "bias")
     }
-    tables = {name: getattr(backbone, name) for name in ("words", "positions", "segments")}
+    tables = {"words": backbone.words.weight}
+    tables |= {name: getattr(backbone, name) for name in ("positions", "segments")}
     return (
         layers
         | tables
@@ -205,7 +206,7 @@ def test_devices_and_types() -> None:
         resolve_device("gpu-of-dreams")
     with pytest.raises(DeviceError, match="CUDA devices"):
         resolve_device("cuda:99")
-    for bad in ("int8", torch.int8):
+    for bad in ("int16", torch.int16):
         with pytest.raises(ValueError, match="is not one of 'auto'"):
             resolve_dtype(bad, cpu)
 

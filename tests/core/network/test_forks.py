@@ -140,6 +140,7 @@ def test_a_fork_waits_for_a_network_that_another_thread_loads(tmp_path: Path) ->
     """transformers' loading changes what holds for the whole process, such as the data type."""
     begun, release = threading.Event(), threading.Event()
     checkpoint = SimpleNamespace(folder=tmp_path)
+    options = {"config": None, "attn_implementation": "sdpa"}
     report = {"missing_keys": [], "mismatched_keys": []}
 
     def load(*_, dtype: torch.dtype, **__):
@@ -152,14 +153,17 @@ def test_a_fork_waits_for_a_network_that_another_thread_loads(tmp_path: Path) ->
         finally:
             torch.set_default_dtype(before)
 
-    thread = threading.Thread(target=load_network, args=(load, checkpoint, torch.bfloat16))
+    thread = threading.Thread(
+        target=load_network, args=(load, checkpoint, torch.bfloat16), kwargs=options
+    )
     thread.start()
     assert begun.wait(60)
     threading.Timer(0.2, release.set).start()
 
     def works() -> bool:
         whole = torch.get_default_dtype() == torch.float32
-        return whole and load_network(load, checkpoint, torch.bfloat16).weight.shape == (2, 2)
+        loaded = load_network(load, checkpoint, torch.bfloat16, **options)
+        return whole and loaded.weight.shape == (2, 2)
 
     assert in_child(works) == 0
     thread.join()
