@@ -79,7 +79,8 @@ def aside(function: Callable[[], T]) -> T:
 
     For what computes with several threads, as torch's on a CPU do: their helpers belong to the
     thread that needs them, and end with it. Kept by a caller's thread they would slow down the
-    thread that runs the network (``network.processor`` says how).
+    thread that runs the network (``network.processor`` says how), and a thread that had used them
+    before it forked would wait in the child for helpers that are not there.
 
     Args:
         function: The function.
@@ -106,21 +107,6 @@ def aside(function: Callable[[], T]) -> T:
         finally:
             del run
     return done.pop()
-
-
-def away_from_fork(function: Callable[[], T]) -> T:
-    """Call a function that computes with several threads, as torch's on a CPU do.
-
-    A thread that had used OpenMP before it forked waits in the child for helpers that are not
-    there. Threads that are made after the fork get their own.
-
-    Args:
-        function: The function.
-
-    Returns:
-        What it returns.
-    """
-    return aside(function) if threading.get_ident() == _survivor else function()
 
 
 def _before() -> None:

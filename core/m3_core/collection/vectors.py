@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 
 from m3_core.errors import NonFiniteError
-from m3_core.forks import away_from_fork
+from m3_core.forks import aside
 from m3_core.representations import MultiVectors
 from m3_core.scoring import maxsim_of
 
@@ -192,8 +192,8 @@ class MultiRows:
         if not len(query) or not len(rows):
             return np.zeros(len(rows), np.float32)
         asked = np.ascontiguousarray(query, np.float32)
-        # torch computes with several threads.
-        return away_from_fork(lambda: self._maxsim(asked, rows))
+        # torch's helpers shall not stay with the caller's thread.
+        return aside(lambda: self._maxsim(asked, rows))
 
     def _maxsim(self, query: NDArray[np.float32], rows: NDArray[np.int64]) -> NDArray[np.float32]:
         import torch
