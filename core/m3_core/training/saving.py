@@ -28,6 +28,16 @@ COPIED_FILES = (
     "config_sentence_transformers.json",
     "sentence_bert_config.json",
 )
+# As sentence-transformers reads them: without them it passes over the prompts.
+_MODULES = [
+    {
+        "idx": number,
+        "name": str(number),
+        "path": "" if kind == "Transformer" else f"{number}_{kind}",
+        "type": f"sentence_transformers.models.{kind}",
+    }
+    for number, kind in enumerate(("Transformer", "Pooling", "Normalize"))
+]
 _POOLING_FLAGS = {"cls": "cls_token", "mean": "mean_tokens", "last": "lasttoken"}
 
 
@@ -116,6 +126,8 @@ def write_checkpoint(
     (folder / "1_Pooling").mkdir(exist_ok=True)
     width = model.network.config.hidden_size
     _write_json(folder / "1_Pooling" / "config.json", {"word_embedding_dimension": width} | modes)
+    _write_json(folder / "modules.json", _MODULES)
+    (folder / "2_Normalize").mkdir(exist_ok=True)
     for name in COPIED_FILES:
         if (model.source / name).is_file():
             shutil.copyfile(model.source / name, folder / name)

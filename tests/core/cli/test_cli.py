@@ -122,7 +122,7 @@ def test_the_command_itself_helps_without_loading_anything_heavy():
         "try:\n    main(sys.argv[1:])\n"
         "finally:\n    sys.stderr.write(' '.join(sys.modules))"
     )
-    for arguments in ([], ["train"], ["distill"], ["mine"], ["mix"], ["evaluate"]):
+    for arguments in ([], ["train"], ["distill"], ["mine"], ["mix"], ["evaluate"], ["export"]):
         found = subprocess.run(
             [sys.executable, "-c", code, *arguments, "--help"], capture_output=True, text=True
         )

@@ -85,6 +85,9 @@ def test_an_exported_folder_is_plain_and_gives_the_same(folders, tmp_path, capsy
     assert end.value.code == 0
     assert json.loads(capsys.readouterr().out) == {"model": str(tmp_path / "out")}
     assert not (tmp_path / "out" / BLOCKS).exists()
+    modules = json.loads((tmp_path / "out" / "modules.json").read_text("utf-8"))
+    kinds = [(one["path"], one["type"].rsplit(".", 1)[1]) for one in modules]
+    assert kinds == [("", "Transformer"), ("1_Pooling", "Pooling"), ("2_Normalize", "Normalize")]
     exported = load_file(tmp_path / "out" / "model.safetensors")
     for name, value in load_file(plain / "model.safetensors").items():
         torch.testing.assert_close(exported[name], value, rtol=0, atol=0)
