@@ -159,8 +159,9 @@ def report(
         print(f"\n{name}: {len(chosen)} texts, mean {mean:.0f} tokens", flush=True)
         for who, taken in times.items():
             line = f"  {who:34} {base / taken:6.2f} x  {sum(lengths) / taken:10.0f} tokens/s"
-            if who.startswith("m3") and not scoring:
-                dtype = getattr(torch, who.split()[1].rstrip(","))
+            dtype = getattr(torch, who.split()[1].rstrip(","), None) if who[:2] == "m3" else None
+            # Of int8 torch has no product whose speed would be a ceiling.
+            if dtype is not None and dtype.is_floating_point and not scoring:
                 rate = operations(args.shape, lengths) / taken
                 top = ceiling(args.shape, dtype, device, 2048 if device == "cpu" else 16384)
                 line += f"  {rate / top:5.2f} of the {top / 1e9:.0f} GFLOP/s ceiling"
@@ -172,7 +173,9 @@ def main() -> None:
     parser.add_argument("--tokenizer", type=Path, required=True)
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--shape", choices=SHAPES, default="base")
-    parser.add_argument("--dtypes", nargs="+", default=["float32"], help="ours")
+    parser.add_argument(
+        "--dtypes", nargs="+", default=["float32"], help="ours: float32, auto, int8, …"
+    )
     parser.add_argument("--peer-dtype", default="float32", help="the peers'")
     parser.add_argument("--peer-batch-size", type=int, default=256, help="FlagEmbedding's own")
     parser.add_argument("--rounds", type=int, default=3)
