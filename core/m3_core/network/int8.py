@@ -5,9 +5,6 @@ read, rows of the states (tokens) when they are multiplied. So what a text gets 
 its neighbours. States are rounded between their least and their largest value, for a few large ones
 lie on one side: between the largest magnitudes the error was twice as large. The products are exact
 integers; attention is in bfloat16 where the CPU has it, everything else in float32.
-
-A CPU without VNNI adds up pairs of products in 16 bits, where those of 8-bit weights overflow and
-are cut without notice: weights have 7 bits there.
 """
 
 from __future__ import annotations
@@ -27,7 +24,6 @@ if TYPE_CHECKING:
 # So many rows go through a half of a layer at once: what lies between its products stays in cache.
 ROWS_AT_ONCE = 512
 _HIGHEST = 127
-_HIGHEST_IN_16_BITS = 63
 # Of a row of zeros, which can be divided by anything.
 _LEAST = 1e-30
 
@@ -39,17 +35,15 @@ class Int8Rows:
     Attributes:
         values: Shape: (rows, width). Dtype: int8.
         scales: What a row's integers are multiplied by. Shape: (rows,). Dtype: float32.
-        highest: The largest integer.
     """
 
     values: torch.Tensor
     scales: torch.Tensor
-    highest: int
 
     @classmethod
-    def empty(cls, rows: int, width: int, highest: int = _HIGHEST) -> Int8Rows:
+    def empty(cls, rows: int, width: int) -> Int8Rows:
         """Make room for rows that are written later."""
-        return cls(torch.empty(rows, width, dtype=torch.int8), torch.empty(rows), highest)
+        return cls(torch.empty(rows, width, dtype=torch.int8), torch.empty(rows))
 
     @property
     def shape(self) -> tuple[int, ...]:
@@ -58,7 +52,7 @@ class Int8Rows:
 
     def part(self, start: int, end: int) -> Int8Rows:
         """Some of the rows, in the same memory."""
-        return Int8Rows(self.values[start:end], self.scales[start:end], self.highest)
+        return Int8Rows(self.values[start:end], self.scales[start:end])
 
     def write(self, start: int, rows: torch.Tensor) -> None:
         """Quantise rows.
@@ -70,18 +64,17 @@ class Int8Rows:
         # Some at a time: what they are in float32 shall not count.
         for part in rows.split(ROWS_AT_ONCE):
             end = start + len(part)
-            values, scales = quantise(part.float(), self.highest)
+            values, scales = quantise(part.float())
             self.values[start:end] = values
             self.scales[start:end] = scales.squeeze(1)
             start = end
 
 
-def quantise(rows: torch.Tensor, highest: int = _HIGHEST) -> tuple[torch.Tensor, torch.Tensor]:
+def quantise(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Turn each row of weights into integers and one scale.
 
     Args:
         rows: Shape: (n, width). Dtype: float32.
-        highest: The largest integer.
 
     Returns:
         The integers, shape (n, width), int8, and the scales, shape (n, 1), float32; NaN or
@@ -94,8 +87,8 @@ def quantise(rows: torch.Tensor, highest: int = _HIGHEST) -> tuple[torch.Tensor,
     """
     largest = torch.maximum(rows.amax(-1, keepdim=True), -rows.amin(-1, keepdim=True))
     largest.clamp_min_(_LEAST)
-    values = (rows * (highest / largest)).round_()  # (n, width)
-    return values.to(torch.int8), largest.div_(highest)
+    values = (rows * (_HIGHEST / largest)).round_()  # (n, width)
+    return values.to(torch.int8), largest.div_(_HIGHEST)
 
 
 def quantise_states(rows: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -185,10 +178,9 @@ class Int8Linear:
     @classmethod
     def of(cls, weights: Weights, *names: str, outputs: int, inputs: int) -> Int8Linear:
         """Ask for a layer, or for several over the same inputs as one; as of ``Linear.of``."""
-        highest = _HIGHEST if cpu_multiplies(torch.int8) else _HIGHEST_IN_16_BITS
         matrices = [f"{name}.weight" for name in names]
         is_there = weights.has(*matrices, shape=(outputs, inputs))
-        whole = Int8Rows.empty(len(names) * outputs if is_there else 0, inputs, highest)
+        whole = Int8Rows.empty(len(names) * outputs if is_there else 0, inputs)
         for number, name in enumerate(matrices if is_there else ()):
             weights.ask_into(name, whole.part(number * outputs, (number + 1) * outputs))
         made = cls(whole, weights.ask(*(f"{name}.bias" for name in names), shape=(outputs,)))

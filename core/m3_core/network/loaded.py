@@ -18,7 +18,7 @@ import torch
 from m3_core.errors import ClosedError
 from m3_core.forks import aside, computed_once, survive_forks
 from m3_core.network.checkpoint import locate, read_checkpoint
-from m3_core.network.device import cpu_multiplies, has_amx, resolve_device, resolve_dtype
+from m3_core.network.device import has_amx, resolve_device, resolve_dtype
 from m3_core.network.engine import Engine, Program
 from m3_core.network.fingerprint import checkpoint_fingerprint
 from m3_core.network.tokens import Tokenizer
@@ -158,12 +158,6 @@ class LoadedModel:
             _log.warning(
                 "%s: on this CPU, which has AMX, batches take longer in int8 than with "
                 "dtype='auto', which is bfloat16 here; int8 needs half its memory",
-                checkpoint.name,
-            )
-        if dtype == torch.int8 and not cpu_multiplies(dtype):
-            _log.warning(
-                "%s: this CPU, or the limit that ONEDNN_MAX_CPU_ISA sets, has no VNNI: weights "
-                "have 7 bits in place of 8, and lower ranks change more than between other types",
                 checkpoint.name,
             )
         _log.info(

@@ -198,7 +198,7 @@ def test_a_cuda_device_has_its_number_or_an_error_says_why(monkeypatch) -> None:
             resolve_device(asked)
 
 
-def test_devices_and_types() -> None:
+def test_devices_and_types(monkeypatch: pytest.MonkeyPatch) -> None:
     cpu = torch.device("cpu")
     assert resolve_device("cpu") == cpu
     assert resolve_dtype("float32", torch.device("cpu:0")) == torch.float32
@@ -208,6 +208,9 @@ def test_devices_and_types() -> None:
         resolve_device("gpu-of-dreams")
     with pytest.raises(DeviceError, match="CUDA devices"):
         resolve_device("cuda:99")
+    monkeypatch.setenv("ONEDNN_MAX_CPU_ISA", "AVX2")
+    with pytest.raises(DeviceError, match=r"'int8' .*dtype='auto'"):
+        resolve_dtype("int8", cpu)
     for bad in ("int4", torch.int16):
         with pytest.raises(ValueError, match="is not one of 'auto'"):
             resolve_dtype(bad, cpu)
