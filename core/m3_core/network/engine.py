@@ -333,8 +333,7 @@ class Engine:
                 return self._to_host.start(results)
 
         # What computes elsewhere is only started here, by each engine's own thread.
-        on_cpu = self.device.type == "cpu"
-        arriving = processor.run(compute, threads) if on_cpu else compute()
+        arriving = processor.run(compute, threads) if self.device.type == "cpu" else compute()
         self._counts.add(batch, shares, began)
         owners = [owners for _, owners in asked.values()]
         return _Pending(owners, arriving, len(batch.ids), began)
