@@ -42,7 +42,7 @@ if TYPE_CHECKING:
         shared_model,
     )
     from m3_core.network.packed import MODEL_TYPES, PackedBackbone, is_packable
-    from m3_core.network.packing import Packing, varlen_kernel
+    from m3_core.network.packing import Packing, few_counts, varlen_kernel
     from m3_core.network.ticket import EngineStats, Ticket
     from m3_core.network.tokens import TokenBatch, Tokenizer
     from m3_core.network.transfer import Results, to_device
@@ -87,6 +87,7 @@ __all__ = [
     "choose_instructions",
     "cpu_multiplies",
     "default_token_budget",
+    "few_counts",
     "find_known",
     "float_type",
     "is_blocked",
@@ -119,6 +120,7 @@ _HOMES = {
     "cpu_multiplies": "device",
     "default_token_budget": "device",
     "EngineStats": "ticket",
+    "few_counts": "packing",
     "find_known": "known_models",
     "float_type": "device",
     "Head": "checkpoint",
