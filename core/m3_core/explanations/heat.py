@@ -64,7 +64,7 @@ def heat_map(
     Returns:
         The heat map; empty where there are no multi-vectors.
     """
-    worded = [one for one in alignments if one.query_place is not None and one.query.strip()]
+    worded = [one for one in alignments if one.query_place and one.query_place[0] >= 0]
     if made_of is None or not worded:
         return HeatMap()
     query, document, asked, found = made_of

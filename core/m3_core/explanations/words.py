@@ -38,7 +38,7 @@ _SPACE = re.compile(r"\s")
 
 
 @lru_cache(maxsize=1 << 14)
-def kind_of(character: str) -> Kind:  # noqa: C901, PLR0911 (a table)
+def kind_of(character: str) -> Kind:
     """Say what a character does to the bounds around it.
 
     Args:
@@ -109,11 +109,10 @@ def _hangul(before: str, after: str) -> bool:
     is_lead = "\u1100" <= before <= "\u115f"
     if after <= "\u115f" or (is_lead and after <= "\u11a7"):
         return is_lead
-    is_syllable = "\uac00" <= before <= "\ud7a3" or "\u1160" <= before <= "\u11ff"
-    return is_syllable
+    return "\uac00" <= before <= "\ud7a3" or "\u1160" <= before <= "\u11ff"
 
 
-def _joins(text: str, starts: list[int], n: int) -> bool:  # noqa: PLR0911
+def _joins(text: str, starts: list[int], n: int) -> bool:
     """Whether the cluster number ``n`` goes on the word, or the gap, of the one before it."""
     at = starts[n]
     left, right = kind_of(text[starts[n - 1]]), kind_of(text[at])
