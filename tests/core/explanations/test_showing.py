@@ -99,7 +99,7 @@ def test_texts_give_a_terminal_no_orders(query, document):
     console = Console(width=200, color_system=None, record=True, file=io.StringIO())
     console.print(explanation)
     for shown in (str(explanation), console.export_text()):
-        assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f]", shown)
+        assert not re.search("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]", shown)
     assert str(explanation).startswith(f"score {explanation.score:.4f} = 0.333 x dense")
 
 
