@@ -205,7 +205,7 @@ class _Words:
 
     def first(self, token: int) -> int:
         """Where a token stands first."""
-        return self.located.tokens.ids.tolist().index(token)
+        return int(np.flatnonzero(self.located.tokens.ids == token)[0])
 
     def places(self, tokens: Iterable[int]) -> tuple[Place, ...]:
         wanted = set(tokens)
