@@ -17,7 +17,6 @@ settings.register_profile("m3", deadline=None, suppress_health_check=[HealthChec
 settings.load_profile("m3")
 
 
-
 def _read(name: str) -> list[dict[str, str]]:
     path = Path(__file__).parent.parent / "core" / "m3_core" / "cli" / name
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]

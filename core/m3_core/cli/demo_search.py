@@ -21,6 +21,7 @@ WEIGHTS = (1.0, 0.3, 1.0)
 # Rankings are this long: a topic has a passage in each of seven languages.
 DEPTH = 10
 RANKINGS = ("dense", "sparse", "colbert", "hybrid")
+LANGUAGES = ("en", "de", "es", "zh", "ru", "hi", "ar")
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +62,7 @@ class Question:
     shown: int = 3
 
 
-QUESTIONS = (
+TOUR = (
     Question(
         "Why does the sea come and go twice a day?",
         "tides",
@@ -175,12 +176,18 @@ class Corpus:
     Args:
         encoder: An encoder with three representations.
         passages: The passages, which it encodes.
+
+    Raises:
+        MissingRepresentationError: The encoder gives fewer than three.
     """
 
     def __init__(self, encoder: TextEncoder, passages: Sequence[Passage]) -> None:
-        self.encoder = encoder
+        from m3_core.encoder import PARTS, CachedEncoder
+
+        # Whoever asks again why a passage matched finds both texts encoded.
+        self.encoder = CachedEncoder(encoder, PARTS)
         self.passages = passages
-        self._representations = encoder.encode_documents(
+        self._representations = self.encoder.encode_documents(
             [passage.text for passage in passages], return_sparse=True, return_colbert_vecs=True
         )
 

@@ -15,7 +15,7 @@ from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
 
-from m3_core.cli.demo_search import DEPTH, RANKINGS
+from m3_core.cli.demo_search import DEPTH, LANGUAGES, RANKINGS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -24,11 +24,13 @@ if TYPE_CHECKING:
 
     from m3_core.cli.demo_frameworks import Snippet
     from m3_core.cli.demo_search import Answer, Hit
+    from m3_core.cli.demo_words import Match, Matches
 
 NAMES = {"dense": "dense", "sparse": "lexical", "colbert": "multi-vector", "hybrid": "hybrid"}
-LANGUAGES = ("en", "de", "es", "zh", "ru", "hi", "ar")
 # From here on code and its output fit side by side.
 _WIDE = 118
+# Of a ranking: language, topic, score; and what is between two.
+_CELL, _GAP = 18, 2
 _RIGHT, _WRONG, _NAME = "green", "dim", "cyan"
 
 
@@ -56,11 +58,13 @@ def indented(content: RenderableType) -> RenderableType:
     return Padding(content, (0, 0, 0, 2))
 
 
-def asked(answer: Answer) -> RenderableType:
-    """Show a question, what it shows and the rankings side by side.
+def asked(answer: Answer, matches: Mapping[str, Matches], width: int) -> RenderableType:
+    """Show a question, what it shows, the rankings side by side, and why their first hits matched.
 
     Args:
         answer: Its answer.
+        matches: For some rankings the words that matched in the first hit.
+        width: Columns there are.
 
     Returns:
         What rich prints.
@@ -70,29 +74,58 @@ def asked(answer: Answer) -> RenderableType:
     lines.append(Text(f"? {question.text}", style="bold"))
     if question.note:
         lines.append(indented(Text(question.note)))
-    return Group(*lines, "", indented(rankings(answer)))
+    lines.extend(["", indented(rankings(answer, width - 2))])
+    if matches:
+        lines.extend(["", indented(_why(answer, matches))])
+    return Group(*lines)
 
 
-def rankings(answer: Answer) -> Table:
-    """Put the rankings of a question side by side.
+def _why(answer: Answer, matches: Mapping[str, Matches]) -> Table:
+    """The words that matched in the first hit of the lexical and the multi-vector ranking."""
+    table = Table.grid(padding=(0, 2))
+    table.add_column(no_wrap=True)
+    table.add_column()
+    meanings = {"sparse": "words in common", "colbert": "closest words"}
+    for name, found in matches.items():
+        passage = answer.rankings[name][0].passage
+        label = Text(meanings[name], style=_NAME)
+        words = getattr(found, name)
+        line = Text(f"{passage.language} {passage.topic}: ")
+        line.append(_listed(words) or "none", style="bold")
+        table.add_row(label, line)
+    return table
+
+
+def _listed(matches: Sequence[Match]) -> str:
+    return " · ".join(map(str, matches))
+
+
+def rankings(answer: Answer, width: int) -> RenderableType:
+    """Put the rankings of a question side by side, as many as there is room for.
 
     Args:
         answer: Its answer.
+        width: Columns of the terminal there are.
 
     Returns:
         A column a ranking, headed by whether its first hit is on topic.
     """
-    table = Table.grid(padding=(0, 2))
-    for _ in RANKINGS:
-        table.add_column(no_wrap=True)
-    table.add_row(*(_head(answer, name) for name in RANKINGS))
+    beside = max(min((width + _GAP) // (_CELL + _GAP), len(RANKINGS)), 1)
+    starts = range(0, len(RANKINGS), beside)
+    return Group(*(_side_by_side(answer, RANKINGS[at : at + beside]) for at in starts))
+
+
+def _side_by_side(answer: Answer, names: Sequence[str]) -> Table:
+    table = Table.grid(padding=(0, _GAP))
+    for _ in names:
+        table.add_column(no_wrap=True, min_width=_CELL)
+    table.add_row(*(_head(answer, name) for name in names))
+    columns = [answer.rankings[name] for name in names]
     depth = answer.question.shown
-    for place in range(depth):
-        columns = [answer.rankings[name] for name in RANKINGS]
-        if any(place < len(hits) for hits in columns):
-            table.add_row(*(_cell(answer, hits, place) for hits in columns))
+    for place in range(min(depth, max(map(len, columns)))):
+        table.add_row(*(_cell(answer, hits, place) for hits in columns))
     if depth == DEPTH and answer.question.topic:
-        counts = (len(answer.languages(name)) for name in RANKINGS)
+        counts = (len(answer.languages(name)) for name in names)
         table.add_row(*(Text(f"{n} of 7 languages", style="bold") for n in counts))
     return table
 
@@ -113,11 +146,12 @@ def _cell(answer: Answer, hits: Sequence[Hit], place: int) -> Text:
     return Text(f"{passage.language} {passage.topic:8} {hit.score:6.3f}", style=style)
 
 
-def passages(hits: Sequence[Hit]) -> Table:
+def passages(hits: Sequence[tuple[Hit, Matches]], *, reasons: bool = False) -> Table:
     """Write passages below each other, whole, each behind its language.
 
     Args:
-        hits: The passages.
+        hits: The passages, with the words in them that matched, which stand out.
+        reasons: Say below each which words of the question they are closest to.
 
     Returns:
         What rich prints.
@@ -125,40 +159,50 @@ def passages(hits: Sequence[Hit]) -> Table:
     table = Table.grid(padding=(0, 1))
     table.add_column(no_wrap=True)
     table.add_column(overflow="fold")
-    for hit in hits:
-        table.add_row(Text(hit.passage.language, style=_NAME), Text(hit.passage.text))
+    for hit, matches in hits:
+        text = Text(hit.passage.text)
+        for start, end in matches.places():
+            text.stylize("bold", start, end)
+        table.add_row(Text(hit.passage.language, style=_NAME), text)
+        if reasons and matches.colbert:
+            table.add_row("", Text(_listed(matches.colbert), style=_RIGHT))
     return table
 
 
 def survey(answers: Sequence[Answer]) -> Table:
-    """Count in which languages a question about each topic finds it.
+    """Count in which languages a question finds its topic.
 
     Args:
-        answers: Of one question a topic.
+        answers: Of questions with a topic.
 
     Returns:
-        A line a topic, a column a language.
+        A line a question, a column a language.
     """
     table = Table.grid(padding=(0, 2))
-    table.add_row(
-        "", *(Text(language, style=_NAME) for language in LANGUAGES), Text("asked", style=_NAME)
-    )
+    for _ in range(3):
+        table.add_column(no_wrap=True)
+    table.add_column(no_wrap=True, overflow="ellipsis")
+    table.add_row("", "", Text(" ".join(LANGUAGES), style=_NAME), Text("question", style=_NAME))
     for answer in answers:
         found = answer.languages("hybrid")
-        marks = (
-            Text("✓", style="bold green") if language in found else Text("·", style="dim")
-            for language in LANGUAGES
-        )
+        marks = Text()
+        for language in LANGUAGES:
+            is_found = language in found
+            marks.append("✓  " if is_found else "·  ", style="bold green" if is_found else "dim")
+        marks.right_crop(2)
         question = answer.question
-        table.add_row(Text(question.topic or ""), *marks, Text(question.text, style="dim"))
+        table.add_row(Text(question.language), Text(question.topic or ""), marks, question.text)
     return table
 
 
-def snippet(snippet: Snippet, output: RenderableType, width: int) -> RenderableType:
+def snippet_beside(
+    snippet: Snippet, given: str, output: RenderableType, width: int
+) -> RenderableType:
     """Show code beside what it printed, or above where the terminal is narrow.
 
     Args:
         snippet: The code.
+        given: What the code knows already.
         output: What it printed, or why it did not run.
         width: Columns there are.
 
@@ -170,7 +214,9 @@ def snippet(snippet: Snippet, output: RenderableType, width: int) -> RenderableT
     code = Syntax(
         snippet.code.rstrip(), "python", theme="ansi_dark", background_color="default", padding=0
     )
-    title = heading(f"{snippet.framework} in five lines")
+    title = Group(
+        heading(f"{snippet.framework} in five lines"), indented(Text(given, style="dim")), ""
+    )
     if width < _WIDE:
         return Group(title, indented(code), "", indented(output))
     table = Table.grid(padding=(0, 3))
@@ -218,8 +264,24 @@ def make_console(*, stderr: bool = False) -> Console:
     Returns:
         The console: colours on a terminal without ``NO_COLOR``, plain text elsewhere.
     """
-    console = Console(stderr=stderr, highlight=False, markup=False, emoji=False, soft_wrap=False)
+    console = Console(stderr=stderr, highlight=False, markup=False, emoji=False)
     reconfigure = getattr(console.file, "reconfigure", None)
     if reconfigure is not None:
         reconfigure(errors="replace")
     return console
+
+
+def show(console: Console, *contents: RenderableType) -> None:
+    """Print, in a pipe without the spaces that fill lines up.
+
+    Args:
+        console: Where to.
+        *contents: What rich prints, one below the other.
+    """
+    if console.is_terminal:
+        console.print(*contents, sep="\n")
+        return
+    with console.capture() as captured:
+        console.print(*contents, sep="\n")
+    console.file.write("".join(f"{line.rstrip()}\n" for line in captured.get().splitlines()))
+    console.file.flush()
