@@ -7,8 +7,6 @@ import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from rich.text import Text
-
 from m3_core.cli.demo_frameworks import SNIPPETS
 from m3_core.cli.demo_search import (
     DEPTH,
@@ -22,7 +20,6 @@ from m3_core.cli.demo_search import (
 )
 from m3_core.cli.demo_view import (
     asked,
-    cut_lines,
     heading,
     indented,
     make_console,
@@ -170,7 +167,7 @@ def _show(console: Console, corpus: Corpus, answer: Answer, hits: Sequence[Hit])
         console,
         asked(answer, why, console.width),
         "",
-        indented(passages(matched, reasons=len(hits) > 1)),
+        indented(passages(matched, console.width, reasons=len(hits) > 1)),
     )
 
 
@@ -192,7 +189,7 @@ def _count(console: Console, answers: Sequence[Answer]) -> None:
         heading("How far it carries"),
         indented(note),
         "",
-        indented(survey([*english, *others])),
+        indented(survey([*english, *others], console.width)),
     )
 
 
@@ -202,11 +199,10 @@ def _frameworks(console: Console, texts: Sequence[str], model: str) -> None:
         if snippet.is_installed:
             with waiting.status(f"Running {snippet.framework} …"):
                 lines = snippet.run(texts, question, model)
-            output = cut_lines(lines)
         else:
-            output = Text(f"{snippet.framework} is not installed: {snippet.remedy}", style="bold")
+            lines = [f"{snippet.framework} is not installed: {snippet.remedy}"]
         given = f"{model = }, {question = }, texts: the passages"
-        show(console, snippet_beside(snippet, given, output, console.width))
+        show(console, snippet_beside(snippet, given, lines, console.width))
 
 
 def _suggest(console: Console, commands: Collection[str]) -> None:

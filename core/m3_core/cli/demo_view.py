@@ -7,6 +7,7 @@ behind them to shift.
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING
 
 from rich.console import Console, Group
@@ -15,6 +16,7 @@ from rich.rule import Rule
 from rich.table import Table
 from rich.text import Text
 
+from m3_core.cli.cells import cut, wrap
 from m3_core.cli.demo_search import DEPTH, LANGUAGES, RANKINGS
 
 if TYPE_CHECKING:
@@ -31,6 +33,8 @@ NAMES = {"dense": "dense", "sparse": "lexical", "colbert": "multi-vector", "hybr
 _WIDE = 118
 # Of a ranking: language, topic, score; and what is between two.
 _CELL, _GAP = 18, 2
+# Spaces at the end of a line, with what changes colours.
+_FILL = re.compile(r"(?: |\x1b\[[\d;]*m)+$")
 _RIGHT, _WRONG, _NAME = "green", "dim", "cyan"
 
 
@@ -146,11 +150,14 @@ def _cell(answer: Answer, hits: Sequence[Hit], place: int) -> Text:
     return Text(f"{passage.language} {passage.topic:8} {hit.score:6.3f}", style=style)
 
 
-def passages(hits: Sequence[tuple[Hit, Matches]], *, reasons: bool = False) -> Table:
+def passages(
+    hits: Sequence[tuple[Hit, Matches]], width: int, *, reasons: bool = False
+) -> RenderableType:
     """Write passages below each other, whole, each behind its language.
 
     Args:
         hits: The passages, with the words in them that matched, which stand out.
+        width: Columns there are.
         reasons: Say below each which words of the question they are closest to.
 
     Returns:
@@ -158,31 +165,34 @@ def passages(hits: Sequence[tuple[Hit, Matches]], *, reasons: bool = False) -> T
     """
     table = Table.grid(padding=(0, 1))
     table.add_column(no_wrap=True)
-    table.add_column(overflow="fold")
+    table.add_column(no_wrap=True, overflow="ignore")
+    room = width - len("  en ")
     for hit, matches in hits:
         text = Text(hit.passage.text)
         for start, end in matches.places():
             text.stylize("bold", start, end)
-        table.add_row(Text(hit.passage.language, style=_NAME), text)
+        table.add_row(Text(hit.passage.language, style=_NAME), wrap(text, room))
         if reasons and matches.colbert:
-            table.add_row("", Text(_listed(matches.colbert), style=_RIGHT))
+            table.add_row("", wrap(Text(_listed(matches.colbert), style=_RIGHT), room))
     return table
 
 
-def survey(answers: Sequence[Answer]) -> Table:
+def survey(answers: Sequence[Answer], width: int) -> Table:
     """Count in which languages a question finds its topic.
 
     Args:
         answers: Of questions with a topic.
+        width: Columns there are.
 
     Returns:
         A line a question, a column a language.
     """
     table = Table.grid(padding=(0, 2))
-    for _ in range(3):
-        table.add_column(no_wrap=True)
-    table.add_column(no_wrap=True, overflow="ellipsis")
-    table.add_row("", "", Text(" ".join(LANGUAGES), style=_NAME), Text("question", style=_NAME))
+    for _ in range(4):
+        table.add_column(no_wrap=True, overflow="ignore")
+    header = Text(" ".join(LANGUAGES), style=_NAME)
+    table.add_row("", " " * 8, header, Text("question", style=_NAME))
+    room = width - len(f"  en  {'topic':8}  {header.plain}  ")
     for answer in answers:
         found = answer.languages("hybrid")
         marks = Text()
@@ -191,19 +201,20 @@ def survey(answers: Sequence[Answer]) -> Table:
             marks.append("✓  " if is_found else "·  ", style="bold green" if is_found else "dim")
         marks.right_crop(2)
         question = answer.question
-        table.add_row(Text(question.language), Text(question.topic or ""), marks, question.text)
+        line = cut(question.text, room)
+        table.add_row(question.language, question.topic, marks, line)
     return table
 
 
 def snippet_beside(
-    snippet: Snippet, given: str, output: RenderableType, width: int
+    snippet: Snippet, given: str, output: Sequence[str], width: int
 ) -> RenderableType:
     """Show code beside what it printed, or above where the terminal is narrow.
 
     Args:
         snippet: The code.
         given: What the code knows already.
-        output: What it printed, or why it did not run.
+        output: The lines that it printed, or why it did not run; each is cut where the room ends.
         width: Columns there are.
 
     Returns:
@@ -214,28 +225,18 @@ def snippet_beside(
     code = Syntax(
         snippet.code.rstrip(), "python", theme="ansi_dark", background_color="default", padding=0
     )
-    title = Group(
-        heading(f"{snippet.framework} in five lines"), indented(Text(given, style="dim")), ""
-    )
+    title = heading(f"{snippet.framework} in five lines")
+    known = indented(Text(given, style="dim"))
     if width < _WIDE:
-        return Group(title, indented(code), "", indented(output))
+        printed = Text("\n".join(cut(line, width - 2) for line in output))
+        return Group(title, known, "", indented(code), "", indented(printed))
+    longest = max(len(line) for line in snippet.code.splitlines())
+    printed = Text("\n".join(cut(line, width - 2 - longest - 3) for line in output))
     table = Table.grid(padding=(0, 3))
-    table.add_column(width=max(len(line) for line in snippet.code.splitlines()))
-    table.add_column()
-    table.add_row(code, output)
-    return Group(title, indented(table))
-
-
-def cut_lines(lines: Sequence[str]) -> Text:
-    """Show lines, each cut where the room ends.
-
-    Args:
-        lines: The lines.
-
-    Returns:
-        What rich prints.
-    """
-    return Text("\n".join(lines), no_wrap=True, overflow="ellipsis")
+    table.add_column(width=longest)
+    table.add_column(no_wrap=True, overflow="ignore")
+    table.add_row(code, printed)
+    return Group(title, known, "", indented(table))
 
 
 def suggestions(rows: Mapping[str, str]) -> Table:
@@ -272,16 +273,19 @@ def make_console(*, stderr: bool = False) -> Console:
 
 
 def show(console: Console, *contents: RenderableType) -> None:
-    """Print, in a pipe without the spaces that fill lines up.
+    """Print, but no spaces at the ends of lines: where a line is wider than rich thinks, they wrap.
 
     Args:
         console: Where to.
         *contents: What rich prints, one below the other.
     """
-    if console.is_terminal:
-        console.print(*contents, sep="\n")
-        return
     with console.capture() as captured:
         console.print(*contents, sep="\n")
-    console.file.write("".join(f"{line.rstrip()}\n" for line in captured.get().splitlines()))
+    lines = captured.get().splitlines()
+    console.file.write("".join(f"{_FILL.sub(_codes, line)}\n" for line in lines))
     console.file.flush()
+
+
+def _codes(fill: re.Match[str]) -> str:
+    """What changes colours among the spaces."""
+    return fill.group().replace(" ", "")
