@@ -19,7 +19,9 @@ from m3_core.cli.demo_frameworks import SNIPPETS
 from m3_core.cli.demo_search import (
     LANGUAGES,
     TOUR,
+    Answer,
     Corpus,
+    Hit,
     Question,
     read_passages,
     read_questions,
@@ -62,7 +64,7 @@ def test_every_topic_is_told_in_every_language() -> None:
         # A column of a ranking holds so much.
         assert len(passage.topic) <= 8
         letters = re.sub(r"[\W\d_]", "", passage.text)
-        own = len(re.findall(SCRIPTS.get(passage.language, "[a-zà-öø-ÿ]"), letters, re.IGNORECASE))
+        own = len(re.findall(SCRIPTS.get(passage.language, "[a-zß-öø-ÿ]"), letters, re.IGNORECASE))
         assert own == len(letters), passage.id
     standards = [passage for passage in found if passage.topic.startswith("ISO")]
     assert len(standards) == 8
@@ -106,7 +108,7 @@ def test_words_that_matched_are_whole_words_of_the_passage(corpus: Corpus) -> No
             for match in (*matches.sparse, *matches.colbert):
                 assert match.query in answer.question.text
                 assert match.document in {text[start:end] for start, end in match.places}
-            for start, end in matches.places():
+            for start, end in matches.places:
                 if hit.passage.language in ("en", "de", "es", "ru"):
                     around = text[max(start - 1, 0) : start] + text[end : end + 1]
                     assert not any(map(str.isalnum, around))
@@ -162,7 +164,7 @@ def test_a_framework_that_is_absent_is_said_with_what_installs_it(monkeypatch) -
         assert said in result.stdout
 
 
-def test_questions_of_ones_own(corpus: Corpus) -> None:
+def test_questions_of_ones_own() -> None:
     result = run("Warum bebt die Erde?", "--json")
     assert result.exit_code == 0, result.output
     (answer,) = json.loads(result.stdout)["answers"]
@@ -172,10 +174,18 @@ def test_questions_of_ones_own(corpus: Corpus) -> None:
     result = run("Warum bebt die Erde?")
     assert "Your question" in result.stdout
     assert "✓" not in result.stdout
-    # A question that shares no word with any passage has no lexical ranking.
-    (none,) = corpus.ask([Question("鱻")])
-    assert none.rankings["sparse"] == []
-    show(Console(file=io.StringIO()), asked(none, {}, 80))
+
+
+def test_a_question_that_shares_no_word_has_no_lexical_ranking() -> None:
+    hits = [Hit(passage, 0.5) for passage in read_passages()[:3]]
+    rankings = {"dense": hits, "sparse": [], "colbert": hits, "hybrid": hits}
+    answer = Answer(Question("?", "panda"), rankings)
+    console = Console(file=io.StringIO(), width=80)
+    show(console, asked(answer, {}, 80))
+    lines = console.file.getvalue().splitlines()
+    assert "  dense ✓             lexical ✗           multi-vector ✓      hybrid ✓" in lines
+    cell = "en panda     0.500"
+    assert f"  {cell}{' ' * 22}{cell}  {cell}" in lines
 
 
 @pytest.mark.parametrize("width", [40, 80, 118, 160])

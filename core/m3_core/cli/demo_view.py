@@ -169,7 +169,7 @@ def passages(
     room = width - len("  en ")
     for hit, matches in hits:
         text = Text(hit.passage.text)
-        for start, end in matches.places():
+        for start, end in matches.places:
             text.stylize("bold", start, end)
         table.add_row(Text(hit.passage.language, style=_NAME), wrap(text, room))
         if reasons and matches.colbert:
@@ -220,11 +220,9 @@ def snippet_beside(
     Returns:
         What rich prints.
     """
-    from rich.syntax import Syntax
-
-    code = Syntax(
-        snippet.code.rstrip(), "python", theme="ansi_dark", background_color="default", padding=0
-    )
+    code = Text(snippet.code.rstrip())
+    # Colours that light and dark terminals both show.
+    code.highlight_regex(r"\b(from|import|for|in|print|True)\b", _NAME)
     title = heading(f"{snippet.framework} in five lines")
     known = indented(Text(given, style="dim"))
     if width < _WIDE:

@@ -54,9 +54,10 @@ class Matches:
     sparse: Sequence[Match]
     colbert: Sequence[Match]
 
+    @property
     def places(self) -> list[Place]:
-        """Where they stand in the passage."""
-        return sorted({at for one in (*self.sparse, *self.colbert) for at in one.places})
+        """Where the close words stand in the passage."""
+        return sorted({at for one in self.colbert for at in one.places})
 
     def as_dict(self) -> dict[str, Any]:
         """Plain values, for JSON."""
