@@ -12,13 +12,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from m3_core import __version__
-from m3_core.cli import exporting, training
+from m3_core.cli import exporting, searching, training
 from m3_core.cli.commands import new_app
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-app = new_app("m3-retrieval")
+app = new_app("m3-retrieval", completion=True)
+app.add_typer(searching.app)
 app.add_typer(training.app)
 app.add_typer(exporting.app)
 
