@@ -19,8 +19,11 @@ from qdrant_client import AsyncQdrantClient, QdrantClient, models
 
 from llamaindex_m3.embeddings import M3Embedding
 from llamaindex_m3.filters import NodeFilter
+from llamaindex_m3.nodes import NodeExplaining
 from llamaindex_m3.options import EncoderFields, refuse_replaced
 from llamaindex_m3.qdrant_nodes import Request, condition, new_points, read_node, read_query
+from m3_core.adapters import explained_search
+from m3_core.encoder import TextEncoder
 from m3_core.stores.qdrant import Connection, Layout, Names, QdrantCollection, ScoredPoint
 
 # What LlamaIndex's own store takes and this one has another way for.
@@ -37,7 +40,7 @@ _REPLACED: Mapping[str, tuple[tuple[Any, ...], str]] = {
 }
 
 
-class QdrantHybridStore(EncoderFields, BasePydanticVectorStore):
+class QdrantHybridStore(NodeExplaining, EncoderFields, BasePydanticVectorStore):
     """Nodes in Qdrant with dense vectors, lexical weights and, to rerank, multi-vectors.
 
     For ``VectorStoreIndex``, ingestion pipelines and retrievers, in the modes default (dense),
@@ -398,6 +401,11 @@ class QdrantHybridStore(EncoderFields, BasePydanticVectorStore):
         return [
             (read_node(point, None, self.text_key), score, scores) for point, score, scores in found
         ]
+
+    def _explained(self) -> tuple[TextEncoder, dict[str, Any]]:
+        # In hybrid mode, where most is to be said.
+        collection = self._collection
+        return collection.encoder, explained_search(*collection.scored())
 
     def close(self) -> None:
         """Close the client, unless it was given."""
