@@ -208,7 +208,7 @@ def progress(what: str, total: float | None = None) -> Iterator[Advance]:
         def advance(
             done: float | None = None, total: float | None = None, note: str | None = None
         ) -> None:
-            fields = {} if note is None else {"note": clean(note)}
+            fields: dict[str, Any] = {} if note is None else {"note": clean(note)}
             bar.update(
                 task, completed=done, total=total, advance=1 if done is None else None, **fields
             )
@@ -234,28 +234,28 @@ def waiting(what: str) -> Iterator[None]:
         yield
 
 
-def read_lines(stream: Any = None) -> list[str]:
+def read_lines(*, keep_empty: bool = False) -> list[str]:
     """Read standard input, a text a line.
 
     Args:
-        stream: Read this instead.
+        keep_empty: Give empty lines too.
 
     Returns:
-        The lines that are not empty.
+        The lines.
 
     Raises:
         ValueError: It is not UTF-8, or says nothing.
     """
-    data = (sys.stdin.buffer if stream is None else stream).read()
+    data = sys.stdin.buffer.read()
     try:
-        text = data.decode("utf-8-sig") if isinstance(data, bytes) else data
+        text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         line = data.count(b"\n", 0, error.start) + 1
         raise ValueError(f"standard input is not UTF-8 in line {line}") from error
-    lines = [line for line in text.replace("\r\n", "\n").split("\n") if line.strip()]
-    if not lines:
+    if not text.strip():
         raise ValueError("standard input says nothing, and - reads it")
-    return lines
+    lines = text.replace("\r\n", "\n").split("\n")
+    return [line for line in lines if keep_empty or line.strip()]
 
 
 def _nowhere(

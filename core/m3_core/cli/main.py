@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from m3_core import __version__
-from m3_core.cli import exporting, searching, training
+from m3_core.cli import describing, exporting, scoring, searching, training
 from m3_core.cli.commands import new_app
 
 if TYPE_CHECKING:
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 app = new_app("m3-retrieval", completion=True)
 app.add_typer(searching.app)
+app.add_typer(scoring.app)
+app.add_typer(describing.app)
 app.add_typer(training.app)
 app.add_typer(exporting.app)
 
@@ -34,10 +36,23 @@ def _show_version(asked: bool) -> None:  # noqa: FBT001 (typer's callback)
 def _describe(
     *,
     version: Annotated[
-        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Say which.")
+        bool,
+        typer.Option(
+            "--version", callback=_show_version, is_eager=True, help="Show the version and exit."
+        ),
     ] = False,
 ) -> None:
-    """Train, distill, mine, mix, evaluate and export models of the BGE-M3 kind."""
+    r"""Search your own texts by meaning and by words, with models of the BGE-M3 kind.
+
+    \b
+    Begin with:
+      m3-retrieval index docs --to docs.m3         a folder of text, Markdown, HTML or JSON lines
+      m3-retrieval search docs.m3 "a question"
+      m3-retrieval explain "a question" "a text"   why it matches
+
+    Without --model the model m3-small is used, which comes with the package: nothing is downloaded.
+    Results go to standard output, all else to standard error; --json is for programs.
+    """
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -137,7 +137,7 @@ def index(
 
     _check_target(to)
     check_sources(sources or [])
-    given = {
+    given: dict[str, Any] = {
         "include": tuple(include) if include else None,
         "exclude": tuple(exclude) if exclude else None,
         "hidden": hidden,

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from m3_core.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from m3_core.folder_index.index import FolderIndex, Progress, SavedSettings, UpdateReport
+    from m3_core.folder_index.index import FolderIndex
     from m3_core.folder_index.passages import (
         Passage,
         body_of,
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
         Skipped,
         check_sources,
     )
+    from m3_core.folder_index.settings import SavedSettings, stored_passages
+    from m3_core.folder_index.updating import Progress, UpdateReport
     from m3_core.folder_index.words import QueryWords, matches, window
 
 __all__ = [
@@ -37,6 +39,7 @@ __all__ = [
     "estimated_tokens",
     "matches",
     "passages_of",
+    "stored_passages",
     "window",
 ]
 
@@ -48,13 +51,14 @@ _HOMES = {
     "matches": "words",
     "Passage": "passages",
     "passages_of": "passages",
-    "Progress": "index",
+    "Progress": "updating",
     "QueryWords": "words",
     "READ_FORMATS": "reading",
     "ReadingOptions": "reading",
-    "SavedSettings": "index",
+    "SavedSettings": "settings",
     "Skipped": "reading",
-    "UpdateReport": "index",
+    "stored_passages": "settings",
+    "UpdateReport": "updating",
     "window": "words",
 }
 
