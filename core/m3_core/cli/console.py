@@ -168,13 +168,14 @@ def write_pairs(pairs: Iterable[tuple[str, str]]) -> None:
     console, listed = output(), list(pairs)
     if not console.is_terminal:
         for name, value in listed:
-            sys.stdout.write(f"{name}\t{clean(value)}\n")
+            line = clean(value.replace("\n", "; "))
+            sys.stdout.write(f"{name}\t{line}\n")
         return
     table = Table.grid(padding=(0, 2))
     table.add_column(style="bold", no_wrap=True)
     table.add_column(overflow="fold")
     for name, value in listed:
-        table.add_row(name, Text(clean(value)))
+        table.add_row(name, Text(clean(value, lines=True)))
     console.print(table)
 
 
