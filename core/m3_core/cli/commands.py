@@ -63,7 +63,15 @@ class Command(TyperCommand):
 
 
 class Commands(TyperGroup):
-    """Commands whose errors are one line on standard error, with exit status 2."""
+    """Commands whose errors are one line on standard error, with exit status 2.
+
+    In their help, paragraphs with an indented line stand as they are written.
+    """
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        for one in (self, *self.commands.values()):
+            one.help = _laid_out(one.help)
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command that was asked for."""
@@ -84,6 +92,16 @@ class Commands(TyperGroup):
             line = clean(" ".join(_described(error).split()))
             sys.stderr.write(f"{name} {ctx.invoked_subcommand}: {line}\n")
             raise typer.Exit(FAILED) from error
+
+
+def _laid_out(text: str | None) -> str | None:
+    """Mark paragraphs with an indented line as not to be wrapped."""
+    if text is None:
+        return None
+    return "\n\n".join(
+        f"\b\n{one}" if "\n " in one and not one.startswith("\b") else one
+        for one in inspect.cleandoc(text).split("\n\n")
+    )
 
 
 def _described(error: Exception) -> str:

@@ -25,14 +25,17 @@ _FRONT = 1 << 16
 def info(
     model: Annotated[
         str,
-        Argument(help="An embedded model, a folder, a hub repository, or an index."),
+        Argument(
+            help="An embedded model, a folder, a hub repository, or an index.", metavar="MODEL"
+        ),
     ] = DEFAULT_MODEL,
     *,
     as_json: Json = False,
 ) -> None:
-    r"""Say what a model is: representations, sizes, instructions, files, licence, fingerprint.
+    """Say what a model or an index is.
 
-    \b
+    Representations, sizes, lengths, instructions, files, licence and fingerprint.
+
     Examples:
       m3-retrieval info m3-small
       m3-retrieval info BAAI/bge-m3 --json

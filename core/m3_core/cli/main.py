@@ -42,13 +42,12 @@ def _describe(
         ),
     ] = False,
 ) -> None:
-    r"""Search your own texts by meaning and by words, with models of the BGE-M3 kind.
+    """Search your own texts by meaning and by words, with models of the BGE-M3 kind.
 
-    \b
     Begin with:
-      m3-retrieval index docs --to docs.m3         a folder of text, Markdown, HTML or JSON lines
+      m3-retrieval index docs --to docs.m3      text, Markdown, HTML, JSON lines
       m3-retrieval search docs.m3 "a question"
-      m3-retrieval explain "a question" "a text"   why it matches
+      m3-retrieval explain "a question" "a text"         why it matches
 
     Without --model the model m3-small is used, which comes with the package: nothing is downloaded.
     Results go to standard output, all else to standard error; --json is for programs.

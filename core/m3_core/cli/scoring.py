@@ -30,10 +30,13 @@ if TYPE_CHECKING:
 
 app = new_app()
 
-Query = Annotated[str, Argument(help="The query.")]
+Query = Annotated[str, Argument(help="The query.", metavar="QUERY")]
 Documents = Annotated[
     list[str],
-    Argument(help="Documents; - reads them from standard input, one a line, plain or as JSON."),
+    Argument(
+        help="Documents; - reads them from standard input, one a line, plain or as JSON.",
+        metavar="DOCUMENT",
+    ),
 ]
 Model = Annotated[
     str, Option(help="An embedded model, a folder or a hub repository: an encoder or a reranker.")
@@ -62,9 +65,8 @@ def score(
     dtype: Dtype = "auto",
     as_json: Json = False,
 ) -> None:
-    r"""Score documents for a query, in the order they are given.
+    """Score documents for a query, in the given order.
 
-    \b
     Examples:
       m3-retrieval score "What do pandas eat?" "Pandas eat bamboo." "大熊猫吃竹子。"
       m3-retrieval score "What do pandas eat?" - --json < passages.txt
@@ -94,7 +96,8 @@ def rerank(
     documents: Documents,
     *,
     top_n: Annotated[
-        int | None, Option("--top-n", "-n", help="How many to keep.", min=1, show_default="all")
+        int | None,
+        Option("--top-n", "-n", help="How many to keep; by default all.", metavar="N", min=1),
     ] = None,
     model: Model = DEFAULT_MODEL,
     weights: Weights = PAPER,
@@ -103,9 +106,8 @@ def rerank(
     dtype: Dtype = "auto",
     as_json: Json = False,
 ) -> None:
-    r"""Order documents by how well they answer a query, the best first.
+    """Order documents for a query, the best first.
 
-    \b
     Examples:
       m3-retrieval rerank "What do pandas eat?" "Rivers flow." "Pandas eat bamboo."
       m3-retrieval rerank "What do pandas eat?" - -n 3 < passages.txt
@@ -133,7 +135,9 @@ def rerank(
 @app.command()
 def explain(
     query: Query,
-    document: Annotated[str, Argument(help="The document; - reads it from standard input.")],
+    document: Annotated[
+        str, Argument(help="The document; - reads it from standard input.", metavar="DOCUMENT")
+    ],
     *,
     model: Annotated[
         str, Option(help="An embedded model, a folder or a hub repository: an encoder.")
@@ -147,9 +151,11 @@ def explain(
     dtype: Dtype = "auto",
     as_json: Json = False,
 ) -> None:
-    r"""Say why a document matches a query: matched words, aligned words, and what each adds.
+    """Say why a document matches a query.
 
-    \b
+    Words in both with their weights, each word's most similar word, and what each of these adds to
+    the score.
+
     Examples:
       m3-retrieval explain "What do pandas eat?" "Pandas eat bamboo."
       m3-retrieval explain "What do pandas eat?" - --html why.html < panda.txt

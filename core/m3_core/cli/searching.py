@@ -57,7 +57,7 @@ def index(
         list[str] | None,
         Argument(
             help="Folders and files; - is standard input. Without any: those of last time.",
-            metavar="[FOLDER]...",
+            metavar="FOLDER",
             show_default=False,
         ),
     ] = None,
@@ -107,30 +107,32 @@ def index(
         int | None, Option(help="Larger files are not read. [default: 64 MiB]", show_default=False)
     ] = None,
     save_every: Annotated[
-        float, Option(help="Save what is done after so many seconds.", min=0)
+        float,
+        Option(help="Save what is done after so many seconds.", metavar="SECONDS", min=0),
     ] = 15.0,
     device: Device = None,
     dtype: Annotated[
         str | None, Option(help="float32, bfloat16, float16, int8 or auto.", show_default=False)
     ] = None,
-    verbose: Annotated[bool, Option(help="Name every file that is not read.")] = False,
+    verbose: Annotated[bool, Option("--verbose", help="Name every file that is not read.")] = False,
     as_json: Json = False,
 ) -> None:
-    r"""Index folders of text, Markdown, HTML and JSON lines, or bring an index up to date.
+    """Index folders, or bring an index up to date.
 
-    Files are cut into passages at headings and paragraphs. Stop it whenever you like, and run it
-    again: it goes on where it was. Files that have not changed are not encoded anew; changed ones
-    are, and deleted ones go. Later runs need only --to.
+    Text, Markdown, HTML and JSON lines are cut into passages at headings and paragraphs. Stop it
+    whenever you like, and run it again: it goes on where it was. Files that have not changed are
+    not encoded anew; changed ones are, and deleted ones go. Later runs need only --to.
 
-    \b
     Examples:
       m3-retrieval index docs --to docs.m3
-      m3-retrieval index --to docs.m3                      again, with the same folders
+      m3-retrieval index --to docs.m3            again, with the same folders
       m3-retrieval index docs notes.md --to docs.m3 --model BAAI/bge-m3 --colbert
       m3-retrieval index src --to code.m3 --include '*.py' --exclude tests
       m3-retrieval index corpus.jsonl --to corpus.m3 --text-field contents
 
-    Each line of JSON lines is a document; its other fields are metadata for search --where.
+    Each line of JSON lines is a document; its other fields are metadata for search --where. What
+    cannot be read is named on standard error, and with --json in "skipped".
+
     Exit status: 0, 2 after an error, 130 after Ctrl-C.
     """
     from m3_core.folder_index import SavedSettings, check_sources
@@ -165,10 +167,14 @@ def index(
 def search(
     index: Index,
     query: Annotated[
-        str, Argument(help="What to look for; - reads queries from standard input, one a line.")
+        str,
+        Argument(
+            help="What to look for; - reads queries from standard input, one a line.",
+            metavar="QUERY",
+        ),
     ],
     *,
-    k: Annotated[int, Option("-k", "--k", help="How many passages at most.", min=1)] = 5,
+    k: Annotated[int, Option("-k", help="How many passages at most.", metavar="N", min=1)] = 5,
     where: Annotated[
         str | None,
         Option(help="Only passages with such metadata, as JSON.", metavar="FILTER"),
@@ -184,7 +190,9 @@ def search(
             show_default=False,
         ),
     ] = None,
-    full: Annotated[bool, Option(help="Show whole passages, not the best piece.")] = False,
+    full: Annotated[
+        bool, Option("--full", help="Show whole passages, not the best piece.")
+    ] = False,
     model: Annotated[
         str | None, Option(help="Where the index's model is now, if it was moved.")
     ] = None,
@@ -194,21 +202,22 @@ def search(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    r"""Find passages by meaning and by words.
+    """Find passages by meaning and by words.
 
-    \b
     Examples:
       m3-retrieval search docs.m3 "how do I install it?"
       m3-retrieval search docs.m3 "Fehler 4711" -r sparse -k 20
-      m3-retrieval search docs.m3 cache --where '{"path": {"$in": ["faq.md", "guide/cache.md"]}}'
+      m3-retrieval search docs.m3 cache --where '{"path": "guide/cache.md"}'
       m3-retrieval search docs.m3 "how?" --json | jq -r .file
       m3-retrieval search docs.m3 - --json < queries.txt
 
     --where takes $eq $ne $gt $gte $lt $lte $in $nin $and $or $not over path (in its folder),
     root (that folder), format, heading, line, and the fields of JSON lines.
+
     In a pipe, each passage is a line: score, file and line, heading and text, with tabs between.
     --json writes one object a line: query, rank, score, scores, file, path, line, end_line,
     heading, text, highlights (start and end of matched words in text) and metadata.
+
     Exit status: 0, 1 if nothing was found, 2 after an error.
     """
     from m3_core.filters import parse_filter

@@ -21,8 +21,10 @@ if TYPE_CHECKING:
     from m3_core.folder_index.reading import SourceFile, Walk
     from m3_core.folder_index.settings import SavedSettings
 
-# Characters of passages that are encoded at a time: what a kill loses at least.
-CHUNK_CHARACTERS = 1 << 15
+# Characters of passages that are encoded at a time, at first and at most: more and more, as long
+# as it takes less than so many seconds, so that slow machines show how far they are and lose little.
+CHUNK_CHARACTERS, LARGEST_CHUNK = 1 << 13, 1 << 18
+CHUNK_SECONDS = 1.0
 # Of the time, at most one part in so many goes into saving.
 SAVING_SHARE = 10
 
@@ -123,6 +125,7 @@ class Update:
         self._waiting = _Waiting()
         self._stored = self._what_is_stored()
         self._kept = set[str]()
+        self._chunk = CHUNK_CHARACTERS
         self._saved_at, self._saving_took, self._is_saved = time.monotonic(), 0.0, True
 
     def run(
@@ -243,7 +246,7 @@ class Update:
                 }
             )
             waiting.characters += len(passage.text)
-            if waiting.characters >= CHUNK_CHARACTERS:
+            if waiting.characters >= self._chunk:
                 self._flush()
                 waiting = self._waiting
         waiting.files += 1
@@ -252,7 +255,10 @@ class Update:
         """Encode what waits, put it into the collection, and save that from time to time."""
         waiting, self._waiting = self._waiting, _Waiting()
         if waiting.texts:
+            started = time.monotonic()
             self._collection.add(waiting.texts, waiting.metadatas, waiting.ids)
+            if time.monotonic() - started < CHUNK_SECONDS:
+                self._chunk = min(2 * self._chunk, LARGEST_CHUNK)
             self._progress.encoded += len(waiting.texts)
             self._is_saved = False
         self._remove(waiting.stale)

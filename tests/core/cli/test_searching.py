@@ -20,7 +20,7 @@ from m3_core.collection import DocumentCollection
 from m3_core.folder_index import updating
 from m3_core.cli.main import main
 
-updating.CHUNK_CHARACTERS = 4000
+updating.CHUNK_CHARACTERS = updating.LARGEST_CHUNK = 4000
 step, number, calls, method = int(sys.argv[1]), int(sys.argv[2]), [], sys.argv[3]
 inner = getattr(DocumentCollection, method)
 

@@ -95,6 +95,7 @@ def test_files_outside_what_is_asked_for_stay(tmp_path, folder):
 @pytest.mark.parametrize("at", [1, 3, 6])
 def test_what_was_interrupted_goes_on_and_comes_out_the_same(tmp_path, folder, monkeypatch, at):
     monkeypatch.setattr(updating, "CHUNK_CHARACTERS", 20)
+    monkeypatch.setattr(updating, "LARGEST_CHUNK", 20)
     (folder / "long.txt").write_text("\n\n".join(f"Line {i} " * 60 for i in range(8)), "utf-8")
     encoder = FakeEncoder()
     index = make(tmp_path / "index", encoder, tokens=64)
