@@ -309,8 +309,8 @@ def _open(
 def _update(
     made: FolderIndex, sources: list[str], reading: ReadingOptions, save_every: float
 ) -> UpdateReport:
-    with progress("Indexing") as advance:
-        try:
+    try:
+        with progress("Indexing") as advance:
             return made.update(
                 sources,
                 reading=reading,
@@ -320,9 +320,9 @@ def _update(
                 ),
                 save_every=save_every,
             )
-        except KeyboardInterrupt:
-            note(f"saved {len(made):,} passages; run it again to go on")
-            raise
+    except KeyboardInterrupt:
+        note(f"saved {len(made):,} passages; run it again to go on")
+        raise
 
 
 def _summary(to: str, model: str, report: UpdateReport) -> str:

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from m3_core.folder_index.settings import SavedSettings
 
 # Characters of passages that are encoded at a time, at first and at most: more and more, as long
-# as it takes less than so many seconds, so that slow machines show how far they are and lose little.
+# as it takes less than so many seconds. Slow machines show how far they are, and lose little.
 CHUNK_CHARACTERS, LARGEST_CHUNK = 1 << 13, 1 << 18
 CHUNK_SECONDS = 1.0
 # Of the time, at most one part in so many goes into saving.

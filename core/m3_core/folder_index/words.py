@@ -16,7 +16,7 @@ _RUN = re.compile(
     r"[\u0e00-\u0eff\u1000-\u109f\u1780-\u17ff\u3040-\u30ff\u3400-\u9fff\uf900-\ufaff]+"
 )
 # Words of a query below so much of its largest lexical weight say little.
-_TELLING = 0.35
+_TELLING = 0.6
 # Endings may differ behind so much of a word, and behind so many letters.
 _STEM_SHARE, _STEM_LETTERS = 0.75, 4
 
