@@ -18,7 +18,13 @@ def export(
     *,
     dtype: Annotated[str, Option(help="Of the weights: float32, float16 or bfloat16.")] = "float32",
 ) -> None:
-    """Write a model as a plain folder that FlagEmbedding and sentence-transformers load."""
+    """Write a model as a plain folder.
+
+    FlagEmbedding and sentence-transformers load it.
+
+    Examples:
+      m3-retrieval export m3-small models/m3-small
+    """
     import torch
 
     from m3_core.training import TrainableM3, save_checkpoint

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from m3_core import __version__
-from m3_core.cli import demo, exporting, training
+from m3_core.cli import demo, describing, exporting, scoring, searching, training
 from m3_core.cli.commands import new_app
 
 if TYPE_CHECKING:
@@ -23,8 +23,11 @@ if TYPE_CHECKING:
 # Exit statuses after Ctrl-C and after ``SIGTERM``.
 _STOPPED = (130, 143)
 
-app = new_app("m3-retrieval")
+app = new_app("m3-retrieval", completion=True)
 app.add_typer(demo.app)
+app.add_typer(searching.app)
+app.add_typer(scoring.app)
+app.add_typer(describing.app)
 app.add_typer(training.app)
 app.add_typer(exporting.app)
 
@@ -39,10 +42,23 @@ def _show_version(asked: bool) -> None:  # noqa: FBT001 (typer's callback)
 def _describe(
     *,
     version: Annotated[
-        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Say which.")
+        bool,
+        typer.Option(
+            "--version", callback=_show_version, is_eager=True, help="Show the version and exit."
+        ),
     ] = False,
 ) -> None:
-    """Train, distill, mine, mix, evaluate and export models of the BGE-M3 kind."""
+    """Search your own texts by meaning and by words, with models of the BGE-M3 kind.
+
+    Begin with:
+      m3-retrieval index docs --to docs.m3      text, Markdown, HTML, JSON lines
+      m3-retrieval search docs.m3 "a question"
+      m3-retrieval explain "a question" "a text"         why it matches
+      m3-retrieval demo                          what it finds that others do not
+
+    Without --model the model m3-small is used, which comes with the package: nothing is downloaded.
+    Results go to standard output, all else to standard error; --json is for programs.
+    """
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

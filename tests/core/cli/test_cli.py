@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import os
 import subprocess
 import sys
 
@@ -122,13 +123,41 @@ def test_the_command_itself_helps_without_loading_anything_heavy():
         "try:\n    main(sys.argv[1:])\n"
         "finally:\n    sys.stderr.write(' '.join(sys.modules))"
     )
-    for arguments in ([], ["train"], ["distill"], ["mine"], ["mix"], ["evaluate"], ["export"]):
+    names = [one.name or one.callback.__name__ for one in app.registered_commands]
+    for group in app.registered_groups:
+        inner = group.typer_instance.registered_commands
+        names += [one.name or one.callback.__name__ for one in inner]
+    assert {"index", "search", "score", "rerank", "explain", "info", "train"} <= set(names)
+    for arguments in ([], *([name] for name in names)):
         found = subprocess.run(
             [sys.executable, "-c", code, *arguments, "--help"], capture_output=True, text=True
         )
         assert found.returncode == 0, found.stderr
         assert "Usage: m3-retrieval" in found.stdout
         assert not {"torch", "transformers", "numpy", "datasets"} & set(found.stderr.split())
+        # What is laid out by hand is not wrapped.
+        assert max(map(len, found.stdout.splitlines())) <= 100
+
+
+def test_help_of_commands_for_readers_shows_examples():
+    for command in ("index", "search", "score", "rerank", "explain", "info"):
+        text = run(command, "--help").stdout
+        assert f"\n    m3-retrieval {command}" in text, text
+
+
+def test_a_shell_can_complete_commands():
+    found = subprocess.run(
+        [sys.executable, "-m", "m3_core.cli.main"],
+        capture_output=True,
+        text=True,
+        env={
+            **os.environ,
+            "_M3_RETRIEVAL_COMPLETE": "complete_bash",
+            "COMP_WORDS": "m3-retrieval sea",
+            "COMP_CWORD": "1",
+        },
+    )
+    assert found.stdout.split() == ["search"]
 
 
 def test_the_command_that_is_installed():
