@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import atexit
 import email.utils
+import inspect
 import json
 import logging
 import os
@@ -16,8 +17,9 @@ import random
 import re
 import threading
 import time
+import weakref
 from collections import Counter
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 from urllib.parse import urlsplit, urlunsplit
@@ -133,15 +135,18 @@ def server_url(url: str) -> str:
         >>> server_url("http://LOCALHOST:8000/v1/")
         'http://localhost:8000'
     """
-    parts = urlsplit(url.strip()) if isinstance(url, str) else None
-    if parts is None or parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ValueError(f"a server's address is http://host:port or https://host; got {url!r:.80}")
+    try:
+        parts = urlsplit(url.strip()) if isinstance(url, str) else None
+        is_one = parts is not None and parts.scheme in ("http", "https") and parts.port != 0
+    except ValueError:
+        is_one = False
+    if parts is None or not is_one or not parts.hostname:
+        raise ValueError("a server's address is http://host:port or https://host; got another")
     if parts.username is not None or parts.password is not None:
         # Not shown: addresses are printed and saved.
         raise ValueError("the server's address holds a name or password: pass the key as api_key=")
     if parts.query or parts.fragment:
-        raise ValueError(f"a server's address ends with its path; got {url!r:.80}")
-    _ = parts.port  # a ValueError if it is none
+        raise ValueError("a server's address ends with its path, without ? and #")
     path = re.sub(r"/v1$", "", parts.path.rstrip("/"))
     return urlunsplit((parts.scheme, parts.netloc.lower(), path.rstrip("/"), "", ""))
 
@@ -171,13 +176,15 @@ class HttpClient:
             self._headers["Authorization"] = f"Bearer {key}"
         self.counts: Counter[str] = Counter()
         self._closed = False
-        self._client: httpx.AsyncClient | None = None
+        # Of one element, since the object is no more when its connections are closed.
+        self._clients: list[httpx.AsyncClient] = []
+        weakref.finalize(self, _requests.abandon, self._clients).atexit = False
         survive_forks(self)
 
     def after_fork(self) -> None:
         """Leave the connections to the parent: whatever is sent on them would go between its."""
-        _inherited.append(self._client)
-        self._client = None
+        _inherited.extend(self._clients)
+        self._clients.clear()
 
     @property
     def closed(self) -> bool:
@@ -187,9 +194,7 @@ class HttpClient:
     def close(self) -> None:
         """Close the connections; further requests raise ``ClosedError``."""
         self._closed = True
-        client, self._client = self._client, None
-        if client is not None:
-            _requests.start(client.aclose()).result()
+        _requests.abandon(self._clients)
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine that makes requests, and wait for it.
@@ -292,9 +297,9 @@ class HttpClient:
         )
 
     def _connected(self) -> httpx.AsyncClient:
-        if self._client is None:
+        if not self._clients:
             options, httpx = self.options, self._httpx
-            self._client = httpx.AsyncClient(
+            made = httpx.AsyncClient(
                 headers={"User-Agent": "m3-retrieval", **self._headers},
                 timeout=httpx.Timeout(
                     options.timeout, connect=min(_CONNECT_SECONDS, options.timeout), pool=None
@@ -308,7 +313,9 @@ class HttpClient:
                 follow_redirects=False,
                 verify=_authorities(options.verify) if self.url.startswith("https") else False,
             )
-        return self._client
+            self._clients.append(made)
+            _requests.clients.add(made)
+        return self._clients[0]
 
 
 async def in_order(
@@ -362,15 +369,19 @@ class _Requests:
     def __init__(self) -> None:
         self._loop: asyncio.AbstractEventLoop | None = None
         self._thread: threading.Thread | None = None
+        self.clients: set[httpx.AsyncClient] = set()
+        # The event loop itself holds its tasks weakly.
+        self._closing: set[asyncio.Task[None]] = set()
         self.after_fork()
         survive_forks(self)
 
     def after_fork(self) -> None:
         """Begin anew in a forked child, where the thread is not."""
         # Not closed there: what it waits with is the parent's too.
-        _inherited.append(self._loop)
+        _inherited.extend([self._loop, self.clients])
         self._lock = threading.Lock()
         self._loop = self._thread = None
+        self.clients = set()
 
     def start(self, coroutine: Coroutine[Any, Any, T]) -> Future[T]:
         with self._lock:
@@ -378,10 +389,28 @@ class _Requests:
                 # Not of the user's policy, whose loops may want something of their thread.
                 self._loop = asyncio.SelectorEventLoop()
                 self._thread = threading.Thread(
-                    target=self._run, args=(self._loop,), name="m3-requests", daemon=True
+                    target=self._run,
+                    args=(self._loop, self.clients),
+                    name="m3-requests",
+                    daemon=True,
                 )
                 self._thread.start()
             return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
+
+    def abandon(self, clients: list[httpx.AsyncClient]) -> None:
+        """Close connections that nobody needs any more; without a lock, for finalisers."""
+        loop, held = self._loop, clients[:]
+        clients.clear()
+        if loop is not None and held:
+            with suppress(RuntimeError):  # the loop has ended, and closed them all
+                loop.call_soon_threadsafe(self._close, held)
+
+    def _close(self, clients: list[httpx.AsyncClient]) -> None:
+        for client in clients:
+            self.clients.discard(client)
+            closing = asyncio.ensure_future(client.aclose())
+            self._closing.add(closing)
+            closing.add_done_callback(self._closing.discard)
 
     def close(self) -> None:
         """End what runs: it may not while Python is taken down."""
@@ -393,12 +422,14 @@ class _Requests:
             thread.join(timeout=5)
 
     @staticmethod
-    def _run(loop: asyncio.AbstractEventLoop) -> None:
+    def _run(loop: asyncio.AbstractEventLoop, clients: set[httpx.AsyncClient]) -> None:
         asyncio.set_event_loop(loop)
         loop.run_forever()
-        for task in asyncio.all_tasks(loop):
+        tasks = asyncio.all_tasks(loop)
+        for task in tasks:
             task.cancel()
-        loop.run_until_complete(asyncio.sleep(0))
+        ends = [*tasks, *(client.aclose() for client in clients)]
+        loop.run_until_complete(asyncio.gather(*ends, return_exceptions=True))
         loop.run_until_complete(loop.shutdown_default_executor())
         loop.close()
 
@@ -524,6 +555,8 @@ class SharedClients(Generic[C]):
 
     def __init__(self, make: Callable[..., C]) -> None:
         self._make = make
+        parameters = inspect.signature(make).parameters
+        self._defaults = {name: one.default for name, one in parameters.items()}
         self._known: dict[Any, C] = {}
         self.after_fork()
         survive_forks(self)
@@ -544,7 +577,11 @@ class SharedClients(Generic[C]):
             The same for equal arguments, unless it was closed or is outdated.
         """
         key = plain_key(api_key)
-        given = {name: value for name, value in options.items() if value is not None}
+        given = {
+            name: value
+            for name, value in options.items()
+            if value is not None and value != self._defaults.get(name)
+        }
         seen = os.environ.get(KEY_VARIABLE) if key is None else key
         about = server_url(url), seen, json.dumps(given, sort_keys=True, default=str)
         with self._lock:
