@@ -113,7 +113,7 @@ async def test_rerankers(app, url) -> None:
     assert len(cascade.compress_documents(DOCUMENTS, QUERY)) == 2
     with pytest.raises(ValueError, match="max_length cannot be set for a model that a server"):
         BGEReranker(base_url=url, api_key=KEY, max_length=5)
-    with pytest.raises(ValueError, match="normalize|query_instruction"):
+    with pytest.raises(ValueError, match="query_instruction cannot be set"):
         BGEReranker(base_url=url, api_key=KEY).query_instruction = "q: "
 
 
