@@ -49,7 +49,7 @@ _POSTS: tuple[tuple[str, Protocol, type[Body], Callable[..., Awaitable[Response]
 def create_app(
     models: Mapping[str, Entry], options: ServerOptions | None = None, *, on_failure: Any = None
 ) -> FastAPI:
-    """Make the service as an ASGI app: for uvicorn, Ray Serve, or a larger app to mount.
+    """Make the service as an ASGI app, for uvicorn, Ray Serve or another server with a lifespan.
 
     Models that are given as functions are loaded when the app starts (its lifespan), beside the
     event loop; until then, and until each has computed a batch, every route answers 503.
@@ -90,6 +90,8 @@ def create_app(
         lifespan=lifespan,
         docs_url=None,
         redoc_url=None,
+        # Of versions that trace by themselves: their spans and logs name what clients send.
+        telemetry=dict.fromkeys(("tracing", "metrics", "logs", "auto_configure"), False),
     )
     app.state.service = service
     app.add_middleware(
@@ -151,7 +153,8 @@ def _add_gets(app: FastAPI, service: Service) -> None:
         service.models.check_ready()
         return json_answer(answer())
 
-    @app.api_route("/health", methods=["GET", "HEAD"], operation_id="health", response_model=None)
+    @app.head("/health", include_in_schema=False, response_model=None)
+    @app.get("/health", response_model=None)
     async def health() -> Response:
         """Say whether the server can answer: 200, or 503."""
         state = service.models.state
@@ -171,7 +174,7 @@ def _add_gets(app: FastAPI, service: Service) -> None:
     @app.get("/v1/models/{name:path}", response_model=None)
     async def model(name: str) -> Response:
         """Describe a model."""
-        return when_ready(lambda: native.describe(native.find(service, name)))
+        return when_ready(lambda: native.describe(service, service.models.scorer(name)))
 
     @app.get("/v1/fingerprint", response_model=None)
     async def fingerprint(request: Request) -> Response:

@@ -37,6 +37,8 @@ _SMALL = 1 << 16
 # Who sends more than is allowed reads the answer only after it has sent all.
 _DRAINED_SECONDS = 5.0
 _OPEN_PATHS = frozenset(("/health",))
+# By machines that look after the server.
+_ASKED_OFTEN = frozenset(("/health", "/metrics"))
 _CLIENT_LEFT = 499
 
 
@@ -62,7 +64,7 @@ class Gate:
             return
         began = time.perf_counter()
         scope.setdefault("state", {})
-        answer = _Answer(send, uuid4().hex, self._service.options.send_seconds)
+        answer = _Answer(send, scope["state"], self._service.options.send_seconds)
         incoming = _Incoming(receive)
         try:
             try:
@@ -121,7 +123,7 @@ class Gate:
             meter = call.meter
             entry |= {"model": call.model, "texts": meter.texts, "tokens": meter.tokens}
             entry["truncated"] = meter.truncated
-        _log.info("request", extra=entry)
+        _log.log(logging.DEBUG if path in _ASKED_OFTEN else logging.INFO, "request", extra=entry)
 
 
 class _Answer:
@@ -129,20 +131,24 @@ class _Answer:
 
     Args:
         send: The server's.
-        identity: Of the request; clients find it in a header.
+        state: Of the request; may hold the call.
         seconds: Time for each piece.
     """
 
-    def __init__(self, send: Send, identity: str, seconds: float) -> None:
+    def __init__(self, send: Send, state: Mapping[str, Any], seconds: float) -> None:
         self._send = send
+        self._state = state
         self._seconds = seconds
-        self.identity = identity
+        self.identity = uuid4().hex
         self.status = 0
 
     async def __call__(self, message: Message) -> None:
         if message["type"] == "http.response.start":
             self.status = message["status"]
             headers = [*message.get("headers", ()), (b"x-request-id", self.identity.encode())]
+            call: Call | None = self._state.get("call")
+            if call is not None and call.meter.truncated:
+                headers.append((b"x-truncated-texts", str(call.meter.truncated).encode()))
             await self._send({**message, "headers": headers})
             return
         body = message.get("body", b"")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import combinations
 from typing import TYPE_CHECKING, Any, Literal
 
 from starlette.responses import Response
@@ -136,19 +137,20 @@ async def either_score(call: Call, body: EitherScoreBody) -> Response:
 
 def model_list(service: Service) -> dict[str, Any]:
     """Describe all models, as ``GET /v1/models`` does."""
-    return {"object": "list", "data": [describe(served) for served in service.models]}
+    return {"object": "list", "data": [describe(service, served) for served in service.models]}
 
 
-def describe(served: Served) -> dict[str, Any]:
+def describe(service: Service, served: Served) -> dict[str, Any]:
     """Describe a model as OpenAI does, and with what our clients need.
 
     Args:
+        service: The server.
         served: The model.
 
     Returns:
         Plain values.
     """
-    model = served.model
+    model, options = served.model, service.options
     told: dict[str, Any] = {
         "id": served.name,
         "object": "model",
@@ -158,6 +160,11 @@ def describe(served: Served) -> dict[str, Any]:
         "max_length": model.max_length,
         "query_instruction": model.query_instruction,
         "document_instruction": model.document_instruction,
+        "limits": {
+            "max_texts": options.max_texts,
+            # So many are never too many tokens, nor too large a body.
+            "max_characters": min(options.max_tokens // 4, options.max_body_bytes // 8),
+        },
     }
     if served.kind == "encoder":
         told |= {
@@ -167,8 +174,9 @@ def describe(served: Served) -> dict[str, Any]:
             "vocabulary_size": getattr(model, "vocabulary_size", None),
             "fingerprints": {
                 role: {
-                    part: model.fingerprint((part,), queries=role == "query")
-                    for part in served.parts
+                    "+".join(parts): model.fingerprint(parts, queries=role == "query")
+                    for count in range(1, len(served.parts) + 1)
+                    for parts in combinations(served.parts, count)
                 }
                 for role in ("document", "query")
             },
@@ -203,16 +211,3 @@ def fingerprint(
     if queries not in truth:
         raise RequestError(400, "queries must be true or false", "invalid_value")
     return {"fingerprint": served.model.fingerprint(asked, queries=truth[queries])}
-
-
-def find(service: Service, name: str) -> Served:
-    """Find a model of any kind by its name.
-
-    Args:
-        service: The server.
-        name: The name.
-
-    Returns:
-        The model.
-    """
-    return service.models.scorer(name)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import logging
+import signal
+import threading
+from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 import uvicorn
@@ -11,7 +14,7 @@ from m3_core.server.app import create_app
 from m3_core.server.logs import log_as_json
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping
 
     from m3_core.server.models import Entry
     from m3_core.server.options import ServerOptions
@@ -65,10 +68,26 @@ def serve(
             timeout_graceful_shutdown=max(1, round(grace_seconds)),
         )
     )
-    server.run()
+    with _signals_end_nothing_else():
+        server.run()
     failure = app.state.service.models.failure
     if failure is not None:
         raise failure
+
+
+@contextmanager
+def _signals_end_nothing_else() -> Iterator[None]:
+    """Let the process end by itself: uvicorn raises the signals again once it has stopped."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    ending = (signal.SIGTERM, signal.SIGINT)
+    before = [signal.signal(one, lambda *_: None) for one in ending]
+    try:
+        yield
+    finally:
+        for one, handler in zip(ending, before, strict=True):
+            signal.signal(one, handler)
 
 
 def _raise_file_limit() -> None:

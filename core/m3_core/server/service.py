@@ -127,6 +127,10 @@ class Service:
     Args:
         models: The models.
         options: The limits.
+
+    Attributes:
+        running: Requests that are being computed.
+        held_bytes: Bytes of the bodies of all requests.
     """
 
     def __init__(self, models: Models, options: ServerOptions) -> None:
@@ -134,7 +138,7 @@ class Service:
         self.options = options
         self.metrics = Metrics(models)
         self.running = 0
-        self._held = 0
+        self.held_bytes = 0
         self._pace = Pace()
 
     async def answer(
@@ -179,7 +183,7 @@ class Service:
                     handler(call, parsed),  # type: ignore[arg-type]  # None where no type is given
                 )
         finally:
-            self._held -= call.held
+            self.held_bytes -= call.held
         self.metrics.computed(call.meter.texts, call.meter.truncated)
         return answer
 
@@ -243,10 +247,10 @@ class Service:
             part = message.get("body", b"")
             body += part
             call.held += len(part)
-            self._held += len(part)
+            self.held_bytes += len(part)
             if len(body) > options.max_body_bytes:
                 raise too_large(options.max_body_bytes)
-            if self._held > options.max_held_bytes:
+            if self.held_bytes > options.max_held_bytes:
                 raise RequestError(
                     429,
                     "the bodies of all requests take too much memory: ask again later",

@@ -10,7 +10,6 @@ import numpy as np
 
 from m3_core.encoder import EncodingMethods
 from m3_core.errors import ClosedError, MissingRepresentationError
-from m3_core.network import count
 from m3_core.representations import LexicalWeights, MultiVectors, Representations
 from m3_core.texts import check_texts
 
@@ -125,14 +124,8 @@ class FakeEncoder(EncodingMethods):
         query = role == "query"
         instruction = self.query_instruction if query else self.document_instruction
         most = (max_length or self.max_length) - 2
-        whole = [_WORD.findall((instruction + text).lower()) for text in check_texts(texts)]
-        words = [row[:most] for row in whole]
+        words = [_WORD.findall((instruction + text).lower())[:most] for text in check_texts(texts)]
         if words:
-            count(
-                len(words),
-                sum(map(len, words)) + 2 * len(words),
-                sum(len(row) > most for row in whole),
-            )
             self.calls.append((role, len(words)))
         return Representations(
             dense_vecs=self._dense(words) if "dense" in parts else None,
