@@ -18,6 +18,9 @@ Arguments that can never work (a negative length, a text that is no string) rais
     ├── StoreError
     ├── FilterError (also a ``ValueError``)
     ├── TrainingDataError
+    ├── RemoteError
+    │   ├── BadReplyError
+    │   └── ModelChangedError
     ├── MissingPackageError (also an ``ImportError``)
     └── ClosedError
 """
@@ -87,6 +90,29 @@ class ClosedError(M3Error):
 
 class TrainingDataError(M3Error):
     """A training file is absent, empty, or holds a line that is not an example."""
+
+
+class RemoteError(M3Error):
+    """A server cannot be reached, refuses, or does not have what was asked of it.
+
+    Attributes:
+        status: The HTTP status of its reply; ``None`` if there was none.
+    """
+
+    def __init__(self, message: str, status: int | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), (str(self), self.status)
+
+
+class BadReplyError(RemoteError):
+    """The reply of a server was cut, damaged, or is something else than what was asked for."""
+
+
+class ModelChangedError(RemoteError):
+    """A server gives other vectors than it did before: it has another model now."""
 
 
 class MissingPackageError(M3Error, ImportError):

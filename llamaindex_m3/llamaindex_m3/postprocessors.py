@@ -26,8 +26,8 @@ from llamaindex_m3.options import LlamaIndexNames
 from m3_core.adapters import Ranked, RankingFields
 
 if TYPE_CHECKING:
-    from m3_core import Reranker
     from m3_core.encoder import CachedEncoder
+    from m3_core.rerankers import TextReranker
 
 RETRIEVAL_SCORE = "retrieval_score"
 dispatcher = get_dispatcher(__name__)
@@ -68,7 +68,7 @@ class ScoringPostprocessor(NodeExplaining, LlamaIndexNames, RankingFields, BaseN
 
     @property
     @abstractmethod
-    def _scorer(self) -> Reranker | CachedEncoder:
+    def _scorer(self) -> TextReranker | CachedEncoder:
         """What gives the final score."""
 
     @property

@@ -35,14 +35,15 @@ if TYPE_CHECKING:
         CHARACTERS_ON_THE_LOOP,
         LoadedModel,
         ModelUser,
-        Source,
         TruncationWarning,
         level_of_caller,
         progress_bar,
         shared_model,
     )
+    from m3_core.network.meter import Meter, count, metered
     from m3_core.network.packed import MODEL_TYPES, PackedBackbone, is_packable
     from m3_core.network.packing import Packing, few_counts, varlen_kernel
+    from m3_core.network.source import Source
     from m3_core.network.ticket import EngineStats, Ticket
     from m3_core.network.tokens import TokenBatch, Tokenizer
     from m3_core.network.transfer import Results, to_device
@@ -69,6 +70,7 @@ __all__ = [
     "Head",
     "Linear",
     "LoadedModel",
+    "Meter",
     "ModelUser",
     "PackedBackbone",
     "PackedBatch",
@@ -85,6 +87,7 @@ __all__ = [
     "Work",
     "check_sizes",
     "choose_instructions",
+    "count",
     "cpu_multiplies",
     "default_token_budget",
     "few_counts",
@@ -96,6 +99,7 @@ __all__ = [
     "load_backbone",
     "load_network",
     "locate",
+    "metered",
     "network_config",
     "packed_attention",
     "progress_bar",
@@ -117,6 +121,7 @@ _HOMES = {
     "Checkpoint": "checkpoint",
     "check_sizes": "configuration",
     "choose_instructions": "known_models",
+    "count": "meter",
     "cpu_multiplies": "device",
     "default_token_budget": "device",
     "EngineStats": "ticket",
@@ -132,6 +137,8 @@ _HOMES = {
     "load_network": "transformers_network",
     "LoadedModel": "loaded",
     "locate": "checkpoint",
+    "Meter": "meter",
+    "metered": "meter",
     "MODEL_TYPES": "packed",
     "ModelUser": "loaded",
     "network_config": "transformers_network",
@@ -149,7 +156,7 @@ _HOMES = {
     "Results": "transfer",
     "SCALES": "blocks",
     "shared_model": "loaded",
-    "Source": "loaded",
+    "Source": "source",
     "Ticket": "ticket",
     "to_device": "transfer",
     "transformers_config": "configuration",
