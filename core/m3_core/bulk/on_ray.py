@@ -6,10 +6,12 @@ file, so that no vector passes through the driver or Ray's object store.
 
 from __future__ import annotations
 
+import builtins
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from m3_core import errors
 from m3_core.bulk.encoding import encode_shards as encode_here
 from m3_core.bulk.recorded import RecordedModel
 from m3_core.encoder import TextEncoder
@@ -23,6 +25,10 @@ if TYPE_CHECKING:
     from m3_core.bulk.jobs import Job
     from m3_core.bulk.options import EncodeOptions
     from m3_core.bulk.plan import Shard
+
+
+# What encoding raises on purpose, here or in another process.
+_EXPECTED = (M3Error, OSError, ValueError, TypeError)
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,9 +94,10 @@ def connected(options: RayOptions) -> Iterator[None]:
     if ray.is_initialized():
         yield
         return
+    own = {"include_dashboard": False} if options.address == "local" else {}
     try:
         # What processes print would come out between the lines of the command's own output.
-        ray.init(address=options.address, log_to_driver=False)
+        ray.init(address=options.address, log_to_driver=False, **own)
     except (ConnectionError, ValueError) as error:
         raise DatasetError(
             f"there is no Ray at {options.address!r} ({error}): name its address, or 'local'"
@@ -119,8 +126,12 @@ def describe(
     _, resources = _shares(ray_options)
     # The process ends with the task, and with it the model.
     remote = ray.remote(max_calls=1, **resources)(_describe)
-    with _causes():
+    try:
         described: RecordedModel = ray.get(remote.remote(make, options.representations))
+    except ray.exceptions.RayTaskError as error:
+        if isinstance(error.cause, _EXPECTED):
+            raise error.cause from error
+        raise
     return described
 
 
@@ -164,9 +175,10 @@ def encode_shards(
             fn_constructor_args=(make, job, source, options),
             **resources,
         )
-        with _causes():
-            for row in written.iter_rows():
-                yield int(row["documents"])
+        for row in written.iter_rows():
+            if row["error"]:
+                raise _error(row["error"], row["message"])
+            yield int(row["documents"])
     finally:
         context.enable_progress_bars = shows
 
@@ -188,10 +200,9 @@ class ShardEncoder:
         source: Source,
         options: EncodeOptions,
     ) -> None:
-        self._encoder = make()
+        self._make = make
+        self._encoder: TextEncoder | None = None
         self._job, self._source, self._options = job, source, options
-        parts = job.model.representations
-        job.model.check(self._encoder, parts, str(job.folder))
         self._shards = {shard.number: shard for shard in job.shards}
 
     def __call__(self, batch: dict[str, Any]) -> dict[str, Any]:
@@ -201,21 +212,30 @@ class ShardEncoder:
             batch: Their numbers under ``"shard"``.
 
         Returns:
-            How many documents each has, beside.
+            How many documents each has; and errors, of which Ray would keep no more than a text.
         """
-        written = [
-            sum(
-                encode_here(
-                    self._job,
-                    self._source,
-                    self._options,
-                    [self._shards[int(number)]],
-                    self._encoder,
-                )
+        rows = [self._written(int(number)) for number in batch["shard"]]
+        return {key: [row[key] for row in rows] for key in rows[0]}
+
+    def _written(self, number: int) -> dict[str, Any]:
+        documents, error, message = 0, "", ""
+        try:
+            shards = [self._shards[number]]
+            encoder = self._loaded()
+            for count in encode_here(self._job, self._source, self._options, shards, encoder):
+                documents += count
+        except _EXPECTED as raised:
+            error, message = type(raised).__name__, str(raised)
+        return {"documents": documents, "error": error, "message": message}
+
+    def _loaded(self) -> TextEncoder:
+        if self._encoder is None:
+            encoder = self._make()
+            self._job.model.check(
+                encoder, self._job.model.representations, str(self._job.folder)
             )
-            for number in batch["shard"]
-        ]
-        return {"shard": batch["shard"], "documents": written}
+            self._encoder = encoder
+        return self._encoder
 
 
 def _shares(options: RayOptions) -> tuple[int, dict[str, float]]:
@@ -233,19 +253,7 @@ def _shares(options: RayOptions) -> tuple[int, dict[str, float]]:
     return max(actors, 1), {"num_cpus": cpus, "num_gpus": each}
 
 
-@contextmanager
-def _causes() -> Iterator[None]:
-    """Raise what a process of Ray raised, not Ray's report of it."""
-    import ray
-
-    try:
-        yield
-    except ray.exceptions.RayError as error:
-        cause: BaseException | None = error
-        while cause is not None:
-            original = getattr(cause, "cause", None)
-            for one in (original, cause):
-                if isinstance(one, (M3Error, OSError, ValueError, TypeError)):
-                    raise one from error
-            cause = cause.__cause__
-        raise DatasetError(f"Ray could not encode: {error}") from error
+def _error(kind: str, message: str) -> Exception:
+    made = getattr(errors, kind, None) or getattr(builtins, kind, DatasetError)
+    raised: Exception = made(message)
+    return raised
