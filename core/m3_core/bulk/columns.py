@@ -73,7 +73,9 @@ class Metadata:
         """Make the column of rows; what a row lacks is null."""
         values: list[Any] = [record.get(self.name) for record in records]
         if self.is_json:
-            values = [None if one is None else json.dumps(one, ensure_ascii=False) for one in values]
+            values = [
+                None if one is None else json.dumps(one, ensure_ascii=False) for one in values
+            ]
         return pa.array(values, self.type)
 
     def values(self, column: pa.Array | pa.ChunkedArray) -> list[Any]:

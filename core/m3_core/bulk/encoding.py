@@ -6,7 +6,6 @@ import shutil
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
-from itertools import groupby
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
 
@@ -107,10 +106,12 @@ class Chunk:
     Attributes:
         shard: Whose.
         documents: The documents.
+        is_last: No more of the shard follow.
     """
 
     shard: Shard
     documents: Sequence[Document]
+    is_last: bool
 
 
 def encode_shards(
@@ -142,11 +143,21 @@ def encode_shards(
 
     reader = Reader(options, job.id_column)
     with closing(ahead(_chunks(source, shards, reader), encoded)) as results:
-        for shard, own in groupby(results, key=lambda one: one[0].shard):
+        for shard in shards:
             tables = (
-                table_of(chunk.documents, reps, schema, job.columns) for chunk, reps in own
+                table_of(chunk.documents, reps, schema, job.columns)
+                for chunk, reps in _of_one_shard(results)
             )
             yield write_shard(job.path(shard), schema, tables)
+
+
+def _of_one_shard(
+    results: Iterator[tuple[Chunk, Representations]],
+) -> Iterator[tuple[Chunk, Representations]]:
+    for chunk, reps in results:
+        yield chunk, reps
+        if chunk.is_last:
+            return
 
 
 def _chunks(source: Source, shards: Iterable[Shard], reader: Reader) -> Iterator[Chunk]:
@@ -160,13 +171,13 @@ def _chunks(source: Source, shards: Iterable[Shard], reader: Reader) -> Iterator
         documents: list[Document] = []
         characters = 0
         for document in documents_of(shard, rows, reader):
+            if len(documents) >= CHUNK_ROWS or characters >= CHUNK_CHARACTERS:
+                yield Chunk(shard, documents, is_last=False)
+                documents, characters = [], 0
             documents.append(document)
             characters += len(document.text)
-            if len(documents) >= CHUNK_ROWS or characters >= CHUNK_CHARACTERS:
-                yield Chunk(shard, documents)
-                documents, characters = [], 0
-        if documents:
-            yield Chunk(shard, documents)
+        # Once all of them were seen to be those that were planned.
+        yield Chunk(shard, documents, is_last=True)
 
 
 def _run(

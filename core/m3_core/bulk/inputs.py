@@ -62,9 +62,7 @@ class Source:
         if not root.is_dir():
             kind = format if format != "auto" else _kind_of(root)
             if kind is None:
-                raise DatasetError(
-                    f"{root} has none of the endings {_endings()}: name its format"
-                )
+                raise DatasetError(f"{root} has none of the endings {_endings()}: name its format")
             return cls(root, (root,), kind)
         listed = [path for path in _visible(root)]
         if format == "text":
@@ -148,7 +146,11 @@ def changes(before: dict[str, Any], now: dict[str, Any]) -> str:
     said = [
         *(f"{name} is gone" for name in sorted(old.keys() - new.keys())),
         *(f"{name} is new" for name in sorted(new.keys() - old.keys())),
-        *(f"{name} has changed" for name in sorted(old.keys() & new.keys()) if old[name] != new[name]),
+        *(
+            f"{name} has changed"
+            for name in sorted(old.keys() & new.keys())
+            if old[name] != new[name]
+        ),
     ]
     counted = f"there were {before['count']} files, there are {now['count']}"
     return ", ".join(said[:3]) or (

@@ -150,9 +150,7 @@ def load_into_qdrant(
     layout = Layout(model.dimension, width, distance, called)
     made_with = RecordedEncoder(model).fingerprint(parts)
     made = {"metadata": {_MADE_WITH: made_with}} | (collection_create_options or {})
-    connection = Connection(
-        collection_name, layout, where, client, None, create_options=made
-    )
+    connection = Connection(collection_name, layout, where, client, None, create_options=made)
     try:
         _check_made_with(connection, collection_name, made_with)
         store = QdrantCollection(

@@ -231,9 +231,7 @@ class ShardEncoder:
     def _loaded(self) -> TextEncoder:
         if self._encoder is None:
             encoder = self._make()
-            self._job.model.check(
-                encoder, self._job.model.representations, str(self._job.folder)
-            )
+            self._job.model.check(encoder, self._job.model.representations, str(self._job.folder))
             self._encoder = encoder
         return self._encoder
 

@@ -72,8 +72,14 @@ class Shard:
 
     def to_json(self) -> list[Any]:
         """Write it down."""
-        return [self.number, list(asdict(self.start).values()), self.span, self.rows,
-                list(self.left_out), self.digest]
+        return [
+            self.number,
+            list(asdict(self.start).values()),
+            self.span,
+            self.rows,
+            list(self.left_out),
+            self.digest,
+        ]
 
     @classmethod
     def from_json(cls, values: list[Any]) -> Shard:
@@ -151,9 +157,7 @@ class Reader:
         if isinstance(one, int) and not isinstance(one, bool):
             one = str(one)
         if not isinstance(one, str) or not one:
-            return (
-                f"its id, {self._id_column!r}, is {shown(one)}; it must be a string or a whole number"
-            )
+            return f"its id, {self._id_column!r}, is {shown(one)}; it must be a string or a whole number"
         metadata = {key: value for key, value in record.items() if self._is_kept(key)}
         try:
             content = json.dumps([one, text, metadata], default=repr, ensure_ascii=False).encode()
@@ -317,9 +321,7 @@ class _Draft:
         return Plan(self._id_column, self._shards, columns, self._skipped)
 
 
-def documents_of(
-    shard: Shard, rows: Iterator[Row], reader: Reader
-) -> Iterator[Document]:
+def documents_of(shard: Shard, rows: Iterator[Row], reader: Reader) -> Iterator[Document]:
     """Read the documents of a shard, and see that they are those that were planned.
 
     Args:

@@ -199,9 +199,7 @@ def _csv_row(start: Position, header: list[str], values: list[str] | None, wrong
     if wrong or values is None:
         return Row(start, None, wrong, raw)
     if len(values) != len(header):
-        return Row(
-            start, None, f"it has {len(values)} fields; the header has {len(header)}", raw
-        )
+        return Row(start, None, f"it has {len(values)} fields; the header has {len(header)}", raw)
     return Row(start, dict(zip(header, values, strict=True)))
 
 

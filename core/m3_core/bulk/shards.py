@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -51,9 +52,7 @@ def shard_schema(
         "sparse": pa.map_(pa.int32(), pa.float32()),
         "colbert": pa.list_(pa.list_(pa.float16(), model.colbert_dimension)),
     }
-    fields += [
-        pa.field(PARTS[part], types[part], nullable=False) for part in model.representations
-    ]
+    fields += [pa.field(PARTS[part], types[part], nullable=False) for part in model.representations]
     about = {
         "model": model.name,
         "fingerprint": model.fingerprint,
@@ -137,7 +136,7 @@ def write_shard(path: Path, schema: pa.Schema, tables: Iterable[pa.Table]) -> in
 
 
 def check_shard(path: Path, schema: pa.Schema, rows: int) -> None:
-    """Check that a file that is there belongs to a job.
+    """Check that a file that is there belongs to a job; its rows are not read.
 
     Args:
         path: The file.
@@ -147,35 +146,19 @@ def check_shard(path: Path, schema: pa.Schema, rows: int) -> None:
     Raises:
         DatasetError: It is another one, or damaged.
     """
-    with open_shard(path) as file:
-        about = (file.schema_arrow.metadata or {}).get(ABOUT)
-        if about != schema.metadata[ABOUT] or file.metadata.num_rows != rows:
+    with _checked(path), _opened(path) as file:
+        found = file.schema_arrow
+        about = (found.metadata or {}).get(ABOUT)
+        is_same = found.equals(schema) and about == schema.metadata[ABOUT]
+        if not is_same or file.metadata.num_rows != rows:
             raise DatasetError(
                 f"{path} was not written by this job, which has {rows} rows there: use another "
                 "folder, or overwrite"
             )
 
 
-def open_shard(path: Path) -> parquet.ParquetFile:
-    """Open a file, whose pages are checked when they are read.
-
-    Args:
-        path: The file.
-
-    Returns:
-        The open file.
-
-    Raises:
-        DatasetError: It is damaged.
-    """
-    try:
-        return parquet.ParquetFile(path, page_checksum_verification=True)
-    except pa.ArrowException as error:
-        raise DatasetError(f"{path} is damaged: {error}") from error
-
-
 def read_tables(path: Path, columns: Sequence[str]) -> Iterator[pa.Table]:
-    """Read a file some rows at a time.
+    """Read a file some rows at a time; its checksums are compared.
 
     Args:
         path: The file.
@@ -187,12 +170,28 @@ def read_tables(path: Path, columns: Sequence[str]) -> Iterator[pa.Table]:
     Raises:
         DatasetError: It is damaged.
     """
-    with open_shard(path) as file:
+    with _checked(path):
+        file = _opened(path)
+    with file:
         for group in range(file.num_row_groups):
-            try:
-                yield file.read_row_group(group, columns=list(columns)).combine_chunks()
-            except (pa.ArrowException, OSError) as error:
-                raise DatasetError(f"{path} is damaged: {error}") from error
+            with _checked(path):
+                table = file.read_row_group(group, columns=list(columns)).combine_chunks()
+            yield table
+
+
+def _opened(path: Path) -> parquet.ParquetFile:
+    return parquet.ParquetFile(path, page_checksum_verification=True)
+
+
+@contextmanager
+def _checked(path: Path) -> Iterator[None]:
+    """Say so where a file is damaged, of which pyarrow says many things."""
+    try:
+        yield
+    except (FileNotFoundError, PermissionError):
+        raise
+    except (pa.ArrowException, OSError, ValueError, LookupError, TypeError) as error:
+        raise DatasetError(f"{path} is damaged: {error}") from error
 
 
 def representations_of(table: pa.Table, model: RecordedModel) -> Representations:
