@@ -76,7 +76,7 @@ class ChangingIndex(SavedIndex):
 
         dataset = opened(folder)
         has_multi = "colbert" in dataset.representations
-        made = cls(**{"multi_vectors": has_multi, **options})
+        made = cls([], **{"multi_vectors": has_multi, **options})
         parts = made._nodes.stored
         dataset.model.check(made._nodes._source, dataset.parts(parts), str(folder))
         for nodes, reps in encoded_nodes(dataset, parts):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from m3_core.bulk.rows import Position, read_rows
@@ -12,6 +11,7 @@ from m3_core.errors import DatasetError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+    from pathlib import Path
 
     from m3_core.bulk.rows import Row
 
@@ -64,7 +64,7 @@ class Source:
             if kind is None:
                 raise DatasetError(f"{root} has none of the endings {_endings()}: name its format")
             return cls(root, (root,), kind)
-        listed = [path for path in _visible(root)]
+        listed = list(_visible(root))
         if format == "text":
             return cls(root, tuple(_some(root, listed)), format)
         by_kind: dict[str, list[Path]] = {}

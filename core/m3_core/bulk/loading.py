@@ -65,7 +65,7 @@ def load_into_collection(
     collection = DocumentCollection(
         CachedEncoder(RecordedEncoder(dataset.model), parts, reuse=False)
     )
-    for batch, texts in _batches(dataset, parts, show_progress):
+    for batch, texts in _batches(dataset, parts, Progress(show_progress)):
         reps = kept(batch.representations, parts)
         collection.add(texts, batch.metadatas, batch.ids, encoded=[reps])
     collection.save(path)
@@ -156,7 +156,7 @@ def load_into_qdrant(
         store = QdrantCollection(
             RecordedEncoder(model), connection, long_multi_vectors=long_multi_vectors
         )
-        for batch, texts in _batches(dataset, parts, show_progress):
+        for batch, texts in _batches(dataset, parts, Progress(show_progress)):
             rows = zip(batch.ids, texts, batch.metadatas, strict=True)
             payloads = [write_document(*row, called) for row in rows]
             new = NewPoints(batch.ids, texts, payloads)
@@ -183,9 +183,9 @@ def _opened(
 
 
 def _batches(
-    dataset: EncodedDataset, parts: tuple[str, ...], show: bool | None
+    dataset: EncodedDataset, parts: tuple[str, ...], progress: Progress
 ) -> Iterator[tuple[EncodedBatch, list[str]]]:
-    with Progress(show).bar("Loading", len(dataset), "text") as advance:
+    with progress.bar("Loading", len(dataset), "text") as advance:
         for batch in dataset.batches(parts):
             yield batch, batch.texts or []
             advance(len(batch))

@@ -15,7 +15,7 @@ def rows(count):
     return [
         {
             "id": f"d{number}",
-            "text": make_text(number, 3 + number % 17),
+            "text": f"{make_text(number, 3 + number % 17)} no{number}",
             "year": 1990 + number % 30,
             "score": number / 8 if number % 3 else number,
             "tags": ["panda"] * (number % 3),
