@@ -19,6 +19,9 @@ Arguments that can never work (a negative length, a text that is no string) rais
     ├── FilterError (also a ``ValueError``)
     ├── TrainingDataError
     ├── DatasetError
+    ├── RemoteError
+    │   ├── BadReplyError
+    │   └── ModelChangedError
     ├── MissingPackageError (also an ``ImportError``)
     └── ClosedError
 """
@@ -92,6 +95,29 @@ class TrainingDataError(M3Error):
 
 class DatasetError(M3Error):
     """A corpus cannot be read, or its encoded form cannot be written, resumed or loaded."""
+
+
+class RemoteError(M3Error):
+    """A server cannot be reached, refuses, or does not have what was asked of it.
+
+    Attributes:
+        status: The HTTP status of its reply; ``None`` if there was none.
+    """
+
+    def __init__(self, message: str, status: int | None = None) -> None:
+        super().__init__(message)
+        self.status = status
+
+    def __reduce__(self) -> tuple[object, ...]:
+        return type(self), (str(self), self.status)
+
+
+class BadReplyError(RemoteError):
+    """The reply of a server was cut, damaged, or is something else than what was asked for."""
+
+
+class ModelChangedError(RemoteError):
+    """A server gives other vectors than it did before: it has another model now."""
 
 
 class MissingPackageError(M3Error, ImportError):

@@ -156,7 +156,8 @@ class Reader:
         if isinstance(one, int) and not isinstance(one, bool):
             one = str(one)
         if not isinstance(one, str) or not one:
-            return f"its id, {self._id_column!r}, is {shown(one)}; it must be a string or a whole number"
+            is_not = "it must be a string or a whole number"
+            return f"its id, {self._id_column!r}, is {shown(one)}; {is_not}"
         metadata = {key: value for key, value in record.items() if self._is_kept(key)}
         try:
             content = json.dumps([one, text, metadata], default=repr, ensure_ascii=False).encode()

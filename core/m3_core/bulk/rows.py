@@ -6,7 +6,6 @@ import csv
 import gzip
 import sys
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO, cast
 
 from m3_core.errors import DatasetError
@@ -14,6 +13,7 @@ from m3_core.json_text import parse_json
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
+    from pathlib import Path
 
 _MARK = b"\xef\xbb\xbf"
 # Rows of Parquet turned into Python's objects at a time.
@@ -100,8 +100,8 @@ def place(path: Path, line: int, kind: str) -> str:
 
 
 def _open(path: Path) -> BinaryIO:
-    opened = gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb")
-    return cast("BinaryIO", opened)
+    # Whoever asks closes it.
+    return cast("BinaryIO", gzip.GzipFile(path) if path.suffix == ".gz" else path.open("rb"))
 
 
 def _json(path: Path, start: Position) -> Iterator[Row]:

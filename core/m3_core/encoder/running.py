@@ -15,6 +15,7 @@ from m3_core.network import (
     ModelUser,
     TruncationWarning,
     Work,
+    count,
     level_of_caller,
     progress_bar,
 )
@@ -116,7 +117,7 @@ class RunningEncoder(ModelUser, EncodingMethods):
             texts = [instruction + text for text in texts]
         tokens = model.tokenizer.encode(texts, limit, every)
         cut = int(tokens.truncated.sum())
-        if cut:
+        if not count(len(texts), len(tokens.ids), cut) and cut:
             warnings.warn(
                 f"{cut} of {len(texts)} texts were longer than max_length={limit} tokens and were "
                 "cut to it",

@@ -41,6 +41,7 @@ if TYPE_CHECKING:
         progress_bar,
         shared_model,
     )
+    from m3_core.network.meter import Meter, count, metered
     from m3_core.network.packed import MODEL_TYPES, PackedBackbone, is_packable
     from m3_core.network.packing import Packing, varlen_kernel
     from m3_core.network.ticket import EngineStats, Ticket
@@ -69,6 +70,7 @@ __all__ = [
     "Head",
     "Linear",
     "LoadedModel",
+    "Meter",
     "ModelUser",
     "PackedBackbone",
     "PackedBatch",
@@ -85,6 +87,7 @@ __all__ = [
     "Work",
     "check_sizes",
     "choose_instructions",
+    "count",
     "cpu_multiplies",
     "default_token_budget",
     "find_known",
@@ -95,6 +98,7 @@ __all__ = [
     "load_backbone",
     "load_network",
     "locate",
+    "metered",
     "network_config",
     "packed_attention",
     "progress_bar",
@@ -116,6 +120,7 @@ _HOMES = {
     "Checkpoint": "checkpoint",
     "check_sizes": "configuration",
     "choose_instructions": "known_models",
+    "count": "meter",
     "cpu_multiplies": "device",
     "default_token_budget": "device",
     "EngineStats": "ticket",
@@ -130,6 +135,8 @@ _HOMES = {
     "load_network": "transformers_network",
     "LoadedModel": "loaded",
     "locate": "checkpoint",
+    "Meter": "meter",
+    "metered": "meter",
     "MODEL_TYPES": "packed",
     "ModelUser": "loaded",
     "network_config": "transformers_network",

@@ -21,10 +21,11 @@ from m3_core.network.checkpoint import locate, read_checkpoint
 from m3_core.network.device import has_amx, resolve_device, resolve_dtype
 from m3_core.network.engine import Engine, Program
 from m3_core.network.fingerprint import checkpoint_fingerprint
-from m3_core.network.tokens import Tokenizer
+from m3_core.network.tokens import Tokenizer, TokenPiece
+from m3_core.texts import check_texts
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from m3_core.network.batches import Work
     from m3_core.network.checkpoint import Checkpoint
@@ -308,6 +309,23 @@ class ModelUser:
     def close(self) -> None:
         """Let go of the network and its memory; further calls raise ``ClosedError``."""
         self.model.close()
+
+    def token_pieces(
+        self, texts: Iterable[str], *, special_tokens: bool = True
+    ) -> list[list[TokenPiece]]:
+        """Show the tokens that the model sees of texts, without cutting them.
+
+        Args:
+            texts: The texts; no instruction is put before them.
+            special_tokens: With those that stand around each.
+
+        Returns:
+            For each text its tokens, with their places in it.
+        """
+        return [
+            self.model.tokenizer.pieces(text, special_tokens=special_tokens)
+            for text in check_texts(texts)
+        ]
 
     def stats(self) -> EngineStats:
         """What the engine of the model has done so far, for all who share it.

@@ -10,7 +10,7 @@ from __future__ import annotations
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 from tokenizers import Tokenizer as RawTokenizer
@@ -36,6 +36,24 @@ _DEFAULT_SPECIALS = (
     {"cls_token": "<s>", "eos_token": "</s>", "pad_token": "<pad>", "unk_token": "<unk>"},
     {"cls_token": "[CLS]", "pad_token": "[PAD]", "unk_token": "[UNK]"},
 )
+
+
+class TokenPiece(NamedTuple):
+    """A token where it stands in a text.
+
+    Attributes:
+        id: Its id.
+        text: The part of the text, or the name of a special token.
+        special: Whether it was put around the text.
+        start: Its first character.
+        stop: The character behind its last.
+    """
+
+    id: int
+    text: str
+    special: bool
+    start: int
+    stop: int
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -152,6 +170,24 @@ class Tokenizer:
             The text.
         """
         return str(self._raw.decode(list(ids), skip_special_tokens=False))
+
+    def pieces(self, text: str, *, special_tokens: bool = True) -> list[TokenPiece]:
+        """Show the tokens of a whole text.
+
+        Args:
+            text: A checked text.
+            special_tokens: With those that stand around it.
+
+        Returns:
+            The tokens, in their order.
+        """
+        with self._failures_named():
+            found = self._raw.encode(text, add_special_tokens=special_tokens)
+        rows = zip(found.ids, found.tokens, found.special_tokens_mask, found.offsets, strict=True)
+        return [
+            TokenPiece(token_id, token if special else text[a:b], bool(special), a, b)
+            for token_id, token, special, (a, b) in rows
+        ]
 
     @property
     def pair_separator(self) -> tuple[int, ...]:

@@ -15,6 +15,7 @@ from m3_core.network import (
     Source,
     TruncationWarning,
     Work,
+    count,
     level_of_caller,
     progress_bar,
     shared_model,
@@ -442,7 +443,7 @@ class Reranker(ModelUser):
             options.query_max_length if query_max_length is None else query_max_length,
         )
         cut = int(encoded.tokens.truncated.sum())
-        if cut:
+        if not count(len(queries), len(encoded.tokens.ids), cut) and cut:
             warnings.warn(
                 f"{cut} of {len(queries)} pairs were longer than max_length={limit} tokens and "
                 f"were cut to it; {self.name!r} takes up to {self.model.checkpoint.positions}",

@@ -1,0 +1,70 @@
+"""``m3-retrieval serve``."""
+
+from __future__ import annotations
+
+import importlib
+from typing import Annotated, Any
+
+from typer import Argument, Option
+
+from m3_core.cli.commands import new_app
+
+app = new_app()
+
+
+@app.command()
+def serve(
+    models: Annotated[
+        list[str],
+        Argument(help="Encoders and rerankers: MODEL, or NAME=MODEL to be asked for by NAME."),
+    ],
+    *,
+    host: Annotated[str, Option(help="Address to listen at.")] = "127.0.0.1",
+    port: Annotated[int, Option(help="Port to listen at; 0 for any that is free.")] = 8000,
+    api_key: Annotated[
+        list[str] | None,
+        Option(
+            envvar="M3_API_KEY",
+            help="Key that clients must send; several are allowed. Better in the environment.",
+        ),
+    ] = None,
+    device: Annotated[str | None, Option(help="The fastest there is if absent.")] = None,
+    dtype: Annotated[str, Option(help="float32, bfloat16, float16, int8 or auto.")] = "auto",
+    max_length: Annotated[int | None, Option(help="Tokens a text at most.")] = None,
+    max_texts: Annotated[int, Option(help="Texts, or pairs, a request at most.")] = 2048,
+    max_tokens: Annotated[int, Option(help="Tokens a request at most.")] = 1 << 20,
+    max_body: Annotated[int, Option(help="MiB of a request's body at most.")] = 32,
+    max_requests: Annotated[int, Option(help="Requests at a time; others get 429.")] = 512,
+    max_waiting_tokens: Annotated[
+        int, Option(help="While more tokens wait, requests beyond a few texts get 429.")
+    ] = 1 << 18,
+    grace: Annotated[float, Option(help="Seconds for running requests after SIGTERM.")] = 30.0,
+    log_level: Annotated[str, Option(help="debug, info, warning or error.")] = "info",
+) -> None:
+    """Serve models over HTTP, to clients of OpenAI, TEI, Cohere, Jina and vLLM, and to ours."""
+    from m3_core.extras import needs_extra
+
+    needed = ("fastapi", "uvicorn", "orjson", "prometheus_client")
+    with needs_extra("serve", "serve", *needed):
+        for package in needed:
+            importlib.import_module(package)
+
+    from m3_core.server import ServerOptions, model_entries
+    from m3_core.server import serve as run
+
+    loading: dict[str, Any] = {"device": device, "dtype": dtype, "max_length": max_length}
+    run(
+        model_entries(models, **{key: one for key, one in loading.items() if one is not None}),
+        ServerOptions(
+            api_keys=tuple(api_key or ()),
+            max_texts=max_texts,
+            max_tokens=max_tokens,
+            max_body_bytes=max_body << 20,
+            max_requests=max_requests,
+            max_waiting_tokens=max_waiting_tokens,
+        ),
+        host=host,
+        port=port,
+        grace_seconds=grace,
+        log_level=log_level,
+    )

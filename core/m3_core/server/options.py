@@ -1,0 +1,42 @@
+"""What the operator of a server chooses."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Annotated
+
+from typing_extensions import Doc
+
+MEBIBYTE = 1 << 20
+
+
+@dataclass(frozen=True, kw_only=True)
+class ServerOptions:
+    """Who may ask, and how much at a time.
+
+    Raises:
+        ValueError: A limit is below 1, or a key is empty.
+    """
+
+    api_keys: Annotated[
+        tuple[str, ...],
+        Doc("Keys of which every request but /health must name one; none: all may."),
+    ] = ()
+    max_texts: Annotated[int, Doc("Texts, or pairs, a request at most.")] = 2048
+    max_tokens: Annotated[int, Doc("Tokens a request at most, after cutting.")] = 1 << 20
+    max_body_bytes: Annotated[int, Doc("Bytes of a request's body at most.")] = 32 * MEBIBYTE
+    max_held_bytes: Annotated[int, Doc("Bytes of all requests' bodies at most.")] = 512 * MEBIBYTE
+    max_requests: Annotated[int, Doc("Requests at a time; further ones get 429.")] = 512
+    max_waiting_tokens: Annotated[
+        int, Doc("While more tokens wait for a model, requests beyond a few texts get 429.")
+    ] = 1 << 18
+    body_seconds: Annotated[float, Doc("Time for a client to send its body.")] = 30.0
+    send_seconds: Annotated[float, Doc("Time for a client to take each MiB of a reply.")] = 60.0
+
+    def __post_init__(self) -> None:
+        if not all(self.api_keys):
+            raise ValueError("an API key is empty: leave it out, or set one")
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if field.name != "api_keys" and not value > 0:
+                raise ValueError(f"{field.name} is {value}; it must be above 0")
