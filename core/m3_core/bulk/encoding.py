@@ -82,9 +82,10 @@ def encode_dataset(
     make = _maker(encoder)
     if ray is not None:
         from m3_core.bulk import on_ray
+        from m3_core.ray_cluster import connected
 
         on_ray.check(encoder, source)
-        with on_ray.connected(ray), held(target):
+        with connected(ray.address, "encoding with Ray"), held(target):
             found = Source.find(Path(_path(source)), chosen.format)
             model = on_ray.describe(make, chosen, ray)
             job = begin(target, found, model, chosen, progress, overwrite=overwrite)

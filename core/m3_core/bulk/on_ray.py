@@ -7,7 +7,6 @@ file, so that no vector passes through the driver or Ray's object store.
 from __future__ import annotations
 
 import builtins
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -16,7 +15,7 @@ from m3_core.bulk.encoding import encode_shards as encode_here
 from m3_core.bulk.recorded import RecordedModel
 from m3_core.encoder import TextEncoder
 from m3_core.errors import DatasetError, M3Error
-from m3_core.extras import needs_extra
+from m3_core.ray_cluster import shares
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -75,39 +74,6 @@ def check(encoder: Any, source: Any) -> None:
         raise ValueError("a stream can be read by one process alone: with Ray, give a file")
 
 
-@contextmanager
-def connected(options: RayOptions) -> Iterator[None]:
-    """Connect to Ray, unless that was done before.
-
-    Args:
-        options: With the address.
-
-    Yields:
-        While connected.
-
-    Raises:
-        MissingPackageError: Ray is not installed.
-        DatasetError: There is no cluster of that address.
-    """
-    with needs_extra("encoding with Ray", "ray", "ray"):
-        import ray
-    if ray.is_initialized():
-        yield
-        return
-    own = {"include_dashboard": False} if options.address == "local" else {}
-    try:
-        # What processes print would come out between the lines of the command's own output.
-        ray.init(address=options.address, log_to_driver=False, **own)
-    except (ConnectionError, ValueError) as error:
-        raise DatasetError(
-            f"there is no Ray at {options.address!r} ({error}): name its address, or 'local'"
-        ) from error
-    try:
-        yield
-    finally:
-        ray.shutdown()
-
-
 def describe(
     make: Callable[[], TextEncoder], options: EncodeOptions, ray_options: RayOptions
 ) -> RecordedModel:
@@ -123,7 +89,7 @@ def describe(
     """
     import ray
 
-    _, resources = _shares(ray_options)
+    _, resources = shares(ray_options.num_actors, ray_options.num_cpus, ray_options.num_gpus)
     # The process ends with the task, and with it the model.
     remote = ray.remote(max_calls=1, **resources)(_describe)
     try:
@@ -163,7 +129,7 @@ def encode_shards(
     import ray
     from ray.data import ActorPoolStrategy, DataContext
 
-    actors, resources = _shares(ray_options)
+    actors, resources = shares(ray_options.num_actors, ray_options.num_cpus, ray_options.num_gpus)
     context = DataContext.get_current()
     shows, context.enable_progress_bars = context.enable_progress_bars, False
     try:
@@ -234,21 +200,6 @@ class ShardEncoder:
             self._job.model.check(encoder, self._job.model.representations, str(self._job.folder))
             self._encoder = encoder
         return self._encoder
-
-
-def _shares(options: RayOptions) -> tuple[int, dict[str, float]]:
-    """How many processes, and what each gets."""
-    import ray
-
-    everything = ray.cluster_resources()
-    gpus = everything.get("GPU", 0.0)
-    each = options.num_gpus if options.num_gpus is not None else float(gpus >= 1)
-    machines = sum(1 for node in ray.nodes() if node["Alive"])
-    actors = options.num_actors or (int(gpus // each) if each else machines)
-    cpus = options.num_cpus
-    if cpus is None:
-        cpus = 1.0 if each else float(max(everything.get("CPU", 1.0) // actors, 1))
-    return max(actors, 1), {"num_cpus": cpus, "num_gpus": each}
 
 
 def _error(kind: str, message: str) -> Exception:
