@@ -42,7 +42,9 @@ def serve(
     ] = 1 << 18,
     grace: Annotated[float, Option(help="Seconds for running requests after SIGTERM.")] = 30.0,
     log_level: Annotated[str, Option(help="debug, info, warning or error.")] = "info",
-    ray: Annotated[bool, Option("--ray", help="Serve with Ray; the options below are its.")] = False,
+    ray: Annotated[
+        bool, Option("--ray", help="Serve with Ray; the options below are its.")
+    ] = False,
     ray_address: Annotated[
         str, Option(help="local starts Ray here, auto finds the cluster; or its address.")
     ] = "local",
