@@ -18,6 +18,7 @@ Arguments that can never work (a negative length, a text that is no string) rais
     ├── StoreError
     ├── FilterError (also a ``ValueError``)
     ├── TrainingDataError
+    ├── DatasetError
     ├── RemoteError
     │   ├── BadReplyError
     │   └── ModelChangedError
@@ -90,6 +91,10 @@ class ClosedError(M3Error):
 
 class TrainingDataError(M3Error):
     """A training file is absent, empty, or holds a line that is not an example."""
+
+
+class DatasetError(M3Error):
+    """A corpus cannot be read, or its encoded form cannot be written, resumed or loaded."""
 
 
 class RemoteError(M3Error):

@@ -27,7 +27,6 @@ from llamaindex_m3.qdrant_nodes import (
     new_points,
     read_node,
     read_query,
-    selector,
 )
 from m3_core.adapters import explained_search
 from m3_core.encoder import TextEncoder
@@ -136,6 +135,13 @@ class QdrantHybridStore(NodeExplaining, EncoderFields, BasePydanticVectorStore):
         default="text",
         description="Of the text in payloads of others, which hold no node of LlamaIndex.",
     )
+    metadata_key: str | None = Field(
+        default=None,
+        frozen=True,
+        description="Of the metadata in payloads, where they lie under one key, as those of "
+        "LangChain's store and of ``m3-retrieval load`` do under 'metadata'; by default they are "
+        "the payload. Nodes that are added have both forms then.",
+    )
     batch_size: int | None = Field(
         default=None, gt=0, description="Nodes a request to Qdrant at most."
     )
@@ -184,14 +190,7 @@ class QdrantHybridStore(NodeExplaining, EncoderFields, BasePydanticVectorStore):
         super().__init__(**{"collection_name": collection_name, **options})
         places = {"path": self.path, "url": self.url, "api_key": self.api_key}
         where = {name: value for name, value in places.items() if value is not None}
-        names = Names(
-            self.dense_vector_name,
-            self.sparse_vector_name,
-            self.multi_vector_name,
-            content=self.text_key,
-            metadata=None,
-            keyword="dense_vector_name",
-        )
+        names = self._names()
         width = self._model.colbert_dimension if self.rerank else None
         self._connection = Connection(
             collection_name,
@@ -246,7 +245,7 @@ class QdrantHybridStore(NodeExplaining, EncoderFields, BasePydanticVectorStore):
             ValueError: An id comes twice, an embedding is of another size, or a text is too long
                 for Qdrant.
         """
-        new = new_points(nodes)
+        new = new_points(nodes, self._names())
         self._collection.add(
             new, batch_size=self.batch_size, show_progress=self.show_progress, **add_kwargs
         )
@@ -254,7 +253,7 @@ class QdrantHybridStore(NodeExplaining, EncoderFields, BasePydanticVectorStore):
 
     async def async_add(self, nodes: Sequence[BaseNode], **add_kwargs: Any) -> list[str]:
         """Do ``add`` without holding up the event loop."""
-        new = new_points(nodes)
+        new = new_points(nodes, self._names())
         await self._collection.aadd(
             new, batch_size=self.batch_size, show_progress=self.show_progress, **add_kwargs
         )
@@ -267,11 +266,13 @@ class QdrantHybridStore(NodeExplaining, EncoderFields, BasePydanticVectorStore):
             ref_doc_id: Its id.
             **delete_kwargs: As of ``QdrantClient.delete``, as ``wait``.
         """
-        self._connection.call("delete", **selector(doc_ids=[ref_doc_id]), **delete_kwargs)
+        self._connection.call("delete", **self._selected(doc_ids=[ref_doc_id]), **delete_kwargs)
 
     async def adelete(self, ref_doc_id: str, **delete_kwargs: Any) -> None:
         """Do ``delete`` without holding up the event loop."""
-        await self._connection.acall("delete", **selector(doc_ids=[ref_doc_id]), **delete_kwargs)
+        await self._connection.acall(
+            "delete", **self._selected(doc_ids=[ref_doc_id]), **delete_kwargs
+        )
 
     def delete_nodes(
         self,
@@ -290,7 +291,7 @@ class QdrantHybridStore(NodeExplaining, EncoderFields, BasePydanticVectorStore):
             ValueError: Neither is given; ``clear`` deletes all.
             FilterError: Qdrant cannot express the filter.
         """
-        selected = _some(node_ids, filters)
+        selected = self._some(node_ids, filters)
         self._connection.call("delete", **selected, **delete_kwargs)
 
     async def adelete_nodes(
@@ -300,16 +301,16 @@ class QdrantHybridStore(NodeExplaining, EncoderFields, BasePydanticVectorStore):
         **delete_kwargs: Any,
     ) -> None:
         """Do ``delete_nodes`` without holding up the event loop."""
-        selected = _some(node_ids, filters)
+        selected = self._some(node_ids, filters)
         await self._connection.acall("delete", **selected, **delete_kwargs)
 
     def clear(self) -> None:
         """Delete all nodes; the collection stays."""
-        self._connection.call("delete", **selector())
+        self._connection.call("delete", **self._selected())
 
     async def aclear(self) -> None:
         """Do ``clear`` without holding up the event loop."""
-        await self._connection.acall("delete", **selector())
+        await self._connection.acall("delete", **self._selected())
 
     def get_nodes(
         self,
@@ -330,7 +331,7 @@ class QdrantHybridStore(NodeExplaining, EncoderFields, BasePydanticVectorStore):
         Raises:
             FilterError: Qdrant cannot express the filter.
         """
-        found = self._collection.scroll(condition(filters, node_ids), limit)
+        found = self._collection.scroll(self._condition(filters, node_ids), limit)
         return self._sorted(found, node_ids)
 
     async def aget_nodes(
@@ -340,7 +341,7 @@ class QdrantHybridStore(NodeExplaining, EncoderFields, BasePydanticVectorStore):
         limit: int | None = None,
     ) -> list[BaseNode]:
         """Do ``get_nodes`` without holding up the event loop."""
-        found = await self._collection.ascroll(condition(filters, node_ids), limit)
+        found = await self._collection.ascroll(self._condition(filters, node_ids), limit)
         return self._sorted(found, node_ids)
 
     def query(self, query: VectorStoreQuery, **kwargs: Any) -> VectorStoreQueryResult:
@@ -399,7 +400,7 @@ class QdrantHybridStore(NodeExplaining, EncoderFields, BasePydanticVectorStore):
             asked.text, asked.k, asked.search, asked.rankings
         )
         return [
-            (read_node(point, None, self.text_key), score, scores) for point, score, scores in found
+            (read_node(point, None, self._names()), score, scores) for point, score, scores in found
         ]
 
     async def asearch_with_scores(
@@ -416,7 +417,7 @@ class QdrantHybridStore(NodeExplaining, EncoderFields, BasePydanticVectorStore):
             asked.text, asked.k, asked.search, asked.rankings
         )
         return [
-            (read_node(point, None, self.text_key), score, scores) for point, score, scores in found
+            (read_node(point, None, self._names()), score, scores) for point, score, scores in found
         ]
 
     def _explained(self) -> tuple[TextEncoder, dict[str, Any]]:
@@ -427,6 +428,33 @@ class QdrantHybridStore(NodeExplaining, EncoderFields, BasePydanticVectorStore):
     def close(self) -> None:
         """Close the client, unless it was given."""
         self._connection.close()
+
+    def _names(self) -> Names:
+        return Names(
+            self.dense_vector_name,
+            self.sparse_vector_name,
+            self.multi_vector_name,
+            content=self.text_key,
+            metadata=self.metadata_key,
+            keyword="dense_vector_name",
+        )
+
+    def _condition(
+        self,
+        filters: NodeFilter | None = None,
+        node_ids: Sequence[str] | None = None,
+        doc_ids: Sequence[str] | None = None,
+    ) -> models.Filter | None:
+        return condition(filters, node_ids, doc_ids, metadata_key=self.metadata_key)
+
+    def _selected(self, *conditions: Any, **more: Any) -> dict[str, Any]:
+        where = self._condition(*conditions, **more)
+        return {"points_selector": models.FilterSelector(filter=where or models.Filter())}
+
+    def _some(self, node_ids: list[str] | None, filters: NodeFilter | None) -> dict[str, Any]:
+        if node_ids is None and filters is None:
+            raise ValueError("pass node_ids or filters; clear() deletes all nodes")
+        return self._selected(filters, node_ids)
 
     def _needed_parts(self) -> tuple[str, ...]:
         kept = {
@@ -445,7 +473,7 @@ class QdrantHybridStore(NodeExplaining, EncoderFields, BasePydanticVectorStore):
         )
 
     def _checked(self, query: VectorStoreQuery, options: dict[str, Any]) -> Request:
-        asked = read_query(query, options)
+        asked = read_query(query, options, self.metadata_key)
         for kind, is_asked, name in (
             ("dense", asked.rankings.dense, self.dense_vector_name),
             ("sparse", asked.rankings.sparse, self.sparse_vector_name),
@@ -466,7 +494,7 @@ class QdrantHybridStore(NodeExplaining, EncoderFields, BasePydanticVectorStore):
         return replace(collection, fetch_k=max(fetch_k, asked.least))
 
     def _result(self, found: list[ScoredPoint]) -> VectorStoreQueryResult:
-        nodes = [read_node(point, None, self.text_key) for point, _ in found]
+        nodes = [read_node(point, None, self._names()) for point, _ in found]
         return VectorStoreQueryResult(
             nodes=nodes,
             similarities=[score for _, score in found],
@@ -475,7 +503,7 @@ class QdrantHybridStore(NodeExplaining, EncoderFields, BasePydanticVectorStore):
 
     def _sorted(self, found: list[models.Record], node_ids: Sequence[str] | None) -> list[BaseNode]:
         collection = self._collection
-        nodes = [read_node(one, collection.dense_of(one), self.text_key) for one in found]
+        nodes = [read_node(one, collection.dense_of(one), self._names()) for one in found]
         if node_ids is None:
             return nodes
         known = {node.node_id: node for node in nodes}
@@ -488,9 +516,3 @@ def _query(query: str, k: int, filters: NodeFilter | None, mode: str) -> VectorS
     return VectorStoreQuery(
         query_str=query, similarity_top_k=k, filters=asked, mode=VectorStoreQueryMode(mode)
     )
-
-
-def _some(node_ids: list[str] | None, filters: NodeFilter | None) -> dict[str, Any]:
-    if node_ids is None and filters is None:
-        raise ValueError("pass node_ids or filters; clear() deletes all nodes")
-    return selector(filters, node_ids)

@@ -14,7 +14,16 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from m3_core import __version__
-from m3_core.cli import demo, describing, exporting, scoring, searching, serving, training
+from m3_core.cli import (
+    bulk,
+    demo,
+    describing,
+    exporting,
+    scoring,
+    searching,
+    serving,
+    training,
+)
 from m3_core.cli.commands import new_app
 
 if TYPE_CHECKING:
@@ -31,6 +40,7 @@ app.add_typer(describing.app)
 app.add_typer(training.app)
 app.add_typer(exporting.app)
 app.add_typer(serving.app)
+app.add_typer(bulk.app)
 
 
 def _show_version(asked: bool) -> None:  # noqa: FBT001 (typer's callback)

@@ -149,6 +149,24 @@ class QdrantCollection:
             return
         flags = _flags(self.parts)
         reps = self.encoder.encode_documents(new.texts, **flags, show_progress=show_progress)
+        self.add_encoded(new, reps, batch_size=batch_size, **options)
+
+    def add_encoded(
+        self,
+        new: NewPoints,
+        reps: Representations,
+        *,
+        batch_size: int | None = None,
+        **options: Any,
+    ) -> None:
+        """Store documents that were encoded before.
+
+        Args:
+            new: The documents.
+            reps: Their representations, with all that the collection keeps.
+            batch_size: As of ``add``.
+            **options: As of ``add``.
+        """
         for batch in self._requests(new, reps, batch_size):
             self.connection.call("upsert", points=batch, **options)
 
