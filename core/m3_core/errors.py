@@ -18,6 +18,7 @@ Arguments that can never work (a negative length, a text that is no string) rais
     ├── StoreError
     ├── FilterError (also a ``ValueError``)
     ├── TrainingDataError
+    ├── EvaluationDataError
     ├── MissingPackageError (also an ``ImportError``)
     └── ClosedError
 """
@@ -87,6 +88,10 @@ class ClosedError(M3Error):
 
 class TrainingDataError(M3Error):
     """A training file is absent, empty, or holds a line that is not an example."""
+
+
+class EvaluationDataError(M3Error):
+    """A test collection is absent, cut, or holds something else than it should."""
 
 
 class MissingPackageError(M3Error, ImportError):

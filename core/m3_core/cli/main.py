@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from m3_core import __version__
-from m3_core.cli import exporting, training
+from m3_core.cli import evaluating, exporting, training
 from m3_core.cli.commands import new_app
 
 if TYPE_CHECKING:
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 app = new_app("m3-retrieval")
 app.add_typer(training.app)
 app.add_typer(exporting.app)
+app.add_typer(evaluating.app)
 
 
 def _show_version(asked: bool) -> None:  # noqa: FBT001 (typer's callback)
