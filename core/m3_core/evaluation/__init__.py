@@ -21,6 +21,7 @@ if TYPE_CHECKING:
         read_run,
         write_run,
     )
+    from m3_core.evaluation.mteb_models import MtebModel, mteb_model, register_mteb_models
     from m3_core.evaluation.readers import FORMATS, load_data
     from m3_core.evaluation.report import Evaluation, plot
     from m3_core.evaluation.settings import Setting, settings_for
@@ -35,6 +36,7 @@ __all__ = [
     "Evaluation",
     "EvaluationOptions",
     "Measured",
+    "MtebModel",
     "RetrievalData",
     "Setting",
     "compare_values",
@@ -43,9 +45,11 @@ __all__ = [
     "fit_weights",
     "load_data",
     "measure_run",
+    "mteb_model",
     "parse_measures",
     "plot",
     "read_run",
+    "register_mteb_models",
     "settings_for",
     "write_run",
 ]
@@ -64,9 +68,12 @@ _HOMES = {
     "measure_run": "measures",
     "Measured": "measures",
     "MEASURES": "measures",
+    "mteb_model": "mteb_models",
+    "MtebModel": "mteb_models",
     "parse_measures": "measures",
     "plot": "report",
     "read_run": "measures",
+    "register_mteb_models": "mteb_models",
     "RetrievalData": "data",
     "Setting": "settings",
     "settings_for": "settings",

@@ -163,7 +163,7 @@ def read_miracl(folder: Path, split: str | None, language: str | None) -> Retrie
             f"{folder} has no miracl-corpus-v1.0-{code}/docs-0.jsonl.gz and so on: the passages "
             "are a data set of their own, miracl/miracl-corpus"
         )
-    files.sort(key=lambda one: int((re.search(r"docs-(\d+)", one.name) or [0, "0"])[1]))
+    files.sort(key=lambda one: int("0" + "".join(re.findall(r"docs-(\d+)", one.name))))
     return RetrievalData(
         f"miracl-{code}-{split}",
         judged_only(queries, qrels, topics),
