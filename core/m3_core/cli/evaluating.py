@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 
 app = new_app()
 
+_PICTURES = (".png", ".svg", ".pdf")
+
 
 @app.command(cls=Command)
 def evaluate(
@@ -120,6 +122,7 @@ def evaluate(
         candidates=candidates,
         rerank=rerank,
         rerank_of=rerank_of,
+        baseline=baseline,
         folds=folds,
         max_length=max_length,
         query_max_length=query_max_length,
@@ -127,19 +130,21 @@ def evaluate(
         encodings=encodings,
         show_progress=sys.stderr.isatty(),
     )
+    # What cannot be drawn is told before anything is encoded.
+    if plot is not None and Path(plot).suffix not in _PICTURES:
+        raise ValueError(f"--plot {plot} must end in one of {', '.join(_PICTURES)}")
     collection = load_data(data, format, split=split, language=language)
     found = _evaluation(collection, model, reranker or [], run or [], options, device, dtype)
+    if json:
+        write(found.to_json())
+    else:
+        _show(found)
     if runs is not None:
         found.write_runs(runs)
     if plot is not None:
         from m3_core.evaluation import plot as draw
 
         draw({found.model: found}, plot, found.measures[0])
-    base = baseline or _baseline(found)
-    if json:
-        write(found.to_json(base))
-    else:
-        _show(found, base)
 
 
 def _evaluation(
@@ -161,7 +166,7 @@ def _evaluation(
     if model is None:
         if rerankers:
             raise ValueError("a reranker reorders what a model found: give --model")
-        return evaluate_runs(data, runs, options.measures)
+        return evaluate_runs(data, runs, options.measures, options.baseline)
     from m3_core.encoder import Encoder
     from m3_core.rerankers import Reranker
 
@@ -184,15 +189,8 @@ def _weights(text: str) -> tuple[float, float, float]:
     return dense, sparse, colbert
 
 
-def _baseline(found: Evaluation) -> str | None:
-    if found.advice is not None:
-        return found.advice.default.name
-    names = list(found.measured)
-    return names[0] if len(names) > 1 else None
-
-
-def _show(found: Evaluation, baseline: str | None) -> None:
-    heads, rows = found.to_table(baseline)
+def _show(found: Evaluation) -> None:
+    heads, rows = found.to_table()
     widths = [max(len(row[column]) for row in [heads, *rows]) for column in range(len(heads))]
     lines = [f"{found.data}: {len(found.queries)} queries, {len(found.documents)} documents"]
     lines[0] += f", {found.model}"

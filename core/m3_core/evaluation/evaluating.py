@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from m3_core.encoder import TextEncoder
     from m3_core.evaluation.data import Qrels, RetrievalData
     from m3_core.evaluation.pool import Scope
-    from m3_core.evaluation.settings import Setting, Weights
+    from m3_core.evaluation.settings import Weights
     from m3_core.rerankers import Reranker
 
 # What an answer is looked for in, of each ranking.
@@ -56,6 +56,8 @@ class EvaluationOptions:
         candidates: How many of each these are; M3-Embedding took 200.
         rerank: How many of the best documents a reranker gets.
         rerank_of: The setting it gets them of; the default hybrid, or the first, if ``None``.
+        baseline: The setting or run that the others are compared with; the default hybrid, or the
+            first, if ``None``.
         folds: Of the cross-validation of weights; 0: no advice.
         max_length: Tokens a document at most.
         query_max_length: Tokens a query at most.
@@ -72,6 +74,7 @@ class EvaluationOptions:
     candidates: int = 200
     rerank: int = 100
     rerank_of: str | None = None
+    baseline: str | None = None
     folds: int = 5
     max_length: int | None = None
     query_max_length: int | None = None
@@ -121,7 +124,10 @@ def evaluate(
     measures = tuple(str(one) for one in parse_measures(names))
     parts = _parts(encoder, options)
     settings = settings_for(parts, data.origin, options.weights)
-    base = _base_of(settings, options.rerank_of)
+    base = _name_among("reranked", [one.name for one in settings], options.rerank_of)
+    reranked = {f"{base} > {name}": one for name, one in (rerankers or {}).items()}
+    every = [*(one.name for one in settings), *reranked, *(runs or {})]
+    baseline = _name_among("the baseline", every, options.baseline)
     queries = tuple(data.queries)
     bars = _Bars(options.show_progress)
     with _folder(options.encodings) as folder:
@@ -158,9 +164,8 @@ def evaluate(
                 advanced=advanced,
             )
     rankings = {one.name: pool.rank(one, options.depth) for one in settings}
-    for name, reranker in (rerankers or {}).items():
-        reranked = _reranked(reranker, data, rankings[base], options)
-        rankings[f"{base} > {name}"] = reranked
+    for name, reranker in reranked.items():
+        rankings[name] = _reranked(reranker, data, rankings[base], options)
     judge = _Judge(data, queries, documents.ids, rankings.values(), runs or {})
     measured = {name: judge(one, measures) for name, one in rankings.items()}
     for name, run in (runs or {}).items():
@@ -187,6 +192,7 @@ def evaluate(
         _notes(pool, data, base, rerankers, options),
         asked.encoded + documents.encoded,
         advice,
+        baseline if len(measured) > 1 else None,
     )
 
 
@@ -194,6 +200,7 @@ def evaluate_runs(
     data: RetrievalData,
     runs: Mapping[str, Mapping[str, Mapping[str, float]]],
     measures: Sequence[str] = (),
+    baseline: str | None = None,
 ) -> Evaluation:
     """Measure rankings that were made before, without any model.
 
@@ -201,17 +208,19 @@ def evaluate_runs(
         data: The collection.
         runs: By name, as ``read_run`` gives them.
         measures: As of ``EvaluationOptions``.
+        baseline: The run that the others are compared with; the first if ``None``.
 
     Returns:
         The measures; ``against`` says which differences are more than chance.
 
     Raises:
         MissingPackageError: ``ir-measures`` is absent.
-        ValueError: There is no run, or no such measure.
+        ValueError: There is no run, no such measure or no such baseline.
     """
     if not runs:
         raise ValueError("there is nothing to measure: give a model, or run files")
     names = tuple(measures) or (MEASURES if data.answers is None else ANSWER_MEASURES)
+    base = _name_among("the baseline", list(runs), baseline)
     queries = tuple(data.queries)
     judge = _Judge(data, queries, (), (), runs)
     return Evaluation(
@@ -220,6 +229,7 @@ def evaluate_runs(
         (),
         queries,
         {name: measure_run(judge.qrels, run, names) for name, run in runs.items()},
+        baseline=base if len(runs) > 1 else None,
     )
 
 
@@ -233,12 +243,12 @@ def _parts(encoder: TextEncoder, options: EvaluationOptions) -> tuple[str, ...]:
     return tuple(part for part in PARTS if part in wanted)
 
 
-def _base_of(settings: Sequence[Setting], name: str | None) -> str:
-    names = [one.name for one in settings]
+def _name_among(what: str, names: Sequence[str], name: str | None) -> str:
+    """The name that was asked for, or the default's."""
     if name is None:
         return DEFAULT.name if DEFAULT.name in names else names[0]
     if name not in names:
-        raise ValueError(f"reranked can be one of {', '.join(names)}; got {name!r}")
+        raise ValueError(f"{what} can be one of {', '.join(names)}; got {name!r}")
     return name
 
 

@@ -165,8 +165,8 @@ def write_run(path: str | Path, run: Mapping[str, Mapping[str, float]], tag: str
                             f"id {key!r} is empty or holds white space, which run files cannot "
                             "express: use other ids"
                         )
-                # Nine digits give a float32 back as it was.
-                file.write(f"{query} Q0 {document} {rank} {score:.9g} {tag}\n".encode())
+                # As many digits as give the number back as it was.
+                file.write(f"{query} Q0 {document} {rank} {float(score)!r} {tag}\n".encode())
 
 
 def read_run(path: str | Path) -> Run:

@@ -16,7 +16,7 @@ from m3_core.scoring import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -205,7 +205,7 @@ def build_pool(
         joined = f"hybrids over the {depth} best of each representation"
         described = f"{described}; {joined}" if described else joined
     if late and not late_everywhere:
-        chosen = _chosen(rows, [kept[part] for part in first], candidates)
+        chosen = _chosen(len(rows), {part: kept[part] for part in first}, candidates)
         own = [one[positions] for one, positions in zip(rows, chosen, strict=True)]
         few = _scores_of(queries, documents, ["colbert"], own, advanced)["colbert"]
         kept["colbert"] = []
@@ -284,12 +284,16 @@ def _unions(tops: Sequence[Sequence[Rows]], queries: int) -> list[Rows]:
 
 
 def _chosen(
-    rows: Sequence[Rows], scores: Sequence[Sequence[Scores]], candidates: int
+    queries: int, scores: Mapping[str, Sequence[Scores]], candidates: int
 ) -> list[NDArray[np.intp]]:
     """Positions of the best of each representation."""
     return [
-        np.unique(np.concatenate([_best(one[number], candidates) for one in scores]))
-        for number in range(len(rows))
+        np.unique(
+            np.concatenate(
+                [_best(_alone(part, own[number]), candidates) for part, own in scores.items()]
+            )
+        )
+        for number in range(queries)
     ]
 
 

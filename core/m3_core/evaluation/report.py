@@ -35,6 +35,8 @@ class Evaluation:
         encoded: How many texts, queries and documents, were encoded for it.
         advice: Weights that fit the data; ``None`` if that was not asked or there is one
             representation only.
+        baseline: The setting or run that the others are compared with; ``None`` if there is one
+            only.
     """
 
     data: str
@@ -46,6 +48,7 @@ class Evaluation:
     notes: tuple[str, ...] = ()
     encoded: int = 0
     advice: Advice | None = None
+    baseline: str | None = None
 
     @property
     def measures(self) -> tuple[str, ...]:
@@ -56,11 +59,13 @@ class Evaluation:
         """The means of a setting's measures."""
         return self.measured[setting].means
 
-    def against(self, baseline: str, measure: str | None = None) -> dict[str, Difference]:
+    def against(
+        self, baseline: str | None = None, measure: str | None = None
+    ) -> dict[str, Difference]:
         """Compare every other setting with one.
 
         Args:
-            baseline: The setting to compare with.
+            baseline: The setting to compare with; that of the evaluation if ``None``.
             measure: By which measure; the first if ``None``.
 
         Returns:
@@ -69,7 +74,7 @@ class Evaluation:
         Raises:
             ValueError: There is no such setting or measure.
         """
-        name = measure or self.measures[0]
+        baseline, name = baseline or self.baseline, measure or self.measures[0]
         if baseline not in self.measured or name not in self.measures:
             raise ValueError(
                 f"compared can be {', '.join(self.measured)} by {', '.join(self.measures)}; got "
@@ -113,11 +118,8 @@ class Evaluation:
             written[setting] = file
         return written
 
-    def to_json(self, baseline: str | None = None) -> dict[str, Any]:
+    def to_json(self) -> dict[str, Any]:
         """Give everything but rankings and single queries as plain values.
-
-        Args:
-            baseline: The setting that the others are compared with; none if ``None``.
 
         Returns:
             A dictionary for ``json.dumps``.
@@ -131,34 +133,29 @@ class Evaluation:
             "results": {name: one.means for name, one in self.measured.items()},
             "notes": list(self.notes),
         }
-        if baseline is not None:
-            found["baseline"] = baseline
-            found["significance"] = {
-                name: one.to_json() for name, one in self.against(baseline).items()
-            }
+        if self.baseline is not None:
+            found["baseline"] = self.baseline
+            found["significance"] = {name: one.to_json() for name, one in self.against().items()}
         if self.advice is not None:
             found["advice"] = self.advice.to_json()
         return found
 
-    def to_table(self, baseline: str | None = None) -> tuple[list[str], list[list[str]]]:
-        """Give the measures as a table.
-
-        Args:
-            baseline: As of ``to_json``; gives a column of p-values.
+    def to_table(self) -> tuple[list[str], list[list[str]]]:
+        """Give the measures as a table, with differences to the baseline and their p-values.
 
         Returns:
             The heads of the columns, and the rows.
         """
         heads = ["", *self.measures]
         rows = []
-        compared = {} if baseline is None else self.against(baseline)
-        if baseline is not None:
-            heads += [f"{self.measures[0]} against {baseline}", "p"]
+        compared = {} if self.baseline is None else self.against()
+        if compared:
+            heads += [f"{self.measures[0]} against {self.baseline}", "p"]
         for name, one in self.measured.items():
             row = [name, *(f"{value:.4f}" for value in one.means.values())]
             if name in compared:
                 row += [f"{compared[name].mean:+.4f}", f"{compared[name].p_randomisation:.4f}"]
-            elif baseline is not None:
+            elif compared:
                 row += ["", ""]
             rows.append(row)
         return heads, rows

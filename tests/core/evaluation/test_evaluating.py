@@ -52,6 +52,9 @@ def test_each_text_is_encoded_once_for_all_settings_and_never_again(beir, tmp_pa
     again = evaluate(encoder, load_data(beir), options=options)
     assert (len(encoder.calls), again.encoded) == (2, 0)
     assert again.to_json() == first.to_json() | {"texts_encoded": 0}
+    with pytest.raises(ValueError, match=r"the baseline can be one of dense, sparse, .*; got 'x'"):
+        evaluate(encoder, load_data(beir), options=EvaluationOptions(baseline="x"))
+    assert len(encoder.calls) == 2
 
 
 def test_an_interrupted_run_goes_on_where_it_stopped(beir, tmp_path, monkeypatch):
@@ -167,7 +170,7 @@ def test_advice_warns_where_the_default_is_worse_than_dense_alone(tmp_path):
     assert advice.arguments in advice.text
     assert f"weights=({advice.best.weights[0]:g}, " in advice.arguments
     assert advice.gain.p_randomisation < 0.001
-    json.dumps(found.to_json("dense"))
+    json.dumps(found.to_json())
 
 
 def test_no_warning_where_the_default_is_best(beir):
