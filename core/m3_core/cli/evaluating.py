@@ -191,16 +191,42 @@ def _weights(text: str) -> tuple[float, float, float]:
 
 def _show(found: Evaluation) -> None:
     heads, rows = found.to_table()
+    title = f"{found.data}: {len(found.queries)} queries, {len(found.documents)} documents"
+    sys.stdout.write(f"{title}, {found.model}\n")
+    if sys.stdout.isatty():
+        _write_framed(heads, rows, len(found.measures))
+    else:
+        _write_plain(heads, rows)
+    lines = list(found.notes)
+    for advice in found.advice:
+        lines += [f"warning: {advice.warning}"] if advice.warning else []
+        lines.append(advice.text)
+    sys.stdout.write("".join(f"{line}\n" for line in lines))
+
+
+def _write_plain(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:
     widths = [max(len(row[column]) for row in [heads, *rows]) for column in range(len(heads))]
-    lines = [f"{found.data}: {len(found.queries)} queries, {len(found.documents)} documents"]
-    lines[0] += f", {found.model}"
     for row in [heads, *rows]:
         cells = [row[0].ljust(widths[0])]
         cells += [cell.rjust(width) for cell, width in zip(row[1:], widths[1:], strict=True)]
-        lines.append("  ".join(cells).rstrip())
-    lines += found.notes
-    if found.advice is not None:
-        if found.advice.warning:
-            lines.append(f"warning: {found.advice.warning}")
-        lines.append(found.advice.text)
-    sys.stdout.write("\n".join(lines) + "\n")
+        sys.stdout.write("  ".join(cells).rstrip() + "\n")
+
+
+def _write_framed(heads: Sequence[str], rows: Sequence[Sequence[str]], measures: int) -> None:
+    """A table for a terminal, the best of each measure in bold."""
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    for column, head in enumerate(heads):
+        table.add_column(Text(head), justify="right" if column else "left", no_wrap=not column)
+    best = [max(float(row[column]) for row in rows) for column in range(1, measures + 1)]
+    for row in rows:
+        cells = [Text(cell) for cell in row]
+        for column, value in enumerate(best, 1):
+            if float(row[column]) == value:
+                cells[column].stylize("bold")
+        table.add_row(*cells)
+    Console(highlight=False).print(table)

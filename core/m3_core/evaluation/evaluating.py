@@ -35,7 +35,8 @@ if TYPE_CHECKING:
     from m3_core.encoder import TextEncoder
     from m3_core.evaluation.data import Qrels, RetrievalData
     from m3_core.evaluation.pool import Scope
-    from m3_core.evaluation.settings import Weights
+    from m3_core.evaluation.settings import Setting, Weights
+    from m3_core.evaluation.tuning import Advice
     from m3_core.rerankers import Reranker
 
 # What an answer is looked for in, of each ranking.
@@ -170,18 +171,10 @@ def evaluate(
     measured = {name: judge(one, measures) for name, one in rankings.items()}
     for name, run in (runs or {}).items():
         measured[name] = measure_run(judge.qrels, run, measures)
-    advice = None
-    if options.folds and len(parts) > 1 and len(queries) > 1:
+    advice: tuple[Advice, ...] = ()
+    if options.folds and len(queries) > 1:
         with bars("Trying weights", None) as advanced:
-            advice = fit_weights(
-                parts,
-                lambda one: judge(pool.rank(one, _enough(measures[0])), measures[:1]).values[
-                    measures[0]
-                ],
-                measures[0],
-                folds=options.folds,
-                advanced=advanced,
-            )
+            advice = _advice(pool, judge, parts, measures[0], options.folds, advanced)
     return Evaluation(
         data.name,
         encoder.name,
@@ -281,6 +274,30 @@ class _Judge:
 
     def __call__(self, ranking: Ranking, measures: Sequence[str]) -> Measured:
         return measure_run(self.qrels, run_of(self._queries, self._documents, ranking), measures)
+
+
+def _advice(
+    pool: Pool,
+    judge: _Judge,
+    parts: Sequence[str],
+    measure: str,
+    folds: int,
+    advanced: Callable[[int], object],
+) -> tuple[Advice, ...]:
+    """Fit weights of all representations, and of those that need no multi-vectors."""
+    known: dict[tuple[Weights, str], NDArray[np.float64]] = {}
+
+    def value_of(setting: Setting) -> NDArray[np.float64]:
+        key = setting.weights, setting.fusion
+        if key not in known:
+            ranking = pool.rank(setting, _enough(measure))
+            known[key] = judge(ranking, [measure]).values[measure]
+            advanced(len(known))
+        return known[key]
+
+    without = tuple(part for part in parts if part != "colbert")
+    groups = [group for group in dict.fromkeys([tuple(parts), without]) if len(group) > 1]
+    return tuple(fit_weights(group, value_of, measure, folds=folds) for group in groups)
 
 
 def _enough(measure: str) -> int:

@@ -33,7 +33,8 @@ class Evaluation:
         rankings: By setting; those of run files that were read are not here.
         notes: How documents were chosen, and what was left out.
         encoded: How many texts, queries and documents, were encoded for it.
-        advice: Weights that fit the data; ``None`` if that was not asked or there is one
+        advice: Weights that fit the data: of all representations, and of dense and lexical
+            scores, as without multi-vectors. Empty if that was not asked or there is one
             representation only.
         baseline: The setting or run that the others are compared with; ``None`` if there is one
             only.
@@ -47,7 +48,7 @@ class Evaluation:
     rankings: dict[str, Ranking] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
     encoded: int = 0
-    advice: Advice | None = None
+    advice: tuple[Advice, ...] = ()
     baseline: str | None = None
 
     @property
@@ -136,8 +137,7 @@ class Evaluation:
         if self.baseline is not None:
             found["baseline"] = self.baseline
             found["significance"] = {name: one.to_json() for name, one in self.against().items()}
-        if self.advice is not None:
-            found["advice"] = self.advice.to_json()
+        found["advice"] = [one.to_json() for one in self.advice]
         return found
 
     def to_table(self) -> tuple[list[str], list[list[str]]]:

@@ -77,9 +77,9 @@ SINGLE = tuple(
 )
 """The representations alone."""
 DEFAULT = Setting("all 1/0.3/1", DEFAULT_WEIGHTS)
-"""What retrievers and stores do with all three, unless told otherwise."""
+"""What retrievers and stores do with ``rerank=True``, unless told otherwise."""
 DENSE_SPARSE = Setting("dense+sparse 1/0.3", (1.0, 0.3, 0.0))
-"""What they do with dense and lexical ones."""
+"""What they do without it."""
 
 
 def settings_for(

@@ -64,6 +64,7 @@ class Advice:
     """What to weigh the scores with.
 
     Attributes:
+        parts: The representations that were joined.
         measure: What was made as large as possible.
         best: The best setting over all queries; the one to use.
         best_value: Its measure over all queries, which chose it: an optimist's figure.
@@ -77,6 +78,7 @@ class Advice:
         loss: The default against the best representation alone.
     """
 
+    parts: tuple[str, ...]
     measure: str
     best: Setting
     best_value: float
@@ -92,7 +94,7 @@ class Advice:
     @property
     def warning(self) -> str | None:
         """What is wrong with the default on these data; ``None`` if nothing is."""
-        if self.default_value >= self.single_value or self.default.name == self.single.name:
+        if self.default_value >= self.single_value:
             return None
         sure = "" if self.loss.p_randomisation < SIGNIFICANT else ", which may be chance"
         return (
@@ -105,30 +107,34 @@ class Advice:
     def arguments(self) -> str:
         """What to pass to retrievers and stores."""
         weights = ", ".join(f"{weight:g}" for weight in self.best.weights)
+        rerank = "rerank=True, " if "colbert" in self.best.parts else ""
         fusion = "" if self.best.fusion == "weights" else f', fusion="{self.best.fusion}"'
-        return f"weights=({weights}){fusion}"
+        return f"{rerank}weights=({weights}){fusion}"
 
     @property
     def text(self) -> str:
         """What the folds say, and what to do."""
-        folds = f"on queries that did not choose them, {len(self.chosen)} folds"
+        with_, found = " and ".join(self.parts), f"{self.measure} {self.crossed_value:.3f}"
+        folds = (
+            f"{found} against {self.default_value:.3f} on queries that did not choose, "
+            f"{len(self.chosen)} folds, p = {self.gain.p_randomisation:.3g}"
+        )
+        use = f"M3HybridRetriever(..., {self.arguments})"
         if self.gain.mean > 0 and self.gain.p_randomisation < SIGNIFICANT:
             return (
-                f"{self.best.name} fits these data better than {self.default.name}: {self.measure} "
-                f"{self.crossed_value:.3f} against {self.default_value:.3f} {folds} "
-                f"(p = {self.gain.p_randomisation:.3g}). To use it: "
-                f"M3HybridRetriever(..., {self.arguments}), and the same in stores and indexes"
+                f"with {with_}: {self.best.name} fits these data better than {self.default.name} "
+                f"({folds}). To use it: {use}, and the same in stores and indexes"
             )
         return (
-            f"no weights are clearly better than {self.default.name}: the best choice reaches "
-            f"{self.measure} {self.crossed_value:.3f} against {self.default_value:.3f} {folds} "
-            f"(p = {self.gain.p_randomisation:.3g}). To try {self.best.name}, the best over all "
-            f"queries: M3HybridRetriever(..., {self.arguments})"
+            f"with {with_}: no weights are clearly better than {self.default.name} ({folds}). The "
+            f"best over all queries, which chose it, is {self.best.name} "
+            f"({self.best_value:.3f}): {use}"
         )
 
     def to_json(self) -> dict[str, Any]:
         """Give it as plain values."""
         return {
+            "representations": list(self.parts),
             "measure": self.measure,
             "weights": dict(zip(PARTS, self.best.weights, strict=True)),
             "fusion": self.best.fusion,
@@ -154,7 +160,6 @@ def fit_weights(
     *,
     folds: int = 5,
     seed: int = 0,
-    advanced: Callable[[int], object] = lambda _: None,
 ) -> Advice:
     """Choose weights and fusion by cross-validation over queries.
 
@@ -165,7 +170,6 @@ def fit_weights(
         folds: Into how many parts the queries are cut: each is measured with what the others
             chose. At most as many as queries.
         seed: Of the cut.
-        advanced: Is told how many settings were measured.
 
     Returns:
         The advice.
@@ -176,11 +180,7 @@ def fit_weights(
     grid = weight_grid(parts)
     if len(parts) < 2:
         raise ValueError(f"weights join representations; there is only {' '.join(parts)}")
-    rows = []
-    for number, setting in enumerate(grid, 1):
-        rows.append(value_of(setting))
-        advanced(number)
-    values = np.array(rows)
+    values = np.array([value_of(setting) for setting in grid])
     queries = values.shape[1]
     folds = min(folds, queries)
     if folds < 2:
@@ -195,13 +195,14 @@ def fit_weights(
         chosen.append(grid[best])
     means = values.mean(axis=1)
     names = [one.name for one in grid]
-    default = DEFAULT if "colbert" in parts and len(parts) == 3 else DENSE_SPARSE
-    # Where one of the two that the default joins is absent, there is no default to speak of.
+    default = DEFAULT if len(parts) == len(PARTS) else DENSE_SPARSE
+    # Without dense or without lexical scores there is no default to speak of: the best stands in.
     number = names.index(default.name) if default.name in names else _best(means)
     singles = [place for place, one in enumerate(grid) if len(one.parts) == 1]
     single = singles[_best(means[singles])]
     best = _best(means)
     return Advice(
+        tuple(part for part in PARTS if part in parts),
         measure,
         grid[best],
         float(means[best]),

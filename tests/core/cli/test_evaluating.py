@@ -50,7 +50,7 @@ def test_table_json_runs_and_picture(data, model, tmp_path):
     again = json.loads(run(*ask, "--json", "--baseline", "dense", "--measures", "RR@10").stdout)
     assert (again["texts_encoded"], again["baseline"]) == (0, "dense")
     assert set(again["significance"]) == set(again["results"]) - {"dense"}
-    assert again["advice"]["measure"] == "RR@10"
+    assert again["advice"][0]["measure"] == "RR@10"
     alone = ["--data", data, "--run", tmp_path / "runs" / "dense.trec"]
     more = run(*alone, tmp_path / "runs" / "colbert.trec", "--json", "--measures", "RR@10")
     runs = json.loads(more.stdout)

@@ -126,7 +126,7 @@ def test_dense_models_are_measured_alone(beir):
     encoder = FakeEncoder(representations=["dense"])
     found = evaluate(encoder, load_data(beir))
     assert list(found.measured) == ["dense"]
-    assert found.advice is None
+    assert found.advice == ()
     with pytest.raises(MissingRepresentationError, match="sparse asked for; fake has dense"):
         evaluate(encoder, load_data(beir), options=EvaluationOptions(representations=("sparse",)))
     with pytest.raises(MissingRepresentationError, match=r"0.5/0.5/0 .* need sparse"):
@@ -160,7 +160,7 @@ def test_advice_warns_where_the_default_is_worse_than_dense_alone(tmp_path):
         "".join(f"q{n}\td{n}\t1\n" for n in range(40)), "utf-8"
     )
     found = evaluate(NoisyWords(), load_data(tmp_path))
-    advice = found.advice
+    advice, without = found.advice
     assert found["dense"]["nDCG@10"] == 1.0
     assert found["all 1/0.3/1"]["nDCG@10"] < 0.7
     assert advice.warning.startswith(
@@ -170,11 +170,16 @@ def test_advice_warns_where_the_default_is_worse_than_dense_alone(tmp_path):
     assert advice.arguments in advice.text
     assert f"weights=({advice.best.weights[0]:g}, " in advice.arguments
     assert advice.gain.p_randomisation < 0.001
+    # Here 0.3 of lexical scores is not enough to do harm.
+    assert (without.warning, without.default_value) == (None, 1.0)
+    assert "rerank" not in without.arguments
     json.dumps(found.to_json())
 
 
 def test_no_warning_where_the_default_is_best(beir):
     found = evaluate(FakeEncoder(), load_data(beir), options=EvaluationOptions(folds=2))
     best = max(found[name]["nDCG@10"] for name in ("dense", "sparse", "colbert"))
-    assert (found.advice.warning is None) == (found["all 1/0.3/1"]["nDCG@10"] >= best)
-    assert len(found.advice.chosen) == 2
+    every, without = found.advice
+    assert (every.warning is None) == (found["all 1/0.3/1"]["nDCG@10"] >= best)
+    assert (len(every.chosen), without.parts) == (2, ("dense", "sparse"))
+    assert set(without.best.parts) <= {"dense", "sparse"}
