@@ -18,6 +18,7 @@ Arguments that can never work (a negative length, a text that is no string) rais
     ├── StoreError
     ├── FilterError (also a ``ValueError``)
     ├── TrainingDataError
+    ├── EvaluationDataError
     ├── DatasetError
     ├── RemoteError
     │   ├── BadReplyError
@@ -118,6 +119,10 @@ class BadReplyError(RemoteError):
 
 class ModelChangedError(RemoteError):
     """A server gives other vectors than it did before: it has another model now."""
+
+
+class EvaluationDataError(M3Error):
+    """A test collection is absent, cut, or holds something else than it should."""
 
 
 class MissingPackageError(M3Error, ImportError):

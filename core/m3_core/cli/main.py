@@ -18,6 +18,7 @@ from m3_core.cli import (
     bulk,
     demo,
     describing,
+    evaluating,
     exporting,
     scoring,
     searching,
@@ -39,6 +40,7 @@ app.add_typer(scoring.app)
 app.add_typer(describing.app)
 app.add_typer(training.app)
 app.add_typer(exporting.app)
+app.add_typer(evaluating.app)
 app.add_typer(serving.app)
 app.add_typer(bulk.app)
 

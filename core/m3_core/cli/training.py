@@ -1,4 +1,4 @@
-"""``m3-retrieval train``, ``distill``, ``mine``, ``mix`` and ``evaluate``."""
+"""``m3-retrieval train``, ``distill``, ``mine`` and ``mix``."""
 
 from __future__ import annotations
 
@@ -68,20 +68,3 @@ def mix(
     from m3_core.training import mix_checkpoints
 
     write({"model": str(mix_checkpoints(checkpoints, weights, output))})
-
-
-@app.command(cls=Command)
-def evaluate(
-    *,
-    model: Model,
-    data: Data,
-    device: Annotated[str | None, Option(help="The fastest there is if absent.")] = None,
-    dtype: Annotated[str, Option(help="float32, bfloat16, float16, int8 or auto.")] = "auto",
-) -> None:
-    """Measure retrieval on JSON lines."""
-    from m3_core.encoder import Encoder
-    from m3_core.training import evaluate_encoder, read_examples
-
-    examples = read_examples(data)
-    encoder = Encoder.from_pretrained(model, device=device, dtype=dtype)
-    write(evaluate_encoder(encoder, examples))
