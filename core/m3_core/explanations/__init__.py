@@ -14,7 +14,11 @@ if TYPE_CHECKING:
     from m3_core.explanations.explanation import Explanation
     from m3_core.explanations.parts import Alignment, MatchedWord, TokenAlignment
     from m3_core.explanations.spans import Span
-    from m3_core.explanations.tracing import record_explanations, tracing_span
+    from m3_core.explanations.tracing import (
+        is_traced,
+        record_explanations,
+        span_attributes,
+    )
 
 __all__ = [
     "Alignment",
@@ -24,8 +28,9 @@ __all__ = [
     "TokenAlignment",
     "aexplain",
     "explain",
+    "is_traced",
     "record_explanations",
-    "tracing_span",
+    "span_attributes",
 ]
 
 _HOMES = {
@@ -33,11 +38,12 @@ _HOMES = {
     "Alignment": "parts",
     "explain": "explaining",
     "Explanation": "explanation",
+    "is_traced": "tracing",
     "MatchedWord": "parts",
     "record_explanations": "tracing",
     "Span": "spans",
     "TokenAlignment": "parts",
-    "tracing_span": "tracing",
+    "span_attributes": "tracing",
 }
 
 __getattr__ = lazy_names(__name__, _HOMES)

@@ -14,10 +14,10 @@ if TYPE_CHECKING:
 
 _STYLE = """
 .m3-explanation{--ink:#1b1b1f;--soft:#5b5b66;--page:#ffffff;--line:#d8d8df;--hit:255,176,32;
---heat:38,110,214;color:var(--ink);background:var(--page);font:14px/1.5 system-ui,sans-serif;
+--heat:84,146,240;color:var(--ink);background:var(--page);font:14px/1.5 system-ui,sans-serif;
 padding:1em;border:1px solid var(--line);border-radius:6px;max-width:70em;color-scheme:light dark}
 @media (prefers-color-scheme:dark){.m3-explanation{--ink:#ececf1;--soft:#a5a5b3;--page:#1b1b20;
---line:#3d3d48;--hit:214,134,0;--heat:72,140,255}}
+--line:#3d3d48;--hit:160,92,0;--heat:40,96,210}}
 .m3-explanation h4{margin:1.2em 0 .3em;font-size:1em;color:inherit}
 .m3-explanation .m3-soft{color:var(--soft)}
 .m3-explanation .m3-text{white-space:pre-wrap;overflow-wrap:anywhere;max-height:24em;overflow:auto;

@@ -12,7 +12,6 @@ from m3_core.errors import MissingRepresentationError
 from m3_core.explanations.explanation import Explanation
 from m3_core.explanations.parts import alignments, matched_words
 from m3_core.explanations.spans import Located
-from m3_core.representations import Representations
 from m3_core.scoring import (
     dense_scores,
     lexical_scores,
@@ -26,6 +25,7 @@ if TYPE_CHECKING:
 
     from m3_core.encoder import TextEncoder, TextTokens
     from m3_core.explanations.parts import Alignment, MatchedWord
+    from m3_core.representations import Representations
 
 
 def explain(

@@ -7,12 +7,12 @@ from html import escape
 
 # What orders a terminal or turns the direction of what follows is shown as a sign of its own.
 _PICTURES = {code: chr(0x2400 + code) for code in range(0x20) if code not in (0x09, 0x0A)}
-_PICTURES |= {0x7F: "\u2421"} | {code: "\ufffd" for code in range(0x80, 0xA0)}
-_DIRECTIONS = {code: "\ufffd" for code in (*range(0x202A, 0x202F), *range(0x2066, 0x206A))}
+_PICTURES |= {0x7F: "\u2421"} | dict.fromkeys(range(0x80, 0xA0), "\ufffd")
+_DIRECTIONS = dict.fromkeys((*range(0x202A, 0x202F), *range(0x2066, 0x206A)), "\ufffd")
 
 
 def visible(text: str) -> str:
-    """Put signs in place of characters that control something.
+    r"""Put signs in place of characters that control something.
 
     Args:
         text: Any text.
@@ -21,14 +21,30 @@ def visible(text: str) -> str:
         The same, with line breaks as single characters.
 
     Example:
-        >>> visible("a\\x1b[31m\\r\\nb")
-        'a␛[31m\\nb'
+        >>> visible("a\x1b[31m\r\nb")
+        'a␛[31m\nb'
     """
     return text.replace("\r\n", "\n").translate(_PICTURES)
 
 
+def on_one_line(text: str) -> str:
+    r"""Put a text on one line of a terminal, in its own direction.
+
+    Args:
+        text: Any text.
+
+    Returns:
+        The line.
+
+    Example:
+        >>> on_one_line("a\tb\n\u202ec")
+        'a b \ufffdc'
+    """
+    return visible(text).translate(_DIRECTIONS).replace("\n", " ").replace("\t", " ")
+
+
 def plain(text: str, limit: int = 40) -> str:
-    """Make one short line of a text, for a terminal.
+    r"""Make one short line of a text, for a terminal.
 
     Args:
         text: Any text.
@@ -38,10 +54,10 @@ def plain(text: str, limit: int = 40) -> str:
         The line.
 
     Example:
-        >>> plain("a\\nb"), plain(" "), plain("x" * 9, 4)
+        >>> plain("a\nb"), plain(" "), plain("x" * 9, 4)
         ('a b', '(space)', 'xxx…')
     """
-    line = visible(text).translate(_DIRECTIONS).replace("\n", " ").replace("\t", " ")
+    line = on_one_line(text)
     if text and not line.strip():
         return "(space)"
     return line if len(line) <= limit else f"{line[: limit - 1]}…"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -154,5 +155,5 @@ def _trimmed(text: str, places: NDArray[np.int64]) -> NDArray[np.int64]:
 def _words(text: str, cuts: list[int], shift: int) -> list[Word]:
     return [
         Word((start + shift, end + shift), text[start:end])
-        for start, end in zip(cuts[:-1], cuts[1:], strict=True)
+        for start, end in itertools.pairwise(cuts)
     ]

@@ -106,6 +106,25 @@ class QdrantCollection:
         """What is kept of ``"dense"``, ``"sparse"`` and ``"colbert"``."""
         return self._parts(_ALL)
 
+    def scored(self, rankings: Rankings = _ALL) -> tuple[tuple[str, ...], dict[str, Any]]:
+        """Say what a document is sorted by, for who explains it.
+
+        Args:
+            rankings: What a search uses.
+
+        Returns:
+            Of ``"dense"``, ``"sparse"`` and ``"colbert"`` what is searched; and the weights of
+            these scores, with the fusion where they do not say it all.
+        """
+        parts = self._parts(rankings)
+        if "colbert" in parts:
+            return parts, {"weights": (0.0, 0.0, 1.0)}
+        if len(parts) == 1:
+            return parts, {}
+        alpha = 0.5 if rankings.alpha is None else rankings.alpha
+        fusion = self.fusion if rankings.alpha is None else "rrf"
+        return parts, {"weights": (alpha, 1.0 - alpha, 0.0), "fusion": fusion}
+
     def add(
         self,
         new: NewPoints,
