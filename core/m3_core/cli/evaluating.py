@@ -93,6 +93,13 @@ def evaluate(
             "encodes nothing."
         ),
     ] = None,
+    ignore_identical_ids: Annotated[
+        bool,
+        Option(
+            "--ignore-identical-ids",
+            help="Have no query find the document of its own id, as on ArguAna.",
+        ),
+    ] = False,
     half: Annotated[
         bool, Option("--half", help="Keep multi-vectors in float16: half the disk.")
     ] = False,
@@ -126,6 +133,7 @@ def evaluate(
         folds=folds,
         max_length=max_length,
         query_max_length=query_max_length,
+        ignore_identical_ids=ignore_identical_ids,
         half=half,
         encodings=encodings,
         show_progress=sys.stderr.isatty(),

@@ -17,9 +17,9 @@ from m3_core.evaluation.measures import (
     MEASURES,
     Measured,
     judge_by_answers,
+    measure_ranking,
     measure_run,
     parse_measures,
-    run_of,
 )
 from m3_core.evaluation.pool import Pool, Ranking, build_pool
 from m3_core.evaluation.report import Evaluation
@@ -62,6 +62,8 @@ class EvaluationOptions:
         folds: Of the cross-validation of weights; 0: no advice.
         max_length: Tokens a document at most.
         query_max_length: Tokens a query at most.
+        ignore_identical_ids: Have a query not find the document of its own id, as on ArguAna and
+            Quora, whose queries are documents too.
         half: Keep multi-vectors in float16 on disk.
         encodings: Folder where encodings are kept, and found again; a temporary one if ``None``.
         show_progress: Show progress bars.
@@ -79,6 +81,7 @@ class EvaluationOptions:
     folds: int = 5
     max_length: int | None = None
     query_max_length: int | None = None
+    ignore_identical_ids: bool = False
     half: bool = False
     encodings: str | Path | None = None
     show_progress: bool = False
@@ -164,6 +167,9 @@ def evaluate(
                 candidates=options.candidates,
                 advanced=advanced,
             )
+    if options.ignore_identical_ids:
+        numbers = {key: number for number, key in enumerate(documents.ids)}
+        pool.leave_out([numbers.get(key) for key in queries])
     rankings = {one.name: pool.rank(one, options.depth) for one in settings}
     for name, reranker in reranked.items():
         rankings[name] = _reranked(reranker, data, rankings[base], options)
@@ -182,7 +188,7 @@ def evaluate(
         queries,
         measured,
         rankings,
-        _notes(pool, data, base, rerankers, options),
+        _notes(pool, data, documents.ids, base if reranked else None, options),
         asked.encoded + documents.encoded,
         advice,
         baseline if len(measured) > 1 else None,
@@ -273,7 +279,7 @@ class _Judge:
         )
 
     def __call__(self, ranking: Ranking, measures: Sequence[str]) -> Measured:
-        return measure_run(self.qrels, run_of(self._queries, self._documents, ranking), measures)
+        return measure_ranking(self.qrels, self._queries, self._documents, ranking, measures)
 
 
 def _advice(
@@ -338,17 +344,29 @@ def _reranked(
 def _notes(
     pool: Pool,
     data: RetrievalData,
-    base: str,
-    rerankers: Mapping[str, Reranker] | None,
+    documents: Sequence[str],
+    reranked: str | None,
     options: EvaluationOptions,
 ) -> tuple[str, ...]:
     notes = [pool.described] if pool.described else []
-    if rerankers:
-        notes.append(f"rerankers order the {options.rerank} best of {base}")
+    if reranked is not None:
+        notes.append(f"rerankers order the {options.rerank} best of {reranked}")
     if data.answers is not None:
         notes.append(
             "a document is relevant if it contains an answer; Success@k is what M3-Embedding "
             "calls Recall@k on MKQA"
+        )
+    known = set(documents)
+    relevant = {
+        key
+        for query in data.queries
+        for key, grade in data.qrels.get(query, {}).items()
+        if grade > 0
+    }
+    if absent := sorted(relevant - known):
+        notes.append(
+            f"warning: {len(absent)} of {len(relevant)} relevant documents are not in the "
+            f"collection, {absent[0]!r} for example: nothing can find them"
         )
     return tuple(notes)
 

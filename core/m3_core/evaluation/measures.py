@@ -104,9 +104,9 @@ def measure_run(
         >>> found.means
         {'RR@10': 0.5}
     """
+    parsed = parse_measures(measures)
     import ir_measures
 
-    parsed = parse_measures(measures)
     names = tuple(qrels)
     values = {str(one): np.zeros(len(names)) for one in parsed}
     for start in range(0, len(names), _AT_ONCE):
@@ -119,6 +119,41 @@ def measure_run(
             if one.query_id in numbers:
                 values[str(one.measure)][numbers[one.query_id]] = one.value
     return Measured(names, values)
+
+
+def measure_ranking(
+    qrels: Qrels,
+    queries: Sequence[str],
+    documents: Sequence[str],
+    ranking: Ranking,
+    measures: Sequence[str] = MEASURES,
+) -> Measured:
+    """Measure a ranking; as a run of dictionaries it is never in memory as a whole.
+
+    Args:
+        qrels: Grades of documents by query.
+        queries: Ids of the ranking's queries.
+        documents: Ids of the documents that it numbers.
+        ranking: Numbers of documents.
+        measures: As ``ir-measures`` calls them.
+
+    Returns:
+        Values of these queries.
+
+    Raises:
+        MissingPackageError: ``ir-measures`` is absent.
+        ValueError: There is no such measure.
+    """
+    parts = []
+    for start in range(0, len(queries), _AT_ONCE):
+        few = slice(start, start + _AT_ONCE)
+        own = type(ranking)(ranking.rows[few], ranking.scores[few])
+        judged = {key: qrels[key] for key in queries[few]}
+        parts.append(measure_run(judged, run_of(queries[few], documents, own), measures))
+    return Measured(
+        tuple(queries),
+        {name: np.concatenate([one.values[name] for one in parts]) for name in parts[0].values},
+    )
 
 
 def run_of(queries: Sequence[str], documents: Sequence[str], ranking: Ranking) -> Run:

@@ -86,6 +86,20 @@ class Pool:
         ranked = [self._rank(number, setting, depth) for number in range(len(self.rows))]
         return Ranking([rows for rows, _ in ranked], [scores for _, scores in ranked])
 
+    def leave_out(self, documents: Sequence[int | None]) -> None:
+        """Have a document not be found by a query, as that which the query was made of.
+
+        Args:
+            documents: Its number for each query; ``None`` where nothing is left out.
+        """
+        for number, document in enumerate(documents):
+            if document is None:
+                continue
+            place = int(np.searchsorted(self.rows[number], document))
+            if place < len(self.rows[number]) and self.rows[number][place] == document:
+                for scores in self.scores.values():
+                    scores[number][place] = np.nan
+
     def _rank(self, number: int, setting: Setting, depth: int) -> tuple[Rows, Scores]:
         weights = dict(
             zip(("dense", "sparse", "colbert"), normalized_weights(setting.weights), strict=True)

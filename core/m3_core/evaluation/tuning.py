@@ -114,7 +114,7 @@ class Advice:
     @property
     def text(self) -> str:
         """What the folds say, and what to do."""
-        with_, found = " and ".join(self.parts), f"{self.measure} {self.crossed_value:.3f}"
+        joined, found = "+".join(self.parts), f"{self.measure} {self.crossed_value:.3f}"
         folds = (
             f"{found} against {self.default_value:.3f} on queries that did not choose, "
             f"{len(self.chosen)} folds, p = {self.gain.p_randomisation:.3g}"
@@ -122,12 +122,14 @@ class Advice:
         use = f"M3HybridRetriever(..., {self.arguments})"
         if self.gain.mean > 0 and self.gain.p_randomisation < SIGNIFICANT:
             return (
-                f"with {with_}: {self.best.name} fits these data better than {self.default.name} "
+                f"{joined}: {self.best.name} fits these data better than {self.default.name} "
                 f"({folds}). To use it: {use}, and the same in stores and indexes"
             )
+        start = f"{joined}: no weights are clearly better than {self.default.name} ({folds})"
+        if self.best == self.default:
+            return f"{start}, which is also the best over all queries: {use}"
         return (
-            f"with {with_}: no weights are clearly better than {self.default.name} ({folds}). The "
-            f"best over all queries, which chose it, is {self.best.name} "
+            f"{start}. The best over all queries, which chose it, is {self.best.name} "
             f"({self.best_value:.3f}): {use}"
         )
 

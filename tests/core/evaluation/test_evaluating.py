@@ -1,15 +1,24 @@
 import json
+import sys
 
 import ir_measures
 import numpy as np
 import pytest
 
-from m3_core.errors import MissingRepresentationError
-from m3_core.evaluation import EvaluationOptions, evaluate, evaluate_runs, load_data, read_run
+from m3_core import Encoder
+from m3_core.errors import MissingPackageError, MissingRepresentationError
+from m3_core.evaluation import (
+    EvaluationOptions,
+    RetrievalData,
+    evaluate,
+    evaluate_runs,
+    load_data,
+    read_run,
+)
 from m3_core.evaluation import shards as shards_module
 from m3_core.representations import Representations
 from m3_core.scoring import hybrid_scores
-from m3_core.testing import FakeEncoder
+from m3_core.testing import FakeEncoder, tiny_checkpoint
 
 NO_ADVICE = EvaluationOptions(folds=0)
 
@@ -183,3 +192,43 @@ def test_no_warning_where_the_default_is_best(beir):
     assert (every.warning is None) == (found["all 1/0.3/1"]["nDCG@10"] >= best)
     assert (len(every.chosen), without.parts) == (2, ("dense", "sparse"))
     assert set(without.best.parts) <= {"dense", "sparse"}
+
+
+def test_a_real_model_computes_each_text_once(beir, tmp_path):
+    encoder = Encoder.from_pretrained(tiny_checkpoint(tmp_path / "m", positions=64), device="cpu")
+    found = evaluate(encoder, load_data(beir), options=EvaluationOptions(folds=2))
+    assert {"dense", "sparse", "colbert", "all 1/0.3/1"} <= set(found.measured)
+    assert encoder.stats().texts == found.encoded == 10
+    encoder.close()
+
+
+def test_a_query_does_not_find_itself_where_asked(tmp_path):
+    texts = {"1": "panda bear", "2": "panda fish", "3": "city river", "4": "city bridge"}
+    data = RetrievalData(
+        "own",
+        texts,
+        tuple(texts.items()),
+        {"1": {"2": 1}, "2": {"1": 1}, "3": {"4": 1}, "4": {"3": 1}},
+    )
+    with_ = evaluate(FakeEncoder(), data, options=NO_ADVICE)
+    assert with_["dense"]["Success@1"] == 0.0
+    options = EvaluationOptions(folds=0, ignore_identical_ids=True)
+    without = evaluate(FakeEncoder(), data, options=options)
+    for name in ("dense", "sparse", "colbert", "all 1/0.3/1", "rrf 1/1/1"):
+        assert without[name]["Success@1"] == 1.0
+        assert all(query not in own for query, own in without.run(name).items())
+
+
+def test_relevant_documents_that_are_absent_are_told(beir):
+    with (beir / "qrels" / "test.tsv").open("a", encoding="utf-8") as file:
+        file.write("q1\tgone\t1\n")
+    found = evaluate(FakeEncoder(), load_data(beir), options=NO_ADVICE)
+    assert "1 of 6 relevant documents are not in the collection, 'gone'" in found.notes[-1]
+
+
+def test_what_the_extra_brings_is_named(beir, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ir_measures", None)
+    encoder = FakeEncoder()
+    with pytest.raises(MissingPackageError, match=r"pip install 'm3-retrieval\[evaluate\]'"):
+        evaluate(encoder, load_data(beir))
+    assert encoder.calls == []
