@@ -21,7 +21,14 @@ from llamaindex_m3.embeddings import M3Embedding
 from llamaindex_m3.filters import NodeFilter
 from llamaindex_m3.nodes import NodeExplaining
 from llamaindex_m3.options import EncoderFields, refuse_replaced
-from llamaindex_m3.qdrant_nodes import Request, condition, new_points, read_node, read_query
+from llamaindex_m3.qdrant_nodes import (
+    Request,
+    condition,
+    new_points,
+    read_node,
+    read_query,
+    selector,
+)
 from m3_core.adapters import explained_search
 from m3_core.encoder import TextEncoder
 from m3_core.stores.qdrant import Connection, Layout, Names, QdrantCollection, ScoredPoint
@@ -250,11 +257,11 @@ class QdrantHybridStore(NodeExplaining, EncoderFields, BasePydanticVectorStore):
             ref_doc_id: Its id.
             **delete_kwargs: As of ``QdrantClient.delete``, as ``wait``.
         """
-        self._connection.call("delete", **_selected(doc_ids=[ref_doc_id]), **delete_kwargs)
+        self._connection.call("delete", **selector(doc_ids=[ref_doc_id]), **delete_kwargs)
 
     async def adelete(self, ref_doc_id: str, **delete_kwargs: Any) -> None:
         """Do ``delete`` without holding up the event loop."""
-        await self._connection.acall("delete", **_selected(doc_ids=[ref_doc_id]), **delete_kwargs)
+        await self._connection.acall("delete", **selector(doc_ids=[ref_doc_id]), **delete_kwargs)
 
     def delete_nodes(
         self,
@@ -288,11 +295,11 @@ class QdrantHybridStore(NodeExplaining, EncoderFields, BasePydanticVectorStore):
 
     def clear(self) -> None:
         """Delete all nodes; the collection stays."""
-        self._connection.call("delete", **_selected())
+        self._connection.call("delete", **selector())
 
     async def aclear(self) -> None:
         """Do ``clear`` without holding up the event loop."""
-        await self._connection.acall("delete", **_selected())
+        await self._connection.acall("delete", **selector())
 
     def get_nodes(
         self,
@@ -476,13 +483,4 @@ def _query(query: str, k: int, filters: NodeFilter | None, mode: str) -> VectorS
 def _some(node_ids: list[str] | None, filters: NodeFilter | None) -> dict[str, Any]:
     if node_ids is None and filters is None:
         raise ValueError("pass node_ids or filters; clear() deletes all nodes")
-    return _selected(filters, node_ids)
-
-
-def _selected(
-    filters: NodeFilter | None = None,
-    node_ids: Sequence[str] | None = None,
-    doc_ids: Sequence[str] | None = None,
-) -> dict[str, Any]:
-    where = condition(filters, node_ids, doc_ids)
-    return {"points_selector": models.FilterSelector(filter=where or models.Filter())}
+    return selector(filters, node_ids)

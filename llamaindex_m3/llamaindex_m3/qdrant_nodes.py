@@ -143,6 +143,25 @@ def condition(
     return models.Filter(must=must) if must else None
 
 
+def selector(
+    filters: NodeFilter | None = None,
+    node_ids: Sequence[str] | None = None,
+    doc_ids: Sequence[str] | None = None,
+) -> dict[str, Any]:
+    """Say which points a call is about.
+
+    Args:
+        filters: As of ``condition``, and so are the others.
+        node_ids: Only these nodes.
+        doc_ids: Only nodes of these documents.
+
+    Returns:
+        An argument of ``QdrantClient.delete``; all points, if nothing is given.
+    """
+    where = condition(filters, node_ids, doc_ids)
+    return {"points_selector": models.FilterSelector(filter=where or models.Filter())}
+
+
 def read_query(query: VectorStoreQuery, options: dict[str, Any]) -> Request:
     """Translate a query.
 

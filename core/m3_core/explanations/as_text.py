@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from m3_core.explanations.showing import named, padded, plain, visible, width
+from m3_core.explanations.showing import named, on_one_line, padded, plain, width
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -162,9 +162,9 @@ def _marked(spans: Sequence[Span]) -> Line:
         first, last = grown
     line: Line = [("… ", "dim")] if first else []
     for span in spans[first : last + 1]:
-        text = visible(span.text)
+        text = on_one_line(span.text)
         cut = text if len(text) <= _CHARACTERS else f"{text[:_CHARACTERS]}…"
-        line.append((cut.replace("\n", " "), _style(span, most)))
+        line.append((cut, _style(span, most)))
     return [*line, (" …", "dim")] if last < len(spans) - 1 else line
 
 

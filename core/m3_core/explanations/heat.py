@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from m3_core.explanations.parts import word_similarities
+from m3_core.explanations.words import is_gap
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -64,7 +65,11 @@ def heat_map(
     Returns:
         The heat map; empty where there are no multi-vectors.
     """
-    worded = [one for one in alignments if one.query_place and one.query_place[0] >= 0]
+    worded = [
+        one
+        for one in alignments
+        if one.query_place and one.query_place[0] >= 0 and not is_gap(one.query)
+    ]
     if made_of is None or not worded:
         return HeatMap()
     query, document, asked, found = made_of
@@ -79,7 +84,8 @@ def heat_map(
     for span in sorted(spans, key=lambda one: -one.sparse):
         if len(owed) >= COLUMNS or not span.sparse:
             break
-        owed.setdefault((span.start, span.end), 0.0)
+        if span.is_word:
+            owed.setdefault((span.start, span.end), 0.0)
     chosen = sorted(sorted(owed, key=lambda place: -owed[place])[:COLUMNS])
     table = word_similarities(
         query, document, asked.colbert_vecs[0], found.colbert_vecs[0], rows, chosen

@@ -35,7 +35,7 @@ class MatchedWord:
         query_places: Where in the query all these tokens stand in one word; negative places count
             from the end of the instruction.
         document_places: The same of the document: other forms of the word are there too.
-        token_ids: The shared tokens.
+        token_ids: The shared tokens, in the order of the query.
         tokens_of_query: How many different tokens with a weight the query's word has.
         tokens_of_document: How many the document's word has.
     """
@@ -166,7 +166,7 @@ def matched_words(
                 grouped[common].append(pair)
         groups[pair].append(token)
     words = [
-        _matched(asked, found, pair, tokens, query_weights, shared)
+        _matched(asked, found, pair, sorted(tokens, key=asked.first), query_weights, shared)
         for pair, tokens in groups.items()
     ]
     return tuple(sorted(words, key=lambda word: -word.contribution))
@@ -202,6 +202,10 @@ class _Words:
                 "token_offsets says: it must give exactly the tokens that are encoded"
             )
         return words
+
+    def first(self, token: int) -> int:
+        """Where a token stands first."""
+        return int(np.flatnonzero(self.located.tokens.ids == token)[0])
 
     def places(self, tokens: Iterable[int]) -> tuple[Place, ...]:
         wanted = set(tokens)
@@ -308,8 +312,8 @@ def _alignment(
     return Alignment(
         query=own.text if own else "",
         document=other.text if other else "",
-        query_place=own and own.place,
-        document_place=other and other.place,
+        query_place=own.place if own else None,
+        document_place=other.place if other else None,
         similarity=sum(token.similarity for token in tokens) / len(tokens),
         contribution=sum(token.contribution for token in tokens),
         tokens=tuple(tokens),

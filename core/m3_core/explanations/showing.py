@@ -27,6 +27,22 @@ def visible(text: str) -> str:
     return text.replace("\r\n", "\n").translate(_PICTURES)
 
 
+def on_one_line(text: str) -> str:
+    r"""Put a text on one line of a terminal, in its own direction.
+
+    Args:
+        text: Any text.
+
+    Returns:
+        The line.
+
+    Example:
+        >>> on_one_line("a\tb\n\u202ec")
+        'a b \ufffdc'
+    """
+    return visible(text).translate(_DIRECTIONS).replace("\n", " ").replace("\t", " ")
+
+
 def plain(text: str, limit: int = 40) -> str:
     r"""Make one short line of a text, for a terminal.
 
@@ -41,7 +57,7 @@ def plain(text: str, limit: int = 40) -> str:
         >>> plain("a\nb"), plain(" "), plain("x" * 9, 4)
         ('a b', '(space)', 'xxx…')
     """
-    line = visible(text).translate(_DIRECTIONS).replace("\n", " ").replace("\t", " ")
+    line = on_one_line(text)
     if text and not line.strip():
         return "(space)"
     return line if len(line) <= limit else f"{line[: limit - 1]}…"

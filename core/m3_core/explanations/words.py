@@ -1,8 +1,8 @@
 """A text's units: words, and where a script has no spaces, what its tokens make of it.
 
 Nothing here decodes tokens. A unit is never less than what a reader sees as one character (UAX
-#29's grapheme clusters, without the rule for Indic conjuncts, which stay within words anyway), nor
-less than a word of a script with spaces, nor less than a token that reaches into it.
+#29's grapheme clusters), nor less than a word of a script with spaces, nor less than a token that
+reaches into it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,9 @@ import numpy as np
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-Kind = Literal["gap", "word", "unspaced", "other", "mark", "joiner", "flag", "cr", "lf"]
+Kind = Literal["space", "control", "word", "unspaced", "other", "mark", "joiner", "flag"]
+
+_GAPS = ("space", "control")
 
 # Scripts that put no spaces between words: kana, Han, Bopomofo, Yi, Thai, Lao, Tibetan, Myanmar,
 # Khmer, Tai Le, New Tai Lue, Tai Tham, and the ideographs beyond the basic plane.
@@ -29,6 +31,18 @@ _UNSPACED = re.compile(
 )
 # Spacing marks that are letters to Unicode: Thai and Lao AM.
 _AM = "\u0e33\u0eb3"
+# What belongs to the character behind it.
+_PREPENDED = (
+    "\u0600\u0601\u0602\u0603\u0604\u0605\u06dd\u070f\u0890\u0891\u08e2\u0d4e\U000110bd"
+    "\U000110cd\U000111c2\U000111c3\U0001193f\U00011941\U00011a84\U00011a85\U00011a86"
+    "\U00011a87\U00011a88\U00011a89\U00011d46\U00011f02"
+)
+# A mark by which a consonant joins the next: its canonical combining class.
+_VIRAMA = 9
+# Of Hangul: letters that begin a syllable, those that go on one, and all with whole syllables.
+_LEAD = re.compile("[\u1100-\u115f\ua960-\ua97c]")
+_TAIL = re.compile("[\u1160-\u11ff\ud7b0-\ud7fb]")
+_SYLLABLE = re.compile("[\u1100-\u11ff\ua960-\ua97c\uac00-\ud7fb]")
 # Within a word if letters, or digits, stand on both sides.
 _BETWEEN_LETTERS = "'’·‧׳״ʼ"
 _BETWEEN_DIGITS = ".,٫٬'"
@@ -47,10 +61,6 @@ def kind_of(character: str) -> Kind:
     Returns:
         Its kind.
     """
-    if character == "\r":
-        return "cr"
-    if character == "\n":
-        return "lf"
     code = ord(character)
     if code in (0x200C, 0x200D):
         return "joiner"
@@ -60,12 +70,14 @@ def kind_of(character: str) -> Kind:
     is_mark = category[0] == "M" or 0x1F3FB <= code <= 0x1F3FF or 0xE0020 <= code <= 0xE007F
     if is_mark or character in _AM or 0xFF9E <= code <= 0xFF9F:
         return "mark"
-    if category[0] == "Z" or category in ("Cc", "Cf", "Cs", "Cn") or character.isspace():
-        # Soft hyphens and word joiners stand within words.
-        return "mark" if code in (0xAD, 0x2060) else "gap"
+    if category == "Zs":
+        return "space"
+    if category in ("Cc", "Cf", "Cs", "Zl", "Zp") and character not in _PREPENDED:
+        return "control"
     if _UNSPACED.match(character) and category[0] in "LN":
         return "unspaced"
-    return "word" if category[0] in "LN" or category == "Pc" else "other"
+    is_word = category[0] in "LN" or category == "Pc" or character in _PREPENDED
+    return "word" if is_word else "other"
 
 
 def clusters(text: str) -> list[int]:
@@ -82,43 +94,47 @@ def clusters(text: str) -> list[int]:
         [0, 2, 3, 8, 10]
     """
     starts = [0] if text else []
-    flags = 0
+    flags, is_linked = 0, False
     for i in range(1, len(text)):
         before, kind = kind_of(text[i - 1]), kind_of(text[i])
         flags = flags + 1 if before == "flag" else 0
-        if kind in ("mark", "joiner"):
-            # Alone behind a gap they are what they are.
-            joined = before not in ("gap", "cr", "lf")
-        elif before == "cr":
-            joined = kind == "lf"
-        elif before == "joiner":
-            joined = kind == "other" and text[i - 1] == "\u200d"
-        elif kind == "flag":
-            joined = before == "flag" and flags % 2 == 1
+        is_linked = unicodedata.combining(text[i - 1]) == _VIRAMA or (
+            is_linked and before in ("mark", "joiner")
+        )
+        if "control" in (before, kind):
+            joined = text[i - 1 : i + 1] == "\r\n"
+        elif kind in ("mark", "joiner"):
+            joined = True
+        elif kind == "flag" and before == "flag":
+            joined = flags % 2 == 1
         else:
-            joined = _hangul(text[i - 1], text[i])
+            is_conjunct = is_linked and kind in ("word", "unspaced")
+            joined = is_conjunct or _is_one(text[i - 1], text[i])
         if not joined:
             starts.append(i)
     return [*starts, len(text)]
 
 
-def _hangul(before: str, after: str) -> bool:
-    """Whether two letters make one syllable."""
-    if not "\u1100" <= after <= "\u11ff":
-        return False
-    is_lead = "\u1100" <= before <= "\u115f"
-    if after <= "\u115f" or (is_lead and after <= "\u11a7"):
-        return is_lead
-    return "\uac00" <= before <= "\ud7a3" or "\u1160" <= before <= "\u11ff"
+def _is_one(before: str, after: str) -> bool:
+    """Whether two characters that are no marks are seen as one."""
+    if before == "\u200d":
+        return kind_of(after) == "other"
+    return before in _PREPENDED or _is_syllable(before, after)
+
+
+def _is_syllable(before: str, after: str) -> bool:
+    """Whether two letters of Hangul belong to one syllable."""
+    if _LEAD.match(before):
+        return bool(_SYLLABLE.match(after))
+    return bool(_SYLLABLE.match(before) and _TAIL.match(after))
 
 
 def _joins(text: str, starts: list[int], n: int) -> bool:
     """Whether the cluster number ``n`` goes on the word, or the gap, of the one before it."""
     at = starts[n]
     left, right = kind_of(text[starts[n - 1]]), kind_of(text[at])
-    gaps = ("gap", "cr", "lf")
-    if left in gaps or right in gaps:
-        return left in gaps and right in gaps
+    if left in _GAPS or right in _GAPS:
+        return left in _GAPS and right in _GAPS
     if left == right == "word":
         return True
     if right == "other" and left == "word" and n + 2 < len(starts):
@@ -144,7 +160,7 @@ def is_gap(text: str) -> bool:
     Returns:
         True of an empty one too.
     """
-    return all(kind_of(c) in ("gap", "cr", "lf") for c in text)
+    return all(kind_of(c) in _GAPS for c in text)
 
 
 def trimmed(text: str, start: int, end: int) -> tuple[int, int]:
