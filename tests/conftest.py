@@ -16,7 +16,14 @@ from m3_core.testing import tiny_checkpoint
 settings.register_profile("m3", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("m3")
 
-CORPUS = Path(__file__).parent.parent / "demo" / "corpus.json"
+
+def _read(name: str) -> list[dict[str, str]]:
+    path = Path(__file__).parent.parent / "core" / "m3_core" / "cli" / name
+    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
+
+
+# The demo's passages, and a question in each of its languages.
+CORPUS = {"documents": _read("demo.jsonl"), "queries": _read("demo_questions.jsonl")[:7]}
 
 WORDS = (
     *("panda", "bear", "river", "city", "search", "query", "token", "model", "world", "water"),
@@ -80,7 +87,7 @@ def m3_tiny() -> Encoder:
 @pytest.fixture(scope="session")
 def corpus() -> dict[str, list[dict[str, str]]]:
     """The demo's multilingual documents (id, language, topic, text) and queries about them."""
-    return json.loads(CORPUS.read_text(encoding="utf-8"))
+    return CORPUS
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -39,7 +38,7 @@ class _Params:
 
     @property
     def retriever_constructor_params(self) -> dict:
-        corpus = json.loads(CORPUS.read_text(encoding="utf-8"))["documents"]
+        corpus = CORPUS["documents"]
         return {"texts": [document["text"] for document in corpus], "model_name": "m3-tiny"}
 
     @property

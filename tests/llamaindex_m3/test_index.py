@@ -1,9 +1,7 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -15,7 +13,7 @@ from llama_index.core.vector_stores.types import (
     ExactMatchFilter,
     MetadataFilters,
 )
-from tests.conftest import make_text
+from tests.conftest import CORPUS, make_text
 from tests.llamaindex_m3.nodes import make_nodes as shared_nodes
 
 from llamaindex_m3 import M3Index
@@ -189,10 +187,9 @@ def test_restrictions_and_embedding(encoder, index) -> None:
 
 
 async def test_a_query_engine_on_the_embedded_model() -> None:
-    corpus = Path(__file__).parents[2] / "demo" / "corpus.json"
     documents = [
         Document(id_=item["id"], text=item["text"], metadata={"topic": item["topic"]})
-        for item in json.loads(corpus.read_text(encoding="utf-8"))["documents"]
+        for item in CORPUS["documents"]
     ]
     index = M3Index.from_documents(documents, model_name="m3-tiny")
     engine = index.as_query_engine(llm=MockLLM(), mode="hybrid", similarity_top_k=2)

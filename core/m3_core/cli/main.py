@@ -6,19 +6,25 @@ What they need beyond their options they import when they run, so that ``--help`
 
 from __future__ import annotations
 
+import os
 import sys
+from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from m3_core import __version__
-from m3_core.cli import describing, exporting, scoring, searching, training
+from m3_core.cli import demo, describing, exporting, scoring, searching, training
 from m3_core.cli.commands import new_app
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+# Exit statuses after Ctrl-C and after ``SIGTERM``.
+_STOPPED = (130, 143)
+
 app = new_app("m3-retrieval", completion=True)
+app.add_typer(demo.app)
 app.add_typer(searching.app)
 app.add_typer(scoring.app)
 app.add_typer(describing.app)
@@ -60,7 +66,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Args:
         arguments: Those after the command's name; the process's own if ``None``.
     """
-    app(arguments, prog_name=app.info.name)
+    try:
+        app(arguments, prog_name=app.info.name)
+    except SystemExit as end:
+        if end.code not in _STOPPED:
+            raise
+        # Libraries that were interrupted while they were being loaded may abort the process on its
+        # way out, as torch does; all that this command had to do has been done.
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(OSError):
+                stream.flush()
+        os._exit(end.code)
 
 
 if __name__ == "__main__":

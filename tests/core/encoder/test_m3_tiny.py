@@ -2,21 +2,16 @@
 
 from __future__ import annotations
 
-import json
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
+from tests.conftest import CORPUS
 from transformers import AutoModel
 
 from m3_core import Encoder
 from m3_core.network.checkpoint import locate
 from m3_core.scoring import dense_scores, lexical_scores, maxsim_scores
 
-CORPUS = json.loads(
-    (Path(__file__).parents[3] / "demo" / "corpus.json").read_text(encoding="utf-8")
-)
 LANGUAGES = [query["language"] for query in CORPUS["queries"]]
 
 
