@@ -58,7 +58,9 @@ def test_python_blocks_run_as_printed(block: Token, here: Path) -> None:
     exec(compile(source, str(README), "exec"), {"__name__": "readme"})
 
 
-def test_commands_exist(capsys: pytest.CaptureFixture[str]) -> None:
+def test_commands_run_as_printed(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (here / "docs").mkdir()
+    (here / "docs" / "files.md").write_text("# Files\n\nThey are kept whole.\n", "utf-8")
     lines = [line for block in blocks("sh") for line in block.content.splitlines()]
     commands = [shlex.split(line, comments=True) for line in lines]
     ours = [command[1:] for command in commands if command[:1] == ["m3-retrieval"]]

@@ -68,7 +68,9 @@ while waiting:
     if name in known:
         continue
     known.add(name)
-    distribution = installed.distribution(name)
+    # Of the wheel, not of another one that is installed.
+    where = {"path": [str(lean)]} if name == "m3-retrieval" else {}
+    distribution = next(installed.Distribution.discover(name=name, **where))
     for line in distribution.requires or ():
         requirement = Requirement(line)
         if requirement.marker is None or requirement.marker.evaluate({"extra": ""}):
@@ -85,10 +87,12 @@ printf '# Food\n\nPandas eat bamboo.\n' > docs/panda.md
 printf 'Rivers flow into the sea.\n' > docs/river.txt
 run() { env -i HOME="$work/empty" PATH="$work/lean/bin:/usr/bin:/bin" HF_HUB_OFFLINE=1 m3-retrieval "$@"; }
 run index docs --to docs.m3
-run search docs.m3 "What do pandas eat?" -k 1 --json | grep -q 'Pandas eat bamboo'
+run search docs.m3 "What do pandas eat?" -k 1 --json > found.jsonl
+grep -q 'Pandas eat bamboo' found.jsonl
 run explain "What do pandas eat?" "Pandas eat bamboo." --html why.html
 grep -q bamboo why.html
-run info m3-small | grep -q '^representations.dense, sparse, colbert$'
+run info m3-small > info.txt
+grep -q '^representations.dense, sparse, colbert$' info.txt
 run --help > help.txt
 if grep -q '^  demo ' help.txt; then run demo "What do pandas eat?" < /dev/null > demo.txt; fi
 echo "wheel test passed"
