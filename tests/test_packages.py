@@ -16,7 +16,7 @@ ROOMS = [
     f"m3_core.{room}"
     for room in (
         *("network", "encoder", "lexical_index", "collection", "rerankers", "adapters"),
-        *("testing", "training", "cli", "flagembedding"),
+        *("testing", "training", "cli", "flagembedding", "bulk"),
     )
 ]
 

@@ -56,7 +56,7 @@ def connected(address: str, what: str, *, namespace: str | None = None) -> Itera
 
 def shares(
     number: int | None, num_cpus: float | None, num_gpus: float | None
-) -> tuple[int, dict[str, float]]:
+) -> tuple[int, dict[str, Any]]:
     """Divide what the cluster has among processes that hold a model each.
 
     Args:

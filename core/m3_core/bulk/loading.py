@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from m3_core.bulk.dataset import EncodedBatch
     from m3_core.encoder import TextEncoder
-    from m3_core.stores.qdrant import LongMultiVectors, Names
+    from m3_core.stores.qdrant import Distance, LongMultiVectors, Names
 
 _SEARCHED = (("sparse",), ("dense", "sparse"), ("dense", "sparse", "colbert"))
 # Where a collection of Qdrant says what its documents were encoded with.
@@ -79,7 +79,7 @@ def load_into_qdrant(
     representations: Collection[str] | None = None,
     encoder: TextEncoder | None = None,
     names: Names | None = None,
-    distance: str = "cosine",
+    distance: Distance = "cosine",
     long_multi_vectors: LongMultiVectors = "error",
     batch_size: int | None = None,
     collection_create_options: dict[str, Any] | None = None,

@@ -161,7 +161,7 @@ def load(
         if kind == "memory":
             count = load_into_collection(folder, place, **shared)
         else:
-            where = {"url": place} if "://" in place else {"path": place}
+            where: dict[str, Any] = {"url": place} if "://" in place else {"path": place}
             if api_key is not None:
                 where["api_key"] = api_key
             count = load_into_qdrant(
