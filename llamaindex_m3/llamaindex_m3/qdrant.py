@@ -11,7 +11,6 @@ from llama_index.core.schema import BaseNode
 from llama_index.core.vector_stores.types import (
     BasePydanticVectorStore,
     VectorStoreQuery,
-    VectorStoreQueryMode,
     VectorStoreQueryResult,
 )
 from pydantic import ConfigDict, Field, PrivateAttr, model_validator
@@ -20,7 +19,14 @@ from qdrant_client import AsyncQdrantClient, QdrantClient, models
 from llamaindex_m3.embeddings import M3Embedding
 from llamaindex_m3.filters import NodeFilter
 from llamaindex_m3.options import EncoderFields, refuse_replaced
-from llamaindex_m3.qdrant_nodes import Request, condition, new_points, read_node, read_query
+from llamaindex_m3.qdrant_nodes import (
+    Request,
+    condition,
+    new_points,
+    read_node,
+    read_query,
+    text_query,
+)
 from m3_core.stores.qdrant import Connection, Layout, Names, QdrantCollection, ScoredPoint
 
 # What LlamaIndex's own store takes and this one has another way for.
@@ -376,7 +382,7 @@ class QdrantHybridStore(EncoderFields, BasePydanticVectorStore):
             Nodes, their scores, and those by ``"dense"``, ``"sparse"`` and ``"colbert"``, as far as
             the mode uses them; best first.
         """
-        asked = self._checked(_query(query, similarity_top_k, filters, mode), kwargs)
+        asked = self._checked(text_query(query, similarity_top_k, filters, mode), kwargs)
         found = self._collection.search_with_scores(
             asked.text, asked.k, asked.search, asked.rankings
         )
@@ -393,7 +399,7 @@ class QdrantHybridStore(EncoderFields, BasePydanticVectorStore):
         **kwargs: Any,
     ) -> list[tuple[BaseNode, float, dict[str, float]]]:
         """Do ``search_with_scores`` without holding up the event loop."""
-        asked = self._checked(_query(query, similarity_top_k, filters, mode), kwargs)
+        asked = self._checked(text_query(query, similarity_top_k, filters, mode), kwargs)
         found = await self._collection.asearch_with_scores(
             asked.text, asked.k, asked.search, asked.rankings
         )
@@ -484,11 +490,3 @@ class QdrantHybridStore(EncoderFields, BasePydanticVectorStore):
             return nodes
         known = {node.node_id: node for node in nodes}
         return [known[one] for one in dict.fromkeys(node_ids) if one in known]
-
-
-def _query(query: str, k: int, filters: NodeFilter | None, mode: str) -> VectorStoreQuery:
-    # Filters may be of the one language besides LlamaIndex's, which are those of the type.
-    asked: Any = filters
-    return VectorStoreQuery(
-        query_str=query, similarity_top_k=k, filters=asked, mode=VectorStoreQueryMode(mode)
-    )

@@ -168,6 +168,25 @@ def condition(
     return models.Filter(must=must) if must else None
 
 
+def text_query(query: str, k: int, filters: NodeFilter | None, mode: str) -> VectorStoreQuery:
+    """Make the query that stands for a text.
+
+    Args:
+        query: The text.
+        k: How many nodes.
+        filters: Only those with such metadata.
+        mode: Of ``read_query``.
+
+    Returns:
+        The query.
+    """
+    # Filters may be of the one language besides LlamaIndex's, which are those of the type.
+    asked: Any = filters
+    return VectorStoreQuery(
+        query_str=query, similarity_top_k=k, filters=asked, mode=VectorStoreQueryMode(mode)
+    )
+
+
 def read_query(
     query: VectorStoreQuery, options: dict[str, Any], metadata_key: str | None
 ) -> Request:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Argument, BadParameter, Exit, Option
@@ -97,6 +98,7 @@ def encode(
         "max_length": max_length,
         "document_instruction": document_instruction,
     }
+    _say_once_that_texts_were_cut()
     try:
         dataset = encode_dataset(
             sys.stdin.buffer if source == "-" else source,
@@ -175,6 +177,20 @@ def load(
         sys.stderr.write("interrupted: the same command again loads everything\n")
         raise Exit(_INTERRUPTED) from None
     write({"to": to, "documents": count})
+
+
+def _say_once_that_texts_were_cut() -> None:
+    """Not for every batch of them, between the steps of a progress bar."""
+    from m3_core.network import TruncationWarning
+
+    show = warnings.showwarning
+
+    def shown(message: Any, category: Any, *others: Any, **more: Any) -> None:
+        show(message, category, *others, **more)
+        if issubclass(category, TruncationWarning):
+            warnings.simplefilter("ignore", TruncationWarning)
+
+    warnings.showwarning = shown
 
 
 class _Loading:
