@@ -8,7 +8,10 @@ import sys
 
 import pytest
 
-HEAVY = {"torch", "transformers", "tokenizers", "langchain_core", "llama_index", "scipy"}
+HEAVY = {
+    *("torch", "transformers", "tokenizers", "langchain_core", "llama_index", "scipy"),
+    *("fastapi", "uvicorn"),
+}
 
 
 PACKAGES = ["m3_core", "langchain_m3", "llamaindex_m3"]
@@ -16,7 +19,7 @@ ROOMS = [
     f"m3_core.{room}"
     for room in (
         *("network", "encoder", "lexical_index", "collection", "rerankers", "adapters"),
-        *("testing", "training", "cli", "flagembedding", "bulk"),
+        *("testing", "training", "cli", "flagembedding", "server", "bulk"),
     )
 ]
 
@@ -93,6 +96,9 @@ except ImportError as error:
         ("langchain_m3", "M3SparseEmbeddings", "langchain_qdrant", "langchain-qdrant"),
         ("llamaindex_m3", "QdrantHybridStore", "qdrant_client", "qdrant"),
         ("m3_core.stores.qdrant", "Names", "qdrant_client", "qdrant"),
+        ("m3_core.server", "create_app", "fastapi", "serve"),
+        ("m3_core.server", "create_app", "prometheus_client", "serve"),
+        ("m3_core.server", "serve", "uvicorn", "serve"),
     ],
 )
 def test_an_absent_framework_is_named_with_its_extra(package, exported, absent, extra) -> None:

@@ -10,11 +10,11 @@ from typing import TYPE_CHECKING
 from m3_core.lazy import lazy_names
 
 if TYPE_CHECKING:
-    from m3_core.encoder import Encoder, TextEncoder, shared_encoder
+    from m3_core.encoder import Encoder, RemoteEncoder, TextEncoder, shared_encoder
     from m3_core.errors import M3Error
     from m3_core.lexical_index import LexicalIndex
     from m3_core.representations import LexicalWeights, MultiVectors, Representations
-    from m3_core.rerankers import Cascade, Reranker
+    from m3_core.rerankers import Cascade, RemoteReranker, Reranker
 
 __version__ = "0.1.0"
 
@@ -25,6 +25,8 @@ __all__ = [
     "LexicalWeights",
     "M3Error",
     "MultiVectors",
+    "RemoteEncoder",
+    "RemoteReranker",
     "Representations",
     "Reranker",
     "TextEncoder",
@@ -39,6 +41,8 @@ _HOMES = {
     "LexicalWeights": "representations",
     "M3Error": "errors",
     "MultiVectors": "representations",
+    "RemoteEncoder": "encoder",
+    "RemoteReranker": "rerankers",
     "Representations": "representations",
     "Reranker": "rerankers",
     "TextEncoder": "encoder",

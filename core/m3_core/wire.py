@@ -128,7 +128,7 @@ def to_body(encoded: Encoded) -> bytes:
     header = json.dumps(entries, separators=(",", ":")).encode()
     header += b" " * (-len(header) % _ALIGNMENT)
     start = len(header).to_bytes(8, "little") + header
-    data = [memoryview(tensors[name]).cast("B") for name in names if tensors[name].nbytes]
+    data = [memoryview(tensors[name].data).cast("B") for name in names if tensors[name].nbytes]
     checksum = zlib.crc32(start)
     for part in data:
         checksum = zlib.crc32(part, checksum)

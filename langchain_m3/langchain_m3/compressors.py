@@ -15,8 +15,8 @@ from m3_core.beside import beside
 from m3_core.rerankers import select_best
 
 if TYPE_CHECKING:
-    from m3_core import Reranker
     from m3_core.encoder import CachedEncoder
+    from m3_core.rerankers import TextReranker
 
 
 class ScoringCompressor(RankingFields, BaseDocumentCompressor):
@@ -79,7 +79,7 @@ class ScoringCompressor(RankingFields, BaseDocumentCompressor):
 
     @property
     @abstractmethod
-    def _scorer(self) -> Reranker | CachedEncoder:
+    def _scorer(self) -> TextReranker | CachedEncoder:
         """What gives the final score."""
 
     def _ranked(self, documents: Sequence[Document], query: str) -> list[Document]:

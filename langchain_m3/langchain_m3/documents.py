@@ -50,7 +50,7 @@ class CollectionFields(EncoderFields, BaseRetriever):
     @classmethod
     def _with_model_of_collection(cls, values: Any) -> Any:
         given = values.get("collection") if isinstance(values, dict) else None
-        if given is None or {"encoder", "model_name"} & values.keys():
+        if given is None or {"encoder", "model_name", "base_url"} & values.keys():
             return values
         return {**values, "encoder": _checked_collection(given).encodings.encoder}
 

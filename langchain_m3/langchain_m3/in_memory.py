@@ -63,9 +63,9 @@ class M3InMemoryVectorStore(InMemorySearch, DocumentIndex):
                     "embedding must be None or an M3Embeddings, whose model gives the other "
                     f"representations too; got {type(embedding).__name__}"
                 )
-            if options.keys() & {"encoder", "model_name"}:
+            if options.keys() & {"encoder", "model_name", "base_url"}:
                 raise ValueError(
-                    "name the model once: by embedding=, or by encoder= or model_name="
+                    "name the model once: by embedding=, or by encoder=, base_url= or model_name="
                 )
             options = {"encoder": embedding._model} | options
         super().__init__(**options)

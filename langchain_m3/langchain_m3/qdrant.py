@@ -77,6 +77,7 @@ class QdrantHybridStore(QdrantDocuments):
         path: Folder of an embedded Qdrant.
         url: Of a server or cluster.
         api_key: Of the server.
+        model_api_key: Of the server at ``base_url``, which holds the model.
         client: A client in place of these; it is not closed here.
         async_client: Likewise for asynchronous methods; alone, synchronous ones do not work.
         **options: Fields of ``M3Embeddings`` that say which model: ``model_name``, ``device``,
@@ -117,6 +118,7 @@ class QdrantHybridStore(QdrantDocuments):
         path: str | None = None,
         url: str | None = None,
         api_key: str | None = None,
+        model_api_key: Any = None,
         client: QdrantClient | None = None,
         async_client: AsyncQdrantClient | None = None,
         **options: Any,
@@ -143,6 +145,8 @@ class QdrantHybridStore(QdrantDocuments):
         places = {"location": location, "path": path, "url": url, "api_key": api_key}
         places |= {name: options.pop(name, None) for name in _CLIENT_OPTIONS}
         where = {name: value for name, value in places.items() if value is not None}
+        if model_api_key is not None:
+            options["api_key"] = model_api_key
         self._model = StoreModel(**_with_model(_checked(embedding), options), needed=self._needed())
         encoder = self._model._model
         self._is_following = not options.keys() & {
@@ -332,8 +336,10 @@ def _checked(embedding: Any) -> M3Embeddings | None:
 def _with_model(embedding: M3Embeddings | None, options: dict[str, Any]) -> dict[str, Any]:
     if embedding is None:
         return options
-    if options.keys() & {"encoder", "model_name"}:
-        raise ValueError("name the model once: by embedding=, or by encoder= or model_name=")
+    if options.keys() & {"encoder", "model_name", "base_url"}:
+        raise ValueError(
+            "name the model once: by embedding=, or by encoder=, base_url= or model_name="
+        )
     return {"encoder": embedding._model} | options
 
 

@@ -25,8 +25,8 @@ from llamaindex_m3.options import LlamaIndexNames
 from m3_core.adapters import Ranked, RankingFields
 
 if TYPE_CHECKING:
-    from m3_core import Reranker
     from m3_core.encoder import CachedEncoder
+    from m3_core.rerankers import TextReranker
 
 RETRIEVAL_SCORE = "retrieval_score"
 dispatcher = get_dispatcher(__name__)
@@ -67,7 +67,7 @@ class ScoringPostprocessor(LlamaIndexNames, RankingFields, BaseNodePostprocessor
 
     @property
     @abstractmethod
-    def _scorer(self) -> Reranker | CachedEncoder:
+    def _scorer(self) -> TextReranker | CachedEncoder:
         """What gives the final score."""
 
     @property

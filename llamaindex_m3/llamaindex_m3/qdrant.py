@@ -13,7 +13,7 @@ from llama_index.core.vector_stores.types import (
     VectorStoreQuery,
     VectorStoreQueryResult,
 )
-from pydantic import ConfigDict, Field, PrivateAttr, model_validator
+from pydantic import ConfigDict, Field, PrivateAttr, SecretStr, model_validator
 from qdrant_client import AsyncQdrantClient, QdrantClient, models
 
 from llamaindex_m3.embeddings import M3Embedding
@@ -158,8 +158,15 @@ class QdrantHybridStore(EncoderFields, BasePydanticVectorStore):
     url: str | None = Field(
         default=None, frozen=True, exclude=True, description="Of a server; not tried against one."
     )
-    api_key: str | None = Field(
+    api_key: str | None = Field(  # type: ignore[assignment]  # Qdrant's own name for it
         default=None, frozen=True, exclude=True, repr=False, description="Of the server."
+    )
+    model_api_key: SecretStr | None = Field(
+        default=None,
+        frozen=True,
+        exclude=True,
+        repr=False,
+        description="Of the server at base_url, which holds the model.",
     )
     client_kwargs: dict[str, Any] = Field(
         default_factory=dict,
@@ -190,6 +197,9 @@ class QdrantHybridStore(EncoderFields, BasePydanticVectorStore):
             aclient,
             create_options=self.collection_create_options,
         )
+
+    def _server_key(self) -> Any:
+        return self.model_api_key
 
     @model_validator(mode="before")
     @classmethod

@@ -15,7 +15,13 @@ from m3_core.adapters.keywords import refuse_elsewhere
 from m3_core.adapters.loading_fields import LoadingFields
 from m3_core.adapters.reranker_fields import Ranked, RankingFields
 from m3_core.adapters.spellings import Text  # noqa: TC001 (pydantic reads it)
-from m3_core.encoder import CachedEncoder, Encoder, EncoderOptions, adapter_encoder
+from m3_core.encoder import (
+    CachedEncoder,
+    EncoderOptions,
+    RemoteEncoder,
+    adapter_encoder,
+    is_loaded_encoder,
+)
 from m3_core.rerankers import SCORED_ROLES, HybridScorer, weighted_parts
 
 if TYPE_CHECKING:
@@ -115,8 +121,8 @@ class EncoderFields(LoadingFields):
         frozen=True,
         exclude=True,
         repr=False,
-        description="An m3_core.Encoder that is loaded already; options of loading must not be "
-        "set beside it.",
+        description="An m3_core.Encoder that is loaded already, or a RemoteEncoder; options of "
+        "loading must not be set beside it.",
     )
     origin: Origin | None = Field(
         default=None,
@@ -140,6 +146,13 @@ class EncoderFields(LoadingFields):
         super().model_post_init(context)
         self._forget_what_was_filled_in()
         given = {name: getattr(self, name) for name in self.model_fields_set}
+        if self.base_url is not None:
+            # Of an object made of another's dump, what stands there by default is no choice.
+            fields_of = type(self).model_fields
+            given = {
+                name: value for name, value in given.items() if value != fields_of[name].default
+            }
+        given |= self._server()
         self._encodings = CachedEncoder(
             adapter_encoder(self.encoder, self.model_name, given),
             self._needed_parts(),
@@ -153,7 +166,7 @@ class EncoderFields(LoadingFields):
         in_effect = self._in_effect()
         if "model_name" in self.model_fields_set and self.model_name != in_effect["model_name"]:
             raise ValueError(
-                f"model_name is {self.model_name!r}, and encoder= was loaded from "
+                f"model_name is {self.model_name!r}, and encoder= has "
                 f"{in_effect['model_name']!r}: give one of the two"
             )
         self.__dict__.update(in_effect)
@@ -195,10 +208,12 @@ class EncoderFields(LoadingFields):
         )
         self._show_what_is_in_effect()
 
-    def _with_options(self, names: list[str]) -> Encoder:
+    def _with_options(self, names: list[str]) -> TextEncoder:
         """The encoder with the values that were assigned to some of its options."""
         encoder = self._model
-        if not isinstance(encoder, Encoder):
+        if isinstance(encoder, RemoteEncoder):
+            return self._remote_with_options(encoder, names)
+        if not is_loaded_encoder(encoder):
             raise ValueError(
                 f"{', '.join(names)} cannot be assigned with encoder= of type "
                 f"{type(encoder).__name__}, whose options are its own: set it there"
@@ -209,6 +224,13 @@ class EncoderFields(LoadingFields):
             if own is None:
                 own = type(encoder).over(encoder.model, encoder.source)
             values[name] = getattr(own.options, name)
+            self.model_fields_set.discard(name)
+        return encoder.with_options(**values)
+
+    def _remote_with_options(self, encoder: RemoteEncoder, names: list[str]) -> TextEncoder:
+        values = {name: getattr(self, name) for name in names}
+        # ``None`` stands for the server's own.
+        for name in [name for name in names if values[name] is None]:
             self.model_fields_set.discard(name)
         return encoder.with_options(**values)
 
@@ -231,7 +253,7 @@ class EncoderFields(LoadingFields):
         names = ("max_length", "query_instruction", "document_instruction")
         known: dict[str, Any] = {name: getattr(encoder, name) for name in names}
         known["model_name"] = encoder.name
-        if isinstance(encoder, Encoder):
+        if is_loaded_encoder(encoder):
             known |= {name: getattr(encoder.options, name) for name in _OPTIONS}
             if self.encoder is not None:
                 source = encoder.source

@@ -25,7 +25,7 @@ from m3_core.rerankers import (
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
 
-    from m3_core.rerankers import CascadeScore, Reranker
+    from m3_core.rerankers import CascadeScore, TextReranker
 
 Ranked = list[tuple[int, float, dict[str, float]]]
 """Positions of the texts to keep, best first, with their scores and others that led to these."""
@@ -123,8 +123,8 @@ class RerankerFields(CrossEncoderFields, LoadingFields):
         frozen=True,
         exclude=True,
         repr=False,
-        description="An m3_core.Reranker that is loaded already; options of loading must not be "
-        "set then.",
+        description="An m3_core.Reranker that is loaded already, or a RemoteReranker; options of "
+        "loading must not be set then.",
     )
 
     _reranker: Any = PrivateAttr(default=None)
@@ -137,7 +137,13 @@ class RerankerFields(CrossEncoderFields, LoadingFields):
     def model_post_init(self, context: Any) -> None:
         """Load the model, or take the one that was given."""
         super().model_post_init(context)
-        self._reranker = adapter_reranker(self.reranker, self.model_name, self._changed())
+        given = self._changed() | self._server()
+        if "model_name" in self.model_fields_set:
+            given["model_name"] = self.model_name
+        self._reranker = adapter_reranker(self.reranker, self.model_name, given)
+        if self.base_url is not None:
+            # Not assigned, so that what was set by users stays known.
+            self.__dict__["model_name"] = self._reranker.name
 
     def _changed(self) -> dict[str, Any]:
         """The options that differ from their defaults."""
@@ -150,15 +156,20 @@ class RerankerFields(CrossEncoderFields, LoadingFields):
     def _follow(self, names: Collection[str]) -> None:
         super()._follow(names)
         if _OPTIONS.intersection(names):
-            own: Reranker = self._reranker
+            own = self._reranker
             given = {
                 key: value
                 for key, value in self._changed().items()
                 if not RerankerFields.model_fields[key].frozen
             }
-            basis = self.reranker
-            if basis is None:
+            basis = self.reranker or own
+            if self.reranker is None and self.base_url is None:
                 basis = type(own).over(own.model, own.source)
+            if not hasattr(basis, "with_options"):
+                raise ValueError(
+                    f"{', '.join(sorted(names))} cannot be assigned with reranker= of type "
+                    f"{type(basis).__name__}, whose options are its own: set it there"
+                )
             self._reranker = basis.with_options(**given)
 
     def _rank(self, query: str, texts: list[str]) -> Ranked:
@@ -179,8 +190,8 @@ class RerankerFields(CrossEncoderFields, LoadingFields):
         return [(*one, {}) for one in select_best(scores, self.top_n, self.score_threshold)]
 
     @property
-    def _scorer(self) -> Reranker:
-        reranker: Reranker = self._reranker
+    def _scorer(self) -> TextReranker:
+        reranker: TextReranker = self._reranker
         return reranker
 
 
@@ -215,14 +226,16 @@ class CascadeFields(CrossEncoderFields, LoadingFields):
         frozen=True,
         exclude=True,
         repr=False,
-        description="An m3_core.Encoder that is loaded already, with options of its own.",
+        description="An m3_core.Encoder that is loaded already, or another TextEncoder, with "
+        "options of its own.",
     )
     reranker: Any = Field(
         default=None,
         frozen=True,
         exclude=True,
         repr=False,
-        description="An m3_core.Reranker that is loaded already, with options of its own.",
+        description="An m3_core.Reranker that is loaded already, or a RemoteReranker, with "
+        "options of its own.",
     )
 
     _cascade: Any = PrivateAttr(default=None)
@@ -246,9 +259,21 @@ class CascadeFields(CrossEncoderFields, LoadingFields):
         self._check_steps()
         # These are for the model that is not given.
         loading: Mapping[str, Any] = {name: getattr(self, name) for name in _LOADING}
+        if self.base_url is not None and self.encoder is not None and self.reranker is not None:
+            raise ValueError(
+                "base_url= is of no use beside encoder= and reranker=: leave out one of the three"
+            )
         self._cascade = Cascade(
-            adapter_encoder(self.encoder, self.model_name, {} if self.encoder else loading),
-            adapter_reranker(self.reranker, self.reranker_name, {} if self.reranker else loading),
+            adapter_encoder(
+                self.encoder,
+                self.model_name,
+                {} if self.encoder else self._of_server("model_name", loading),
+            ),
+            adapter_reranker(
+                self.reranker,
+                self.reranker_name,
+                {} if self.reranker else self._of_server("reranker_name", loading),
+            ),
             first=self.first,
             weights=self.weights,
         )
@@ -276,6 +301,16 @@ class CascadeFields(CrossEncoderFields, LoadingFields):
             "show_progress": self.show_progress,
         }
 
+    def _of_server(self, name: str, loading: Mapping[str, Any]) -> dict[str, Any]:
+        """Options of one of the two models."""
+        if self.base_url is None:
+            return {**loading, **self._server()}
+        # What stands there by default is no choice.
+        own = {key: value for key, value in loading.items() if key in self.model_fields_set}
+        if name in self.model_fields_set:
+            own["model_name"] = getattr(self, name)
+        return own | self._server()
+
     def _check_steps(self) -> None:
         if self.top_n is not None and self.top_n > self.first:
             raise ValueError(
@@ -289,7 +324,7 @@ class CascadeFields(CrossEncoderFields, LoadingFields):
         return cascade
 
     @property
-    def _scorer(self) -> Reranker:
+    def _scorer(self) -> TextReranker:
         return self._steps.reranker
 
 

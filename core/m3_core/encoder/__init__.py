@@ -17,8 +17,15 @@ if TYPE_CHECKING:
     from m3_core.encoder.methods import EncodingMethods
     from m3_core.encoder.options import EncoderOptions
     from m3_core.encoder.protocol import PARTS, Role, TextEncoder, asked
-    from m3_core.encoder.registry import adapter_encoder, shared_encoder
+    from m3_core.encoder.registry import (
+        adapter_encoder,
+        check_server_options,
+        is_loaded_encoder,
+        shared_encoder,
+    )
+    from m3_core.encoder.remote import RemoteEncoder, RemoteStats, shared_remote
     from m3_core.encoder.results import RepresentationCollector
+    from m3_core.encoder.servers import Found, ServerKind, find_server
     from m3_core.encoder.stats import EncoderStats
 
 __all__ = [
@@ -29,14 +36,22 @@ __all__ = [
     "EncoderOptions",
     "EncoderStats",
     "EncodingMethods",
+    "Found",
+    "RemoteEncoder",
+    "RemoteStats",
     "RepresentationCollector",
     "Role",
+    "ServerKind",
     "TextEncoder",
     "aconverted",
     "adapter_encoder",
     "asked",
+    "check_server_options",
     "dense_vectors",
+    "find_server",
+    "is_loaded_encoder",
     "shared_encoder",
+    "shared_remote",
     "token_weights",
 ]
 
@@ -45,15 +60,23 @@ _HOMES = {
     "asked": "protocol",
     "adapter_encoder": "registry",
     "CachedEncoder": "cached",
+    "check_server_options": "registry",
     "dense_vectors": "heads",
     "Encoder": "encoder",
     "EncoderOptions": "options",
     "EncoderStats": "stats",
     "EncodingMethods": "methods",
+    "find_server": "servers",
+    "Found": "servers",
+    "is_loaded_encoder": "registry",
     "PARTS": "protocol",
+    "RemoteEncoder": "remote",
+    "RemoteStats": "remote",
     "RepresentationCollector": "results",
     "Role": "protocol",
+    "ServerKind": "servers",
     "shared_encoder": "registry",
+    "shared_remote": "remote",
     "TextEncoder": "protocol",
     "TEXTS_ON_THE_LOOP": "direct",
     "token_weights": "heads",

@@ -5,12 +5,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from m3_core.encoder.pipeline import Request
 from m3_core.errors import MissingRepresentationError
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
+    from m3_core.encoder.pipeline import Request
     from m3_core.network import Pooling
 
 # M3-Embedding (arXiv 2402.03216), "Multiple CLS": one CLS before every 256 tokens.
@@ -74,6 +74,9 @@ def make_request(
         )
     if mcls and options.pooling != "cls":
         raise ValueError(f"mcls averages CLS states, but {name!r} pools {options.pooling!r}")
+    # Here, so that the names of options are known without torch.
+    from m3_core.encoder.pipeline import Request
+
     return Request(
         dense="dense" in asked,
         sparse="sparse" in asked,

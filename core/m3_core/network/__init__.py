@@ -35,7 +35,6 @@ if TYPE_CHECKING:
         CHARACTERS_ON_THE_LOOP,
         LoadedModel,
         ModelUser,
-        Source,
         TruncationWarning,
         level_of_caller,
         progress_bar,
@@ -44,6 +43,7 @@ if TYPE_CHECKING:
     from m3_core.network.meter import Meter, count, metered
     from m3_core.network.packed import MODEL_TYPES, PackedBackbone, is_packable
     from m3_core.network.packing import Packing, varlen_kernel
+    from m3_core.network.source import Source
     from m3_core.network.ticket import EngineStats, Ticket
     from m3_core.network.tokens import TokenBatch, Tokenizer
     from m3_core.network.transfer import Results, to_device
@@ -154,7 +154,7 @@ _HOMES = {
     "Results": "transfer",
     "SCALES": "blocks",
     "shared_model": "loaded",
-    "Source": "loaded",
+    "Source": "source",
     "Ticket": "ticket",
     "to_device": "transfer",
     "transformers_config": "configuration",

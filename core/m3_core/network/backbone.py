@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
     from m3_core.network.batches import PackedBatch
     from m3_core.network.checkpoint import Checkpoint
-    from m3_core.network.loaded import Source
+    from m3_core.network.source import Source
 
 
 class Backbone(Protocol):

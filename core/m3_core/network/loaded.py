@@ -9,7 +9,6 @@ import sys
 import threading
 import time
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Protocol, TypeVar
 
@@ -17,7 +16,7 @@ import torch
 
 from m3_core.errors import ClosedError
 from m3_core.forks import aside, computed_once, survive_forks
-from m3_core.network.checkpoint import locate, read_checkpoint
+from m3_core.network.checkpoint import read_checkpoint
 from m3_core.network.device import has_amx, resolve_device, resolve_dtype
 from m3_core.network.engine import Engine, Program
 from m3_core.network.fingerprint import checkpoint_fingerprint
@@ -29,6 +28,7 @@ if TYPE_CHECKING:
 
     from m3_core.network.batches import Work
     from m3_core.network.checkpoint import Checkpoint
+    from m3_core.network.source import Source
     from m3_core.network.ticket import EngineStats
 
 _log = logging.getLogger("m3_core")
@@ -59,49 +59,6 @@ class Network(Program, Protocol):
 
 # So many characters are tokenised in about a millisecond; more would hold up an event loop.
 CHARACTERS_ON_THE_LOOP = 10_000
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Source:
-    """How a checkpoint is loaded.
-
-    Attributes:
-        name: A folder, or a hub repository.
-        revision: Branch, tag or commit of the repository.
-        device: Where the network shall run; the best there is if ``None``.
-        dtype: In what data type.
-        cache_folder: Where downloads are kept.
-        token: Access token of the hub.
-        local_files_only: Ask no server.
-        trust_remote_code: Run model code that the checkpoint brings.
-        token_budget: Tokens a batch at most; chosen from the device if ``None``.
-    """
-
-    name: str | Path
-    revision: str | None = None
-    device: str | torch.device | None = None
-    dtype: str | torch.dtype = "auto"
-    cache_folder: str | Path | None = None
-    token: str | bool | None = None
-    local_files_only: bool = False
-    trust_remote_code: bool = False
-    token_budget: int | None = None
-
-    OPTIONS: ClassVar[frozenset[str]]
-    """The names of all but ``name``."""
-
-    def locate(self) -> Path:
-        """Find the folder with the files, downloading it if need be."""
-        return locate(
-            self.name,
-            revision=self.revision,
-            cache_folder=self.cache_folder,
-            token=self.token,
-            local_files_only=self.local_files_only,
-        )
-
-
-Source.OPTIONS = frozenset(field.name for field in dataclasses.fields(Source)) - {"name"}
 
 
 class LoadedModel:

@@ -22,7 +22,9 @@ if TYPE_CHECKING:
     from m3_core.rerankers.llm import DECODER_TYPES
     from m3_core.rerankers.loading import reranker_kind_at
     from m3_core.rerankers.network import RerankerOptions
+    from m3_core.rerankers.protocol import TextReranker
     from m3_core.rerankers.ranking import select_best
+    from m3_core.rerankers.remote import RemoteReranker, shared_remote_reranker
 
 __all__ = [
     "CAUSAL_ATTENTION_NAME",
@@ -34,8 +36,10 @@ __all__ = [
     "HybridScorer",
     "LayerwiseMiniCPM",
     "LightweightGemma2",
+    "RemoteReranker",
     "Reranker",
     "RerankerOptions",
+    "TextReranker",
     "adapter_reranker",
     "gemma2_config",
     "llama_config",
@@ -43,6 +47,7 @@ __all__ = [
     "register_attention",
     "reranker_kind_at",
     "select_best",
+    "shared_remote_reranker",
     "weighted_parts",
 ]
 
@@ -60,11 +65,14 @@ _HOMES = {
     "llama_config": "layerwise",
     "positions": "decoder",
     "register_attention": "decoder",
+    "RemoteReranker": "remote",
     "Reranker": "base",
     "reranker_kind_at": "loading",
     "RerankerOptions": "network",
     "SCORED_ROLES": "hybrid",
     "select_best": "ranking",
+    "shared_remote_reranker": "remote",
+    "TextReranker": "protocol",
     "weighted_parts": "hybrid",
 }
 

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from m3_core.encoder import TextEncoder
-from m3_core.rerankers import Reranker
 from m3_core.rerankers.hybrid import HybridScorer
+from m3_core.rerankers.protocol import TextReranker
 from m3_core.rerankers.ranking import select_best
 from m3_core.texts import CheckedPairs, pairs_of
 
@@ -52,7 +52,7 @@ class Cascade:
     def __init__(
         self,
         encoder: TextEncoder,
-        reranker: Reranker,
+        reranker: TextReranker,
         *,
         first: int = 20,
         weights: tuple[float, float, float] = (1.0, 0.3, 1.0),
@@ -62,8 +62,11 @@ class Cascade:
                 "encoder must be an m3_core.Encoder or another m3_core.TextEncoder; got "
                 f"{type(encoder).__name__}"
             )
-        if not isinstance(reranker, Reranker):
-            raise TypeError(f"reranker must be an m3_core.Reranker; got {type(reranker).__name__}")
+        if not isinstance(reranker, TextReranker):
+            raise TypeError(
+                "reranker must be an m3_core.Reranker or m3_core.RemoteReranker; got "
+                f"{type(reranker).__name__}"
+            )
         if first < 1:
             raise ValueError(f"first must be at least 1; got {first}")
         self._first = HybridScorer(encoder, weights)

@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 
 _log = logging.getLogger("m3_core.server")
 
+_NO_TELEMETRY: Any = dict.fromkeys(("tracing", "metrics", "logs", "auto_configure"), False)
+
 _POSTS: tuple[tuple[str, Protocol, type[Body], Callable[..., Awaitable[Response]]], ...] = (
     ("/v1/encode", "openai", native.EncodeBody, native.encode_texts),
     ("/v1/score", "openai", native.EitherScoreBody, native.either_score),
@@ -91,7 +93,7 @@ def create_app(
         docs_url=None,
         redoc_url=None,
         # Of versions that trace by themselves: their spans and logs name what clients send.
-        telemetry=dict.fromkeys(("tracing", "metrics", "logs", "auto_configure"), False),
+        telemetry=_NO_TELEMETRY,
     )
     app.state.service = service
     app.add_middleware(

@@ -69,7 +69,7 @@ class Metrics:
             "m3_requests_running", "Requests that are being computed.", registry=self._registry
         )
         self._models = models
-        self._registry.register(self)  # type: ignore[arg-type]  # it has the shape of a Collector
+        self._registry.register(self)
 
     def answered(self, route: str, status: int, seconds: float) -> None:
         """Count a request.

@@ -14,7 +14,7 @@ from m3_core.errors import CheckpointError, UnsupportedModelError
 from m3_core.server.failures import RequestError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
 
     from m3_core.rerankers import Reranker
 
@@ -91,7 +91,7 @@ class Models:
         if self.state == "loading":
             self.state = "ready"
 
-    def __iter__(self) -> Iterable[Served]:
+    def __iter__(self) -> Iterator[Served]:
         return iter(list(self._served.values()))
 
     def check_ready(self) -> None:

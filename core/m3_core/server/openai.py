@@ -47,13 +47,13 @@ async def embeddings(call: Call, body: EmbeddingsBody) -> Response:
     served = call.encoder(body.model)
     role = role_of(body.input_type, body.prompt_name, body.task)
     encoder = resized(served, body.dimensions)
-    reps = await encode(call, encoder, texts, role, ("dense",))  # type: ignore[arg-type]  # texts
+    reps = await encode(call, encoder, texts, role, ("dense",))
     dense: Any = reps.dense_vecs
     vectors: list[Any]
     if body.encoding_format == "base64":
         vectors = [base64.b64encode(row).decode() for row in np.ascontiguousarray(dense, "<f4")]
     else:
-        vectors = await json_rows(dense)  # type: ignore[assignment]  # fragments of JSON
+        vectors = await json_rows(dense)
     tokens = call.meter.tokens
     return json_answer(
         {

@@ -51,8 +51,12 @@ def serve(
     _raise_file_limit()
     if host not in _LOCAL and not options.api_keys:
         _log.warning("anyone who reaches this address may ask: no API key is set")
-    app = create_app(models, options, on_failure=lambda: setattr(server, "should_exit", True))
-    server = uvicorn.Server(
+
+    def stop() -> None:
+        server.should_exit = True
+
+    app = create_app(models, options, on_failure=stop)
+    server: uvicorn.Server = uvicorn.Server(
         uvicorn.Config(
             app,
             host=host,

@@ -20,7 +20,7 @@ from m3_core.network import packed as packed_network
 from m3_core.network import transformers_network
 from m3_core.network.batches import PackedBatch
 from m3_core.network.checkpoint import read_checkpoint
-from m3_core.network.loaded import Source
+from m3_core.network.source import Source
 from m3_core.network.tokens import Tokenizer
 from m3_core.rerankers import decoder
 from m3_core.rerankers.loading import RerankerProgram, load_reranker
