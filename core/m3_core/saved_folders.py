@@ -164,13 +164,13 @@ def locked(folder: Path, *, wait: bool = True) -> Iterator[bool]:
 
     Args:
         folder: An existing folder.
-        wait: Until the others are done.
+        wait: Wait until it is free.
 
     Yields:
         Whether the others are kept out; not so where folders have no locks.
 
     Raises:
-        BlockingIOError: Somebody else is at it, and nobody shall wait.
+        BlockingIOError: Another one has it, and ``wait`` is off.
     """
     with _open_folder(folder) as handle:
         if handle is None:
@@ -178,8 +178,10 @@ def locked(folder: Path, *, wait: bool = True) -> Iterator[bool]:
             return
         try:
             fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
-        except BlockingIOError:
-            raise
+        except BlockingIOError as error:
+            raise BlockingIOError(
+                error.errno, "another process is at work in it", str(folder)
+            ) from error
         except OSError:
             # Some network file systems have no locks.
             yield False

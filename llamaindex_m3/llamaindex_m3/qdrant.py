@@ -25,6 +25,7 @@ from llamaindex_m3.qdrant_nodes import (
     new_points,
     read_node,
     read_query,
+    selector,
     text_query,
 )
 from m3_core.stores.qdrant import Connection, Layout, Names, QdrantCollection, ScoredPoint
@@ -263,13 +264,11 @@ class QdrantHybridStore(EncoderFields, BasePydanticVectorStore):
             ref_doc_id: Its id.
             **delete_kwargs: As of ``QdrantClient.delete``, as ``wait``.
         """
-        self._connection.call("delete", **self._selected(doc_ids=[ref_doc_id]), **delete_kwargs)
+        self._connection.call("delete", **selector(doc_ids=[ref_doc_id]), **delete_kwargs)
 
     async def adelete(self, ref_doc_id: str, **delete_kwargs: Any) -> None:
         """Do ``delete`` without holding up the event loop."""
-        await self._connection.acall(
-            "delete", **self._selected(doc_ids=[ref_doc_id]), **delete_kwargs
-        )
+        await self._connection.acall("delete", **selector(doc_ids=[ref_doc_id]), **delete_kwargs)
 
     def delete_nodes(
         self,
@@ -303,11 +302,11 @@ class QdrantHybridStore(EncoderFields, BasePydanticVectorStore):
 
     def clear(self) -> None:
         """Delete all nodes; the collection stays."""
-        self._connection.call("delete", **self._selected())
+        self._connection.call("delete", **selector())
 
     async def aclear(self) -> None:
         """Do ``clear`` without holding up the event loop."""
-        await self._connection.acall("delete", **self._selected())
+        await self._connection.acall("delete", **selector())
 
     def get_nodes(
         self,
@@ -432,21 +431,14 @@ class QdrantHybridStore(EncoderFields, BasePydanticVectorStore):
         )
 
     def _condition(
-        self,
-        filters: NodeFilter | None = None,
-        node_ids: Sequence[str] | None = None,
-        doc_ids: Sequence[str] | None = None,
+        self, filters: NodeFilter | None, node_ids: Sequence[str] | None
     ) -> models.Filter | None:
-        return condition(filters, node_ids, doc_ids, metadata_key=self.metadata_key)
-
-    def _selected(self, *conditions: Any, **more: Any) -> dict[str, Any]:
-        where = self._condition(*conditions, **more)
-        return {"points_selector": models.FilterSelector(filter=where or models.Filter())}
+        return condition(filters, node_ids, metadata_key=self.metadata_key)
 
     def _some(self, node_ids: list[str] | None, filters: NodeFilter | None) -> dict[str, Any]:
         if node_ids is None and filters is None:
             raise ValueError("pass node_ids or filters; clear() deletes all nodes")
-        return self._selected(filters, node_ids)
+        return selector(filters, node_ids, metadata_key=self.metadata_key)
 
     def _needed_parts(self) -> tuple[str, ...]:
         kept = {
