@@ -19,7 +19,7 @@ ROOMS = [
     f"m3_core.{room}"
     for room in (
         *("network", "encoder", "lexical_index", "collection", "rerankers", "adapters"),
-        *("testing", "training", "cli", "flagembedding", "server"),
+        *("testing", "training", "cli", "flagembedding", "server", "bulk"),
     )
 ]
 

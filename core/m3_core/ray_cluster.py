@@ -56,7 +56,7 @@ def connected(address: str, what: str, *, namespace: str | None = None) -> Itera
 
 def shares(
     number: int | None, num_cpus: float | None, num_gpus: float | None
-) -> tuple[int, dict[str, float]]:
+) -> tuple[int, dict[str, Any]]:
     """Divide what the cluster has among processes that hold a model each.
 
     Args:
@@ -74,10 +74,11 @@ def shares(
 
     if number is not None and number < 1:
         raise ValueError(f"there must be at least one process; got {number}")
-    everything = ray.cluster_resources()
+    cluster: Any = ray
+    everything = cluster.cluster_resources()
     gpus = everything.get("GPU", 0.0)
     each = float(gpus >= 1) if num_gpus is None else num_gpus
-    machines = sum(1 for node in ray.nodes() if node["Alive"])
+    machines = len([node for node in cluster.nodes() if node["Alive"]])
     processes = number or max(int(gpus // each) if each else machines, 1)
     if num_cpus is None:
         num_cpus = 1.0 if each else float(max(everything.get("CPU", 1.0) // processes, 1))

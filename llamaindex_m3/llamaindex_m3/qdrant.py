@@ -11,7 +11,6 @@ from llama_index.core.schema import BaseNode
 from llama_index.core.vector_stores.types import (
     BasePydanticVectorStore,
     VectorStoreQuery,
-    VectorStoreQueryMode,
     VectorStoreQueryResult,
 )
 from pydantic import ConfigDict, Field, PrivateAttr, SecretStr, model_validator
@@ -27,6 +26,8 @@ from llamaindex_m3.qdrant_nodes import (
     new_points,
     read_node,
     read_query,
+    selector,
+    text_query,
 )
 from m3_core.adapters import explained_search
 from m3_core.encoder import TextEncoder
@@ -266,13 +267,11 @@ class QdrantHybridStore(NodeExplaining, EncoderFields, BasePydanticVectorStore):
             ref_doc_id: Its id.
             **delete_kwargs: As of ``QdrantClient.delete``, as ``wait``.
         """
-        self._connection.call("delete", **self._selected(doc_ids=[ref_doc_id]), **delete_kwargs)
+        self._connection.call("delete", **selector(doc_ids=[ref_doc_id]), **delete_kwargs)
 
     async def adelete(self, ref_doc_id: str, **delete_kwargs: Any) -> None:
         """Do ``delete`` without holding up the event loop."""
-        await self._connection.acall(
-            "delete", **self._selected(doc_ids=[ref_doc_id]), **delete_kwargs
-        )
+        await self._connection.acall("delete", **selector(doc_ids=[ref_doc_id]), **delete_kwargs)
 
     def delete_nodes(
         self,
@@ -306,11 +305,11 @@ class QdrantHybridStore(NodeExplaining, EncoderFields, BasePydanticVectorStore):
 
     def clear(self) -> None:
         """Delete all nodes; the collection stays."""
-        self._connection.call("delete", **self._selected())
+        self._connection.call("delete", **selector())
 
     async def aclear(self) -> None:
         """Do ``clear`` without holding up the event loop."""
-        await self._connection.acall("delete", **self._selected())
+        await self._connection.acall("delete", **selector())
 
     def get_nodes(
         self,
@@ -395,7 +394,7 @@ class QdrantHybridStore(NodeExplaining, EncoderFields, BasePydanticVectorStore):
             Nodes, their scores, and those by ``"dense"``, ``"sparse"`` and ``"colbert"``, as far as
             the mode uses them; best first.
         """
-        asked = self._checked(_query(query, similarity_top_k, filters, mode), kwargs)
+        asked = self._checked(text_query(query, similarity_top_k, filters, mode), kwargs)
         found = self._collection.search_with_scores(
             asked.text, asked.k, asked.search, asked.rankings
         )
@@ -412,7 +411,7 @@ class QdrantHybridStore(NodeExplaining, EncoderFields, BasePydanticVectorStore):
         **kwargs: Any,
     ) -> list[tuple[BaseNode, float, dict[str, float]]]:
         """Do ``search_with_scores`` without holding up the event loop."""
-        asked = self._checked(_query(query, similarity_top_k, filters, mode), kwargs)
+        asked = self._checked(text_query(query, similarity_top_k, filters, mode), kwargs)
         found = await self._collection.asearch_with_scores(
             asked.text, asked.k, asked.search, asked.rankings
         )
@@ -440,21 +439,14 @@ class QdrantHybridStore(NodeExplaining, EncoderFields, BasePydanticVectorStore):
         )
 
     def _condition(
-        self,
-        filters: NodeFilter | None = None,
-        node_ids: Sequence[str] | None = None,
-        doc_ids: Sequence[str] | None = None,
+        self, filters: NodeFilter | None, node_ids: Sequence[str] | None
     ) -> models.Filter | None:
-        return condition(filters, node_ids, doc_ids, metadata_key=self.metadata_key)
-
-    def _selected(self, *conditions: Any, **more: Any) -> dict[str, Any]:
-        where = self._condition(*conditions, **more)
-        return {"points_selector": models.FilterSelector(filter=where or models.Filter())}
+        return condition(filters, node_ids, metadata_key=self.metadata_key)
 
     def _some(self, node_ids: list[str] | None, filters: NodeFilter | None) -> dict[str, Any]:
         if node_ids is None and filters is None:
             raise ValueError("pass node_ids or filters; clear() deletes all nodes")
-        return self._selected(filters, node_ids)
+        return selector(filters, node_ids, metadata_key=self.metadata_key)
 
     def _needed_parts(self) -> tuple[str, ...]:
         kept = {
@@ -508,11 +500,3 @@ class QdrantHybridStore(NodeExplaining, EncoderFields, BasePydanticVectorStore):
             return nodes
         known = {node.node_id: node for node in nodes}
         return [known[one] for one in dict.fromkeys(node_ids) if one in known]
-
-
-def _query(query: str, k: int, filters: NodeFilter | None, mode: str) -> VectorStoreQuery:
-    # Filters may be of the one language besides LlamaIndex's, which are those of the type.
-    asked: Any = filters
-    return VectorStoreQuery(
-        query_str=query, similarity_top_k=k, filters=asked, mode=VectorStoreQueryMode(mode)
-    )

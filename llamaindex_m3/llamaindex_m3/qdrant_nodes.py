@@ -168,6 +168,46 @@ def condition(
     return models.Filter(must=must) if must else None
 
 
+def selector(
+    filters: NodeFilter | None = None,
+    node_ids: Sequence[str] | None = None,
+    doc_ids: Sequence[str] | None = None,
+    metadata_key: str | None = None,
+) -> dict[str, Any]:
+    """Say which points a call is about.
+
+    Args:
+        filters: As of ``condition``, and so are the others.
+        node_ids: Only these nodes.
+        doc_ids: Only nodes of these documents.
+        metadata_key: The payload's key of metadata.
+
+    Returns:
+        An argument of ``QdrantClient.delete``; all points, if nothing is given.
+    """
+    where = condition(filters, node_ids, doc_ids, metadata_key=metadata_key)
+    return {"points_selector": models.FilterSelector(filter=where or models.Filter())}
+
+
+def text_query(query: str, k: int, filters: NodeFilter | None, mode: str) -> VectorStoreQuery:
+    """Make the query that stands for a text.
+
+    Args:
+        query: The text.
+        k: How many nodes.
+        filters: Only those with such metadata.
+        mode: Of ``read_query``.
+
+    Returns:
+        The query.
+    """
+    # Filters may be of the one language besides LlamaIndex's, which are those of the type.
+    asked: Any = filters
+    return VectorStoreQuery(
+        query_str=query, similarity_top_k=k, filters=asked, mode=VectorStoreQueryMode(mode)
+    )
+
+
 def read_query(
     query: VectorStoreQuery, options: dict[str, Any], metadata_key: str | None
 ) -> Request:

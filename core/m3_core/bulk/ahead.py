@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, TypeVar
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterable, Iterator
+    from collections.abc import Callable, Coroutine, Generator, Iterable, Iterator
     from concurrent.futures import Future
 
 T = TypeVar("T")
@@ -21,7 +21,7 @@ _DEPTH = 2
 
 def ahead(
     items: Iterable[T], work: Callable[[T], Coroutine[object, object, R]]
-) -> Iterator[tuple[T, R]]:
+) -> Generator[tuple[T, R], None, None]:
     """Do asynchronous work on items, in order, a little ahead of who takes the results.
 
     Who stops taking them cancels what is under way.

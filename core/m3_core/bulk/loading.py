@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from m3_core.bulk.dataset import EncodedBatch
     from m3_core.encoder import TextEncoder
-    from m3_core.stores.qdrant import LongMultiVectors, Names
+    from m3_core.stores.qdrant import Distance, LongMultiVectors, Names
 
 _SEARCHED = (("sparse",), ("dense", "sparse"), ("dense", "sparse", "colbert"))
 # Where a collection of Qdrant says what its documents were encoded with.
@@ -79,7 +79,7 @@ def load_into_qdrant(
     representations: Collection[str] | None = None,
     encoder: TextEncoder | None = None,
     names: Names | None = None,
-    distance: str = "cosine",
+    distance: Distance = "cosine",
     long_multi_vectors: LongMultiVectors = "error",
     batch_size: int | None = None,
     collection_create_options: dict[str, Any] | None = None,
@@ -127,6 +127,7 @@ def load_into_qdrant(
         Names,
         NewPoints,
         QdrantCollection,
+        remembers,
         write_document,
     )
 
@@ -149,7 +150,8 @@ def load_into_qdrant(
     width = model.colbert_dimension if "colbert" in parts else None
     layout = Layout(model.dimension, width, distance, called)
     made_with = RecordedEncoder(model).fingerprint(parts)
-    made = {"metadata": {_MADE_WITH: made_with}} | (collection_create_options or {})
+    made: dict[str, Any] = {"metadata": {_MADE_WITH: made_with}} if remembers() else {}
+    made |= collection_create_options or {}
     connection = Connection(collection_name, layout, where, client, None, create_options=made)
     try:
         _check_made_with(connection, collection_name, made_with)
@@ -193,7 +195,8 @@ def _batches(
 
 def _check_made_with(connection: Any, name: str, made_with: str) -> None:
     """Compare with what the collection says of itself, if it was made here."""
-    found = (connection.call("get_collection").config.metadata or {}).get(_MADE_WITH)
+    config = connection.call("get_collection").config
+    found = (getattr(config, "metadata", None) or {}).get(_MADE_WITH)
     if found is not None and found != made_with:
         raise StoreError(
             f"collection {name!r} holds documents encoded with {found!r}, these were with "

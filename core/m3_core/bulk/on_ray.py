@@ -203,6 +203,5 @@ class ShardEncoder:
 
 
 def _error(kind: str, message: str) -> Exception:
-    made = getattr(errors, kind, None) or getattr(builtins, kind, DatasetError)
-    raised: Exception = made(message)
-    return raised
+    made: type[Exception] = getattr(errors, kind, getattr(builtins, kind, DatasetError))
+    return made(message)

@@ -209,7 +209,8 @@ def _parquet(path: Path, start: Position) -> Iterator[Row]:
 
     try:
         with parquet.ParquetFile(path) as file:
-            groups, skipped = [], start.offset
+            groups: list[int] = []
+            skipped = start.offset
             for group in range(file.num_row_groups):
                 size = file.metadata.row_group(group).num_rows
                 if not groups and skipped >= size:

@@ -229,7 +229,8 @@ def _one(table: pa.Table, name: str) -> pa.Array:
 
 
 def _numbers(values: pa.Array) -> NDArray[Any]:
-    return values.to_numpy(zero_copy_only=False)
+    found: NDArray[Any] = values.to_numpy(zero_copy_only=False)
+    return found
 
 
 def _finite(vectors: NDArray[Any], dtype: type[np.floating[Any]]) -> NDArray[Any]:

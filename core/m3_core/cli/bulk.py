@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import sys
+import warnings
+from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 from typer import Argument, BadParameter, Exit, Option
@@ -11,6 +13,8 @@ from typer import Argument, BadParameter, Exit, Option
 from m3_core.cli.commands import Command, new_app, write
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from m3_core.encoder import TextEncoder
 
 app = new_app()
@@ -21,6 +25,10 @@ _INTERRUPTED = 130
 Parts = Annotated[
     list[str] | None, Option(help="Of dense, sparse and colbert; by default all there are.")
 ]
+
+
+BaseUrl = Annotated[str | None, Option(help="Ask the server there instead of loading the model.")]
+ServerKey = Annotated[str | None, Option(envvar="M3_API_KEY", help="That server's API key.")]
 
 
 @app.command(cls=Command)
@@ -35,7 +43,11 @@ def encode(
     ],
     folder: Annotated[str, Argument(metavar="OUT", help="Folder for the Parquet files.")],
     *,
-    model: Annotated[str, Option(help="An embedded model, a folder or a hub repository.")],
+    model: Annotated[
+        str | None, Option(help="An embedded model, a folder or a hub repository; or a server's.")
+    ] = None,
+    base_url: BaseUrl = None,
+    server_key: ServerKey = None,
     representations: Parts = None,
     format: Annotated[str, Option(help="jsonl, csv, parquet, text or auto.")] = "auto",
     text_column: Annotated[
@@ -59,7 +71,9 @@ def encode(
         bool, Option("--overwrite", help="Delete the job that is there and begin anew.")
     ] = False,
     device: Annotated[str | None, Option(help="The fastest there is if absent.")] = None,
-    dtype: Annotated[str, Option(help="float32, bfloat16, float16, int8 or auto.")] = "auto",
+    dtype: Annotated[
+        str | None, Option(help="float32, bfloat16, float16, int8 or auto, which it is if absent.")
+    ] = None,
     max_length: Annotated[int | None, Option(help="Tokens a text at most.")] = None,
     document_instruction: Annotated[str | None, Option(help="Put before each text.")] = None,
     ray_address: Annotated[
@@ -97,11 +111,12 @@ def encode(
         "max_length": max_length,
         "document_instruction": document_instruction,
     }
+    _say_once_that_texts_were_cut()
     try:
         dataset = encode_dataset(
             sys.stdin.buffer if source == "-" else source,
             folder,
-            _Loading(model, given),
+            _loading(model, base_url, server_key, given),
             options,
             ray=ray,
             overwrite=overwrite,
@@ -139,6 +154,8 @@ def load(
     model: Annotated[
         str | None, Option(help="Check that this is the model it was encoded with.")
     ] = None,
+    base_url: BaseUrl = None,
+    server_key: ServerKey = None,
     max_length: Annotated[int | None, Option(help="Of that model.")] = None,
     document_instruction: Annotated[str | None, Option(help="Of that model.")] = None,
     quiet: Annotated[bool, Option("--quiet", help="Show no progress bar.")] = False,
@@ -154,14 +171,18 @@ def load(
     given = {"max_length": max_length, "document_instruction": document_instruction}
     shared: dict[str, Any] = {
         "representations": representations or None,
-        "encoder": None if model is None else _Loading(model, given)(),
+        "encoder": (
+            None
+            if model is None and base_url is None
+            else _loading(model, base_url, server_key, given)()
+        ),
         "show_progress": False if quiet else None,
     }
     try:
         if kind == "memory":
             count = load_into_collection(folder, place, **shared)
         else:
-            where = {"url": place} if "://" in place else {"path": place}
+            where: dict[str, Any] = {"url": place} if "://" in place else {"path": place}
             if api_key is not None:
                 where["api_key"] = api_key
             count = load_into_qdrant(
@@ -177,16 +198,44 @@ def load(
     write({"to": to, "documents": count})
 
 
-class _Loading:
-    """Loads a model, here or in a process of Ray."""
+def _say_once_that_texts_were_cut() -> None:
+    """Not for every batch of them, between the steps of a progress bar."""
+    from m3_core.network import TruncationWarning
 
-    def __init__(self, model: str, options: dict[str, Any]) -> None:
-        # What is a folder here is one there, wherever the process was started.
-        self._model = os.path.abspath(model) if os.path.isdir(model) else model  # noqa: PTH100, PTH112
-        self._options = {key: value for key, value in options.items() if value is not None}
+    show = warnings.showwarning
 
-    def __call__(self) -> TextEncoder:
-        """Load it."""
-        from m3_core.encoder import Encoder
+    def shown(message: Any, category: Any, *others: Any, **more: Any) -> None:
+        show(message, category, *others, **more)
+        if issubclass(category, TruncationWarning):
+            warnings.simplefilter("ignore", TruncationWarning)
 
-        return Encoder.from_pretrained(self._model, **self._options)
+    warnings.showwarning = shown
+
+
+def _loading(
+    model: str | None, base_url: str | None, api_key: str | None, options: dict[str, Any]
+) -> Callable[[], TextEncoder]:
+    """What loads a model, here or in a process of Ray."""
+    given = {key: value for key, value in options.items() if value is not None}
+    if base_url is not None:
+        local = sorted(given.keys() & {"device", "dtype"})
+        if local:
+            raise BadParameter(f"--{local[0]} is the server's own: leave it out with --base-url")
+        return partial(_remote, base_url, api_key, model=model, **given)
+    if model is None:
+        raise BadParameter("name a model by --model, or a server that has one by --base-url")
+    # What is a folder here is one there, wherever the process was started.
+    place = Path(model)
+    return partial(_local, str(place.absolute()) if place.is_dir() else model, **given)
+
+
+def _local(model: str, **options: Any) -> TextEncoder:
+    from m3_core.encoder import Encoder
+
+    return Encoder.from_pretrained(model, **options)
+
+
+def _remote(url: str, api_key: str | None, **options: Any) -> TextEncoder:
+    from m3_core.encoder import RemoteEncoder
+
+    return RemoteEncoder(url, api_key, **options)

@@ -158,13 +158,13 @@ def application(
                 max_replicas=chosen.max_replicas,
                 upscale_delay_s=chosen.upscale_seconds,
                 downscale_delay_s=chosen.downscale_seconds,
-                policy=AutoscalingPolicy(
+                policy=AutoscalingPolicy(  # type: ignore[no-untyped-call]  # of Ray
                     policy_function=ByWaitingTokens,
                     policy_kwargs={"target_tokens": chosen.target_tokens},
                 ),
             )
         }
-    deployment = serve.deployment(
+    deployment: Any = serve.deployment(
         serve.ingress(build)(Replica),
         name=NAME,
         # Requests under way are what the engine makes batches of: not a few, as Ray Serve has it.

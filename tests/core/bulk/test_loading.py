@@ -125,10 +125,12 @@ def test_the_commands(tmp_path, tiny_m3):
         (["encode", tmp_path / "none", out, *model], "there is no file"),
         ([*encode, "--shard-rows", "5"], "shard_rows was 12, now it is 5"),
         ([*encode, "--num-actors", "2"], "add --ray-address"),
+        (["encode", "-", out], "name a model by --model"),
+        (["encode", "-", out, "--base-url", "http://x", "--dtype", "int8"], "the server's own"),
         ([*encode, "--format", "xml"], "format must be one of"),
     ):
         found = run(*arguments, input=lines)
-        assert (found.exit_code, found.stdout) == (2, ""), arguments
+        assert (found.exit_code, found.stdout) == (2, ""), (arguments, found.stderr)
         assert said in " ".join(found.stderr.split()), arguments
 
 
