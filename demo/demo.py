@@ -2,7 +2,7 @@
 
 python demo/demo.py
 
-The model is ``$M3_MODEL``: by default m3-tiny, which comes with the package; a hub repository such
+The model is ``$M3_MODEL``: by default m3-small, which comes with the package; a hub repository such
 as BAAI/bge-m3 or a local folder otherwise.
 """
 
@@ -92,17 +92,17 @@ def report(queries: list[dict], found: list[list[str]]) -> None:
 
 
 def main() -> str | None:
-    name = os.environ.get("M3_MODEL", "m3-tiny")
+    name = os.environ.get("M3_MODEL", "m3-small")
     try:
         encoder = shared_encoder(name)
     except CheckpointNotFoundError as error:
-        return f"{error}. It was named by M3_MODEL: without, the demo takes m3-tiny"
+        return f"{error}. It was named by M3_MODEL: without, the demo takes m3-small"
     corpus = json.loads((Path(__file__).parent / "corpus.json").read_text(encoding="utf-8"))
     documents, queries = corpus["documents"], corpus["queries"]
     languages = sorted({document["language"] for document in documents})
     print(encoder)
-    if name == "m3-tiny":
-        print("A small model of 11 MB. With bge-m3 (2.3 GB): M3_MODEL=BAAI/bge-m3 make demo")
+    if name == "m3-small":
+        print("A small model of 36 MB. With bge-m3 (2.3 GB): M3_MODEL=BAAI/bge-m3 make demo")
     print(f"{len(documents)} documents in {len(languages)} languages: {', '.join(languages)}")
     show_scores(encoder, documents, queries)
     through_langchain(encoder, documents, queries)
