@@ -128,13 +128,13 @@ import langchain_m3, llamaindex_m3
 
 folder = Path(sys.argv[1])
 everything = dict(return_sparse=True, return_colbert_vecs=True)
-assert Encoder.from_pretrained("m3-tiny").encode_documents(["a"], **everything).dense_vecs.any()
+assert Encoder.from_pretrained("m3-small").encode_documents(["a"], **everything).dense_vecs.any()
 for kind in ("m3", "bge"):
     Encoder.from_pretrained(tiny_checkpoint(folder / kind, kind=kind)).encode_queries(["a"])
 for kind in ("cross-encoder", "bert"):
     Reranker.from_pretrained(tiny_reranker(folder / f"r-{kind}", kind=kind)).rank("a", ["b"])
-assert langchain_m3.M3Embeddings(model_name="m3-tiny").embed_query("a")
-assert llamaindex_m3.M3Embedding(model_name="m3-tiny").get_text_embedding("a")
+assert langchain_m3.M3Embeddings(model_name="m3-small").embed_query("a")
+assert llamaindex_m3.M3Embedding(model_name="m3-small").get_text_embedding("a")
 config = folder / "bge" / "config.json"
 config.write_text(config.read_text().replace("{", '{"hidden_act": "mish",', 1))
 for what in (

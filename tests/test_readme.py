@@ -1,8 +1,8 @@
 """The README's code blocks, each run alone and exactly as printed.
 
 The models that it names are looked up in the current folder first, as any local folder is. So the
-test runs in a folder that has ``BAAI/bge-m3``, which is m3-tiny, and for each reranker that it
-names a small random one. Nothing in a block is replaced.
+test runs in a folder that has ``BAAI/bge-m3``, which is the table of ``tests/table.py``, and for
+each reranker that it names a small random one. Nothing in a block is replaced.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ import pytest
 import tomllib
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
+from tests.table import table
 
 from m3_core.cli.main import main
-from m3_core.network.checkpoint import PACKAGED
 from m3_core.testing.rerankers import tiny_reranker
 
 ROOT = Path(__file__).parent.parent
@@ -39,7 +39,7 @@ def first_line(block: Token) -> int:
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("readme")
-    shutil.copytree(PACKAGED["m3-tiny"], folder / "BAAI/bge-m3")
+    shutil.copytree(table(), folder / "BAAI/bge-m3")
     tiny_reranker(folder / "BAAI/bge-reranker-v2-m3")
     return folder
 

@@ -12,6 +12,7 @@ from llama_index.core.schema import (
 )
 from tests.conftest import CORPUS
 from tests.llamaindex_m3.nodes import QUERY, ids, make_nodes
+from tests.table import table
 
 from llamaindex_m3 import M3Embedding, M3HybridRetriever, M3SparseRetriever
 
@@ -48,7 +49,7 @@ async def test_a_query_engine_on_the_embedded_model() -> None:
         TextNode(id_=item["id"], text=item["text"], metadata={"topic": item["topic"]})
         for item in CORPUS["documents"]
     ]
-    retriever = M3HybridRetriever.from_nodes(nodes, model_name="m3-tiny", rerank=True)
+    retriever = M3HybridRetriever.from_nodes(nodes, model_name=str(table()), rerank=True)
     engine = RetrieverQueryEngine(
         retriever, response_synthesizer=get_response_synthesizer(llm=MockLLM())
     )

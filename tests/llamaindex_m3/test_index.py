@@ -15,6 +15,7 @@ from llama_index.core.vector_stores.types import (
 )
 from tests.conftest import CORPUS, make_text
 from tests.llamaindex_m3.nodes import make_nodes as shared_nodes
+from tests.table import table
 
 from llamaindex_m3 import M3Index
 from m3_core import Encoder
@@ -191,7 +192,7 @@ async def test_a_query_engine_on_the_embedded_model() -> None:
         Document(id_=item["id"], text=item["text"], metadata={"topic": item["topic"]})
         for item in CORPUS["documents"]
     ]
-    index = M3Index.from_documents(documents, model_name="m3-tiny")
+    index = M3Index.from_documents(documents, model_name=str(table()))
     engine = index.as_query_engine(llm=MockLLM(), mode="hybrid", similarity_top_k=2)
     query = "What do giant pandas eat in the mountain forests?"
     for response in (engine.query(query), await engine.aquery(query)):

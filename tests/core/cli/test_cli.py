@@ -5,6 +5,7 @@ import subprocess
 import sys
 
 import pytest
+from tests.table import table
 from typer.testing import CliRunner
 
 from m3_core import __version__
@@ -73,15 +74,15 @@ def test_no_examples_and_no_folder_are_told_before_anything_is_computed(tmp_path
     empty = tmp_path / "empty.jsonl"
     empty.write_text("\n", "utf-8")
     for command in (["evaluate"], ["mine", "--output", tmp_path / "mined.jsonl"]):
-        found = run(*command, "--model", "m3-tiny", "--data", empty)
+        found = run(*command, "--model", str(table()), "--data", empty)
         assert (found.exit_code, found.stdout) == (2, "")
         assert f"no examples in {empty}: all are empty" in found.stderr
-    found = run("mine", "--model", "m3-tiny", "--data", empty, "--output", tmp_path)
+    found = run("mine", "--model", str(table()), "--data", empty, "--output", tmp_path)
     assert (found.exit_code, f"output {tmp_path} is a folder" in found.stderr) == (2, True)
     (tmp_path / "file").touch()
     data = tmp_path / "data.jsonl"
     data.write_text('{"query": "q", "pos": ["d"]}\n{"query": "r", "pos": ["e"]}\n', "utf-8")
-    mine = ["mine", "--model", "m3-tiny", "--data", data, "--negatives", "1", "--first", "0"]
+    mine = ["mine", "--model", str(table()), "--data", data, "--negatives", "1", "--first", "0"]
     found = run(*mine, "--output", tmp_path / "file" / "mined.jsonl")
     assert (found.exit_code, "Traceback" in found.stderr) == (2, False)
     assert run(*mine, "--output", tmp_path / "new" / "folder" / "mined.jsonl").exit_code == 0

@@ -2,31 +2,19 @@
 
 from __future__ import annotations
 
-import logging
 import re
 import subprocess
 import sys
 import tarfile
 import zipfile
 from typing import TYPE_CHECKING
-from urllib.parse import unquote
-
-from cleaning import LANGUAGES
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-log = logging.getLogger("collect")
-
-
-_TRANSLATIONS = {"zh_CN": "zh", "pt_BR": "pt"}
-
-
-_WANTED = re.compile(
-    r"(\.mo|\.pak|/i18n/.*\.json|\.html?|\.page|/man/.*\.gz|\.dict(\.dz)?|\.index|\.bz[svz]|data\.(noun|verb|adj|adv)"
-    r"|/games/fortunes/.*|/skycultures/.*\.utf8|/descript/.*\.txt|/dat/database/.*\.txt|/endless-sky/.*\.txt|/copyright)$"
-)
+# Of Debian's packages; fact book and quiz are in wheels, which are read whole.
+_WANTED = re.compile(r"(\.mo|\.html?|\.page|/copyright)$")
 
 
 class Apt:
@@ -40,49 +28,24 @@ class Apt:
             self.debs,
         ):
             folder.mkdir(parents=True, exist_ok=True)
-        self.lists = work / "apt/state/lists"
         self.options = [
             f"-oDir::State={work}/apt/state", f"-oDir::Cache={work}/apt/cache",
             "-oDir::State::status=/var/lib/dpkg/status", "-oAPT::Sandbox::User=root",
-            "-oAcquire::Languages=" + ",".join([*LANGUAGES, *_TRANSLATIONS]),
+            "-oAcquire::Languages=none",
         ]  # fmt: skip
 
     def update(self) -> None:
-        """Fetch the package lists and the translated descriptions."""
+        """Fetch the package lists."""
         subprocess.run(
             ["apt-get", *self.options, "-q", "update"], check=True, stdout=subprocess.DEVNULL
         )
 
-    def package(self, name: str) -> Path | None:
-        """Path of the package file, downloaded when need be; None when it cannot be had."""
-        found = sorted(self.debs.glob(f"{name}_*.deb"))
-        if not found:
-            subprocess.run(
-                ["apt-get", *self.options, "-q", "download", name],
-                cwd=self.debs,
-                stdout=subprocess.DEVNULL,
-            )
-            found = sorted(self.debs.glob(f"{name}_*.deb"))
-        if not found:
-            log.warning("no package %s", name)
-        return found[-1] if found else None
-
-    def descriptions(self) -> dict[str, str]:
-        """Text of the Translation files by our language code."""
-        tables: dict[str, str] = {}
-        for path in sorted(self.lists.glob("*_i18n_Translation-*")):
-            code = unquote(path.name.rpartition("Translation-")[2]).split(".")[0]
-            lang = _TRANSLATIONS.get(code, code)
-            if lang in LANGUAGES and code != "zh":
-                shown = subprocess.run(
-                    ["/usr/lib/apt/apt-helper", "cat-file", str(path)],
-                    check=True,
-                    capture_output=True,
-                )
-                tables[lang] = (
-                    tables.get(lang, "") + "\n\n" + shown.stdout.decode("utf-8", "replace")
-                )
-        return tables
+    def package(self, name: str) -> Path:
+        """Path of the package file, downloaded when need be."""
+        if not any(self.debs.glob(f"{name}_*.deb")):
+            command = ["apt-get", *self.options, "-q", "download", name]
+            subprocess.run(command, cwd=self.debs, check=True, stdout=subprocess.DEVNULL)
+        return sorted(self.debs.glob(f"{name}_*.deb"))[-1]
 
 
 def deb_files(deb: Path) -> Iterator[tuple[str, bytes]]:

@@ -1,4 +1,4 @@
-"""Cleaning, language checks, and the guard that keeps XQuAD out of the training text."""
+"""Cleaning, language checks, and the guard that keeps XQuAD out of the texts."""
 
 from __future__ import annotations
 
@@ -73,15 +73,6 @@ class Text(NamedTuple):
 
     lang: str
     text: str
-
-
-class Pair(NamedTuple):
-    """A query-like text and the text that should be found with it."""
-
-    lang_q: str
-    lang_d: str
-    query: str
-    positive: str
 
 
 def plain(text: str) -> str:
