@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import threading
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
-from tests.table import table
+from tests.table import CORPUS, table
 
 from m3_core import Encoder
 from m3_core.testing import tiny_checkpoint
@@ -17,14 +16,6 @@ from m3_core.testing import tiny_checkpoint
 settings.register_profile("m3", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("m3")
 
-
-def _read(name: str) -> list[dict[str, str]]:
-    path = Path(__file__).parent.parent / "core" / "m3_core" / "cli" / name
-    return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()]
-
-
-# The demo's passages, and a question in each of its languages.
-CORPUS = {"documents": _read("demo.jsonl"), "queries": _read("demo_questions.jsonl")[:7]}
 
 WORDS = (
     *("panda", "bear", "river", "city", "search", "query", "token", "model", "world", "water"),

@@ -24,7 +24,15 @@ from transformers import XLMRobertaConfig, XLMRobertaModel
 from m3_core.network import BLOCKS_FILE, NIBBLES, SCALES, locate
 from m3_core.network.blocks import expand
 
-CORPUS = Path(__file__).parent.parent / "demo" / "corpus.json"
+_DEMO = Path(__file__).parent.parent / "core" / "m3_core" / "cli"
+
+
+def _read(name: str) -> list[dict[str, str]]:
+    return [json.loads(line) for line in (_DEMO / name).read_text(encoding="utf-8").splitlines()]
+
+
+# The demo's passages, and a question in each of its languages.
+CORPUS = {"documents": _read("demo.jsonl"), "queries": _read("demo_questions.jsonl")[:7]}
 PIECES = 8_000
 MEANING, RARITY, HIDDEN = 96, 2, 128
 
@@ -75,7 +83,7 @@ def write_table(folder: Path) -> Path:
 def _choose_pieces(small: Path) -> list[int]:
     """The most frequent, and what the corpus and characters of its scripts need."""
     tokenizer = Tokenizer.from_file(str(small / "tokenizer.json"))
-    texts = [one["text"] for part in json.loads(CORPUS.read_text("utf-8")).values() for one in part]
+    texts = [one["text"] for part in CORPUS.values() for one in part]
     used = {i for encoded in tokenizer.encode_batch(texts) for i in encoded.ids}
     return sorted({*range(PIECES), *used, tokenizer.token_to_id("<mask>")})
 

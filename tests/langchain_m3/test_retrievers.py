@@ -12,8 +12,8 @@ from langchain_core.prompts import ChatPromptTemplate
 from langchain_core.runnables import RunnablePassthrough
 from langchain_tests.integration_tests import RetrieversIntegrationTests
 from pydantic import ValidationError
-from tests.conftest import CORPUS, make_text
-from tests.table import table
+from tests.conftest import make_text
+from tests.table import CORPUS, table
 
 from langchain_m3 import M3HybridRetriever, M3SparseRetriever
 from m3_core.errors import FilterError, IndexFileError, MissingRepresentationError

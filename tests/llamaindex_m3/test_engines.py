@@ -10,9 +10,8 @@ from llama_index.core.retrievers.fusion_retriever import FUSION_MODES
 from llama_index.core.schema import (
     TextNode,
 )
-from tests.conftest import CORPUS
 from tests.llamaindex_m3.nodes import QUERY, ids, make_nodes
-from tests.table import table
+from tests.table import CORPUS, table
 
 from llamaindex_m3 import M3Embedding, M3HybridRetriever, M3SparseRetriever
 

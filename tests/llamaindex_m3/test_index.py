@@ -13,9 +13,9 @@ from llama_index.core.vector_stores.types import (
     ExactMatchFilter,
     MetadataFilters,
 )
-from tests.conftest import CORPUS, make_text
+from tests.conftest import make_text
 from tests.llamaindex_m3.nodes import make_nodes as shared_nodes
-from tests.table import table
+from tests.table import CORPUS, table
 
 from llamaindex_m3 import M3Index
 from m3_core import Encoder

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from tests.conftest import CORPUS
+from tests.table import CORPUS
 from tokenizers import Tokenizer
 
 from m3_core import Encoder
