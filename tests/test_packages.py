@@ -96,6 +96,7 @@ except ImportError as error:
         ("langchain_m3", "M3SparseEmbeddings", "langchain_qdrant", "langchain-qdrant"),
         ("llamaindex_m3", "QdrantHybridStore", "qdrant_client", "qdrant"),
         ("m3_core.stores.qdrant", "Names", "qdrant_client", "qdrant"),
+        ("m3_core.bulk", "encode_dataset", "pyarrow", "bulk"),
         ("m3_core.server", "create_app", "fastapi", "serve"),
         ("m3_core.server", "create_app", "prometheus_client", "serve"),
         ("m3_core.server", "serve", "uvicorn", "serve"),
