@@ -109,6 +109,8 @@ def test_run_files_measure_as_what_wrote_them(beir, tmp_path):
     beside = evaluate(FakeEncoder(), data, runs={"theirs": runs["dense"]}, options=NO_ADVICE)
     assert beside["theirs"] == found["dense"]
     assert beside.against("dense")["theirs"].p_randomisation == 1.0
+    with pytest.raises(ValueError, match="two rankings are called 'dense'"):
+        evaluate(FakeEncoder(), data, runs={"dense": runs["dense"]}, options=NO_ADVICE)
 
 
 class ShortestFirst:
