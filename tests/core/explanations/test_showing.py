@@ -7,7 +7,7 @@ import re
 from html.parser import HTMLParser
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 from tests.core.explanations.test_words import texts
@@ -47,7 +47,7 @@ class Reader(HTMLParser):
         self.attributes: list[tuple[str, str | None]] = []
         self.texts: list[str] = []
         self.strange: list[str] = []
-        self.titles: list[str] = []
+        self.tooltips: list[str] = []
         self._open: list[str] = []
         self.feed(html)
         self.close()
@@ -55,6 +55,8 @@ class Reader(HTMLParser):
     def handle_starttag(self, tag, attrs):
         self.tags.append(tag)
         self.attributes += attrs
+        if tag in ("td", "mark") and "style" in dict(attrs):
+            self.tooltips.append(dict(attrs)["title"])
         if tag != "meta":
             self._open.append(dict(attrs).get("class") or tag)
         if self._open[-1:] == ["m3-text"]:
@@ -66,8 +68,6 @@ class Reader(HTMLParser):
     def handle_data(self, data):
         if "m3-text" in self._open:
             self.texts[-1] += data
-        if self._open[-1:] == ["title"]:
-            self.titles.append(data)
 
     def handle_comment(self, data):
         self.strange.append(data)
@@ -77,7 +77,18 @@ class Reader(HTMLParser):
 
 @given(query=hostile, document=hostile)
 def test_texts_are_data_in_html(query, document):
-    explanation = explain(FakeEncoder(name="<i>&'\""), query, document)
+    check_html(explain(FakeEncoder(name="<i>&'\""), query, document))
+
+
+@settings(max_examples=40)
+@given(query=hostile, document=hostile)
+@example(query='"> panda <img', document='panda "\'><img src=x onerror=alert(1)>')
+def test_signs_are_data_in_tables(encoder, query, document):
+    # Signs are tokens here, and so stand in tables and tooltips.
+    check_html(explain(encoder, query, document))
+
+
+def check_html(explanation):
     for html in (explanation._repr_html_(), explanation.to_html()):
         read = Reader(html)
         assert set(read.tags) <= TAGS
@@ -88,8 +99,12 @@ def test_texts_are_data_in_html(query, document):
                 assert re.fullmatch(r"--a:-?\d\.\d{3}", value)
             if name == "class":
                 assert value.startswith("m3-")
+        for tooltip in read.tooltips:
+            assert re.fullmatch(
+                r"(?s)lexical [\d.]+, multi-vector -?[\d.]+|.+ – .+: -?\d\.\d{4}", tooltip
+            )
         # All of both texts is there, once.
-        assert read.texts == [visible(query), visible(document)]
+        assert read.texts == [visible(explanation.query), visible(explanation.document)]
         assert not read._open
 
 
