@@ -11,6 +11,8 @@ trap 'rm -rf "$work"' EXIT
 cd "$work"
 # -I leaves out the current folder; the wheel's packages go before the editable install's.
 "$python" -I - "$work" <<'PY'
+import contextlib
+import io
 import sys
 from pathlib import Path
 
@@ -19,6 +21,7 @@ sys.path.insert(0, str(work / "site"))
 import langchain_m3
 import llamaindex_m3
 import m3_core
+from m3_core.cli.main import main
 from m3_core.testing import tiny_checkpoint
 
 for package in (m3_core, langchain_m3, llamaindex_m3):
@@ -33,6 +36,14 @@ for embedding, call in (
     (llamaindex_m3.M3Embedding(model_name=str(folder)), "get_text_embedding_batch"),
 ):
     assert getattr(embedding, call)(texts) == vectors
+output = io.StringIO()
+with contextlib.redirect_stdout(output):
+    try:
+        main(["demo"])
+    except SystemExit as end:
+        assert not end.code, f"m3-retrieval demo ends with {end.code}"
+for shown in ("vaccine → Impfstoff", "LlamaIndex in five lines"):
+    assert shown in output.getvalue(), f"m3-retrieval demo does not show {shown!r}"
 leaked = [name for name in ("core", "tests", "benchmarks", "demo") if (work / "site" / name).exists()]
 assert not leaked, f"the wheel ships {leaked}"
 PY

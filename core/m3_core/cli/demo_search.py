@@ -222,11 +222,10 @@ class Corpus:
 
 
 def _scores(queries: Representations, documents: Representations) -> dict[str, Any]:
-    from m3_core.scoring import dense_scores, hybrid_scores, lexical_scores, maxsim_scores
+    from m3_core.scoring import hybrid_scores
 
+    weights = ((1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0), WEIGHTS)
     return {
-        "dense": dense_scores(queries.dense_vecs, documents.dense_vecs),
-        "sparse": lexical_scores(queries.lexical_weights, documents.lexical_weights),
-        "colbert": maxsim_scores(queries.colbert_vecs, documents.colbert_vecs),
-        "hybrid": hybrid_scores(queries, documents, WEIGHTS),
+        name: hybrid_scores(queries, documents, some)
+        for name, some in zip(RANKINGS, weights, strict=True)
     }
