@@ -51,7 +51,28 @@ _SNIPPET = 280
 Index = Annotated[str, Argument(help="What m3-retrieval index has made.", metavar="INDEX")]
 
 
-@app.command()
+INDEX = """\
+Index folders, or bring an index up to date.
+
+Text, Markdown, HTML and JSON lines are cut into passages at headings and paragraphs. Stop it
+whenever you like, and run it again: it goes on where it was. Files that have not changed are
+not encoded anew; changed ones are, and deleted ones go. Later runs need only --to.
+
+Examples:
+  m3-retrieval index docs --to docs.m3
+  m3-retrieval index --to docs.m3            again, with the same folders
+  m3-retrieval index docs notes.md --to docs.m3 --model BAAI/bge-m3 --colbert
+  m3-retrieval index src --to code.m3 --include '*.py' --exclude tests
+  m3-retrieval index corpus.jsonl --to corpus.m3 --text-field contents
+
+Each line of JSON lines is a document; its other fields are metadata for search --where. What
+cannot be read is named on standard error, and with --json in "skipped".
+
+Exit status: 0, 2 after an error, 130 after Ctrl-C.
+"""
+
+
+@app.command(help=INDEX)
 def index(
     sources: Annotated[
         list[str] | None,
@@ -117,24 +138,7 @@ def index(
     verbose: Annotated[bool, Option("--verbose", help="Name every file that is not read.")] = False,
     as_json: Json = False,
 ) -> None:
-    """Index folders, or bring an index up to date.
-
-    Text, Markdown, HTML and JSON lines are cut into passages at headings and paragraphs. Stop it
-    whenever you like, and run it again: it goes on where it was. Files that have not changed are
-    not encoded anew; changed ones are, and deleted ones go. Later runs need only --to.
-
-    Examples:
-      m3-retrieval index docs --to docs.m3
-      m3-retrieval index --to docs.m3            again, with the same folders
-      m3-retrieval index docs notes.md --to docs.m3 --model BAAI/bge-m3 --colbert
-      m3-retrieval index src --to code.m3 --include '*.py' --exclude tests
-      m3-retrieval index corpus.jsonl --to corpus.m3 --text-field contents
-
-    Each line of JSON lines is a document; its other fields are metadata for search --where. What
-    cannot be read is named on standard error, and with --json in "skipped".
-
-    Exit status: 0, 2 after an error, 130 after Ctrl-C.
-    """
+    """Index folders, or bring an index up to date."""
     from m3_core.folder_index import SavedSettings, check_sources
 
     _check_target(to)
@@ -163,7 +167,28 @@ def index(
     output().print(clean(_summary(to, settings.model, report)), soft_wrap=True)
 
 
-@app.command()
+SEARCH = """\
+Find passages by meaning and by words.
+
+Examples:
+  m3-retrieval search docs.m3 "how do I install it?"
+  m3-retrieval search docs.m3 "Fehler 4711" -r sparse -k 20
+  m3-retrieval search docs.m3 cache --where '{"path": "guide/cache.md"}'
+  m3-retrieval search docs.m3 "how?" --json | jq -r .file
+  m3-retrieval search docs.m3 - --json < queries.txt
+
+--where takes $eq $ne $gt $gte $lt $lte $in $nin $and $or $not over path (in its folder),
+root (that folder), format, heading, line, and the fields of JSON lines.
+
+In a pipe, each passage is a line: score, file and line, heading and text, with tabs between.
+--json writes one object a line: query, rank, score, scores, file, path, line, end_line,
+heading, text, highlights (start and end of matched words in text) and metadata.
+
+Exit status: 0, 1 if nothing was found, 2 after an error.
+"""
+
+
+@app.command(help=SEARCH)
 def search(
     index: Index,
     query: Annotated[
@@ -202,24 +227,7 @@ def search(
     ] = None,
     as_json: Json = False,
 ) -> None:
-    """Find passages by meaning and by words.
-
-    Examples:
-      m3-retrieval search docs.m3 "how do I install it?"
-      m3-retrieval search docs.m3 "Fehler 4711" -r sparse -k 20
-      m3-retrieval search docs.m3 cache --where '{"path": "guide/cache.md"}'
-      m3-retrieval search docs.m3 "how?" --json | jq -r .file
-      m3-retrieval search docs.m3 - --json < queries.txt
-
-    --where takes $eq $ne $gt $gte $lt $lte $in $nin $and $or $not over path (in its folder),
-    root (that folder), format, heading, line, and the fields of JSON lines.
-
-    In a pipe, each passage is a line: score, file and line, heading and text, with tabs between.
-    --json writes one object a line: query, rank, score, scores, file, path, line, end_line,
-    heading, text, highlights (start and end of matched words in text) and metadata.
-
-    Exit status: 0, 1 if nothing was found, 2 after an error.
-    """
+    """Find passages by meaning and by words."""
     from m3_core.filters import parse_filter
     from m3_core.folder_index import QueryWords, SavedSettings
 
