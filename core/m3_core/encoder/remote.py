@@ -13,7 +13,7 @@ from m3_core.beside import beside
 from m3_core.encoder.direct import TEXTS_ON_THE_LOOP, aside
 from m3_core.encoder.methods import EncodingMethods
 from m3_core.encoder.protocol import PARTS
-from m3_core.encoder.servers import ServerKind, check_reply, nothing_of, open_server
+from m3_core.encoder.servers import ServerKind, check_reply, nothing_of, open_server, split
 from m3_core.errors import (
     BadReplyError,
     MissingRepresentationError,
@@ -35,13 +35,14 @@ from m3_core.representations import Representations
 from m3_core.texts import check_pairs, check_texts
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 
     from m3_core.encoder.protocol import Role
     from m3_core.encoder.servers import Served, Server
 
 # Servers of others do not say with which model they have encoded: it is asked so often.
 _SECONDS_OF_TRUST = 30.0
+_SCORED_AT_ONCE = 64
 _SCORES = ("colbert", "sparse", "dense", "sparse+dense", "colbert+sparse+dense")
 
 
@@ -88,8 +89,10 @@ class RemoteEncoder(EncodingMethods):
         query_instruction: Put before queries, for servers of others; by default as the makers of
             a known model say. Our server has its own.
         document_instruction: Put before documents, likewise.
-        max_texts: Texts a request at most; by default as the server says.
-        max_characters: Characters a request at most, unless a single text is longer; likewise.
+        max_texts: Texts a request at most, as far as the server takes so many; by default 256, or
+            32 with multi-vectors.
+        max_characters: Characters a request at most, unless a single text is longer; likewise, by
+            default 100,000, or 12,500.
         timeout: Seconds that one request may take.
         retries: How often a request is repeated.
         in_flight: Requests of one call at the same time.
@@ -300,7 +303,7 @@ class RemoteEncoder(EncodingMethods):
         if self._options["max_length"] is not None:
             raise ValueError("max_length= of the encoder does not count in scores of the server")
         both = list(zip(queries, documents, strict=True))
-        size = served.max_texts
+        size = min(_SCORED_AT_ONCE, served.max_texts)
         chunks = [both[i : i + size] for i in range(0, len(both), size)]
         http = self._service.http
 
@@ -525,7 +528,7 @@ class _Service:
 
         try:
             await self._check_identity(server)
-            chunks = _chunks(texts, server.served, self._limits)
+            chunks = split(texts, server.served, parts, *self._limits)
             found = await in_order(chunks, encoded, self.http.options.in_flight)
             # Somebody else's server may have been started anew meanwhile.
             await self._check_identity(server)
@@ -582,23 +585,6 @@ def _restored(
     # Not by with_options, which asks the server.
     other._options = {**encoder._options, **changed}
     return other
-
-
-def _chunks(
-    texts: list[str], served: Served, limits: tuple[int | None, int | None]
-) -> Iterator[list[str]]:
-    most_texts = min(limits[0] or served.max_texts, served.max_texts)
-    most_characters = min(limits[1] or served.max_characters, served.max_characters)
-    chunk: list[str] = []
-    characters = 0
-    for text in texts:
-        if chunk and (len(chunk) >= most_texts or characters + len(text) > most_characters):
-            yield chunk
-            chunk, characters = [], 0
-        chunk.append(text)
-        characters += len(text)
-    if chunk:
-        yield chunk
 
 
 def _read_scores(found: Any, count: int, name: str) -> dict[str, list[float]]:

@@ -16,7 +16,7 @@ from m3_core.values import shown
 from m3_core.wire import MEDIA_TYPE, Encoded, from_body, from_json
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from numpy.typing import NDArray
 
@@ -26,9 +26,12 @@ if TYPE_CHECKING:
 ServerKind = Literal["auto", "m3", "tei", "openai", "vllm"]
 
 _OWNER = "m3-retrieval"
-# Where a server does not say what it takes.
-_MAX_TEXTS, _MAX_CHARACTERS = 64, 100_000
+# At most, and where a server does not say what it takes: larger requests are no faster, and
+# replies with multi-vectors take the more memory on both sides.
+_MAX_TEXTS, _MAX_CHARACTERS = 256, 100_000
+_LESS_WITH_VECTORS = 8
 _TEI_TEXTS = 32
+_MANY = 1 << 31
 _UNKNOWN_LENGTH = 8192
 # Of paths that a server does not have, or does not have for its model.
 _ABSENT = frozenset({400, 404, 405, 422, 424, 501})
@@ -63,8 +66,8 @@ class Served:
     colbert_dimension: int = 0
     max_length: int = _UNKNOWN_LENGTH
     instructions: Mapping[str, str] = field(default_factory=dict)
-    max_texts: int = _MAX_TEXTS
-    max_characters: int = _MAX_CHARACTERS
+    max_texts: int = _MANY
+    max_characters: int = _MANY
     vocabulary_size: int | None = None
     fingerprints: Mapping[str, Mapping[str, str]] = field(default_factory=dict)
     identity: str = ""
@@ -487,6 +490,40 @@ def nothing_of(served: Served, parts: Sequence[str]) -> Representations:
     )
 
 
+def split(
+    texts: Sequence[str],
+    served: Served,
+    parts: Sequence[str],
+    max_texts: int | None,
+    max_characters: int | None,
+) -> Iterator[list[str]]:
+    """Split texts into requests.
+
+    Args:
+        texts: The texts.
+        served: What the server takes.
+        parts: What is asked for.
+        max_texts: Texts a request at most; ``None`` for what is usual.
+        max_characters: Characters a request at most, unless a single text is longer; likewise.
+
+    Yields:
+        The texts of one request.
+    """
+    less = _LESS_WITH_VECTORS if "colbert" in parts else 1
+    most = min(max_texts or _MAX_TEXTS // less, served.max_texts)
+    longest = min(max_characters or _MAX_CHARACTERS // less, served.max_characters)
+    chunk: list[str] = []
+    characters = 0
+    for text in texts:
+        if chunk and (len(chunk) >= most or characters + len(text) > longest):
+            yield chunk
+            chunk, characters = [], 0
+        chunk.append(text)
+        characters += len(text)
+    if chunk:
+        yield chunk
+
+
 async def _asked(http: HttpClient, path: str, body: Any = None) -> Any:
     """What a path says; ``None`` if the server does not have it."""
     try:
@@ -520,8 +557,8 @@ def _served(entry: Mapping[str, Any]) -> Served:
             instructions={
                 role: str(entry.get(f"{role}_instruction") or "") for role in fingerprints
             },
-            max_texts=max(1, int(limits.get("max_texts") or _MAX_TEXTS)),
-            max_characters=max(1, int(limits.get("max_characters") or _MAX_CHARACTERS)),
+            max_texts=max(1, int(limits.get("max_texts") or _MANY)),
+            max_characters=max(1, int(limits.get("max_characters") or _MANY)),
             vocabulary_size=None if size is None else int(size),
             fingerprints=fingerprints,
             identity=fingerprints["query"]["+".join(part for part in PARTS if part in parts)],
