@@ -17,10 +17,11 @@ import llamaindex_m3
 from m3_core import Cascade, RemoteEncoder, RemoteReranker
 from m3_core.encoder import shared_remote
 from m3_core.errors import ModelChangedError, RemoteError
+from m3_core.network import TruncationWarning
 from m3_core.testing import FakeEncoder
 
 # The local ones say so; on the server it is in its figures.
-pytestmark = pytest.mark.filterwarnings("ignore::m3_core.network.loaded.TruncationWarning")
+pytestmark = pytest.mark.filterwarnings("ignore::m3_core.network.TruncationWarning")
 
 TEXTS = ["", *(make_text(i, i % 40) for i in range(80))]
 
@@ -45,7 +46,8 @@ async def test_the_numbers_of_the_local_encoder(remote, served_encoder) -> None:
         expected = getattr(served_encoder, f"encode_{role}")(TEXTS, True, True, True)
         assert_same(getattr(remote, f"encode_{role}")(TEXTS, True, True, True), expected)
         assert_same(await getattr(remote, f"aencode_{role}")(TEXTS, True, True, True), expected)
-    short = remote.encode_documents(TEXTS, True, True, True, max_length=9)
+    with pytest.warns(TruncationWarning, match="72 of 81 texts were longer"):
+        short = remote.encode_documents(TEXTS, True, True, True, max_length=9)
     assert_same(short, served_encoder.encode_documents(TEXTS, True, True, True, max_length=9))
     for parts in (("dense",), ("dense", "sparse", "colbert")):
         for queries in (False, True):
