@@ -1,14 +1,10 @@
-"""Asking an HTTP server, from any thread and any event loop, after forks too.
-
-One thread of the process runs all requests, on an event loop of its own: connections are pooled
-whoever asks, outlive the loops of users, and whoever is cancelled ends his request.
-"""
+"""Asking an HTTP server, from any thread and any event loop, after forks too."""
 
 from __future__ import annotations
 
 import asyncio
-import atexit
 import email.utils
+import inspect
 import json
 import logging
 import os
@@ -16,6 +12,7 @@ import random
 import re
 import threading
 import time
+import weakref
 from collections import Counter
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -26,16 +23,16 @@ from m3_core.errors import BadReplyError, ClosedError, RemoteError
 from m3_core.extras import needs_extra
 from m3_core.forks import survive_forks
 from m3_core.json_text import parse_json
+from m3_core.request_thread import inherited, requests
 from m3_core.values import shown
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Coroutine, Iterator, Mapping
     from concurrent.futures import Future
 
     import httpx
 
 T = TypeVar("T")
-A = TypeVar("A")
 
 _log = logging.getLogger("m3_core")
 
@@ -93,15 +90,20 @@ class Reply:
         content_type: Without parameters.
         body: The body.
         place: What was asked, for errors.
+        truncated: How many texts were cut to the model's length, if the server says it.
     """
 
     status: int
     content_type: str
     body: bytes
     place: str
+    truncated: int = 0
 
     def json(self) -> Any:
         """Read the body as JSON.
+
+        Returns:
+            What it says.
 
         Raises:
             BadReplyError: It is none.
@@ -133,15 +135,18 @@ def server_url(url: str) -> str:
         >>> server_url("http://LOCALHOST:8000/v1/")
         'http://localhost:8000'
     """
-    parts = urlsplit(url.strip()) if isinstance(url, str) else None
-    if parts is None or parts.scheme not in ("http", "https") or not parts.hostname:
-        raise ValueError(f"a server's address is http://host:port or https://host; got {url!r:.80}")
+    try:
+        parts = urlsplit(url.strip()) if isinstance(url, str) else None
+        is_one = parts is not None and parts.scheme in ("http", "https") and parts.port != 0
+    except ValueError:
+        is_one = False
+    if parts is None or not is_one or not parts.hostname:
+        raise ValueError("a server's address is http://host:port or https://host; got another")
     if parts.username is not None or parts.password is not None:
         # Not shown: addresses are printed and saved.
         raise ValueError("the server's address holds a name or password: pass the key as api_key=")
     if parts.query or parts.fragment:
-        raise ValueError(f"a server's address ends with its path; got {url!r:.80}")
-    _ = parts.port  # a ValueError if it is none
+        raise ValueError("a server's address ends with its path, without ? and #")
     path = re.sub(r"/v1$", "", parts.path.rstrip("/"))
     return urlunsplit((parts.scheme, parts.netloc.lower(), path.rstrip("/"), "", ""))
 
@@ -171,13 +176,15 @@ class HttpClient:
             self._headers["Authorization"] = f"Bearer {key}"
         self.counts: Counter[str] = Counter()
         self._closed = False
-        self._client: httpx.AsyncClient | None = None
+        # Of one element, since the object is no more when its connections are closed.
+        self._clients: list[httpx.AsyncClient] = []
+        weakref.finalize(self, requests.abandon, self._clients).atexit = False
         survive_forks(self)
 
     def after_fork(self) -> None:
         """Leave the connections to the parent: whatever is sent on them would go between its."""
-        _inherited.append(self._client)
-        self._client = None
+        inherited.extend(self._clients)
+        self._clients.clear()
 
     @property
     def closed(self) -> bool:
@@ -187,9 +194,7 @@ class HttpClient:
     def close(self) -> None:
         """Close the connections; further requests raise ``ClosedError``."""
         self._closed = True
-        client, self._client = self._client, None
-        if client is not None:
-            _requests.start(client.aclose()).result()
+        requests.abandon(self._clients)
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine that makes requests, and wait for it.
@@ -216,7 +221,7 @@ class HttpClient:
         if self._closed:
             coroutine.close()
             raise ClosedError(f"the client of {self.url} was closed: make another one")
-        return _requests.start(coroutine)
+        return requests.start(coroutine)
 
     async def request(
         self, method: str, path: str, body: Any = None, accept: str = "application/json"
@@ -286,15 +291,17 @@ class HttpClient:
         kind = reply.headers.get("content-type", "").partition(";")[0].strip().lower()
         if reply.is_redirect:
             kind = f"to {reply.headers.get('location', 'nowhere')!r:.120}"
+        said = reply.headers.get("x-truncated-texts", "")
+        truncated = int(said) if said.isdecimal() and len(said) < 10 else 0
         return (
-            Reply(reply.status_code, kind, reply.content, place),
+            Reply(reply.status_code, kind, reply.content, place, truncated),
             _retry_after(reply.headers.get("retry-after")),
         )
 
     def _connected(self) -> httpx.AsyncClient:
-        if self._client is None:
+        if not self._clients:
             options, httpx = self.options, self._httpx
-            self._client = httpx.AsyncClient(
+            made = httpx.AsyncClient(
                 headers={"User-Agent": "m3-retrieval", **self._headers},
                 timeout=httpx.Timeout(
                     options.timeout, connect=min(_CONNECT_SECONDS, options.timeout), pool=None
@@ -308,37 +315,9 @@ class HttpClient:
                 follow_redirects=False,
                 verify=_authorities(options.verify) if self.url.startswith("https") else False,
             )
-        return self._client
-
-
-async def in_order(
-    items: Iterable[A], work: Callable[[A], Coroutine[Any, Any, T]], in_flight: int
-) -> list[T]:
-    """Do work on several items at once, on the thread of requests.
-
-    Args:
-        items: The items; taken one after another, as places become free.
-        work: What is done with each.
-        in_flight: On how many at once.
-
-    Returns:
-        What it gave, in the order of the items. The first failure ends all the others.
-    """
-    numbered = enumerate(items)
-    results: dict[int, T] = {}
-
-    async def take() -> None:
-        for number, item in numbered:
-            results[number] = await work(item)
-
-    tasks = [asyncio.ensure_future(take()) for _ in range(in_flight)]
-    try:
-        await asyncio.gather(*tasks)
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-    return [results[number] for number in sorted(results)]
+            self._clients.append(made)
+            requests.clients.add(made)
+        return self._clients[0]
 
 
 async def read_beside(reply: Reply, read: Callable[[Reply], T]) -> T:
@@ -354,59 +333,6 @@ async def read_beside(reply: Reply, read: Callable[[Reply], T]) -> T:
     if len(reply.body) <= _BYTES_ON_THE_LOOP:
         return read(reply)
     return await asyncio.get_running_loop().run_in_executor(None, read, reply)
-
-
-class _Requests:
-    """The thread of requests and its event loop; begun when first needed."""
-
-    def __init__(self) -> None:
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._thread: threading.Thread | None = None
-        self.after_fork()
-        survive_forks(self)
-
-    def after_fork(self) -> None:
-        """Begin anew in a forked child, where the thread is not."""
-        # Not closed there: what it waits with is the parent's too.
-        _inherited.append(self._loop)
-        self._lock = threading.Lock()
-        self._loop = self._thread = None
-
-    def start(self, coroutine: Coroutine[Any, Any, T]) -> Future[T]:
-        with self._lock:
-            if self._loop is None:
-                # Not of the user's policy, whose loops may want something of their thread.
-                self._loop = asyncio.SelectorEventLoop()
-                self._thread = threading.Thread(
-                    target=self._run, args=(self._loop,), name="m3-requests", daemon=True
-                )
-                self._thread.start()
-            return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
-
-    def close(self) -> None:
-        """End what runs: it may not while Python is taken down."""
-        with self._lock:
-            loop, thread = self._loop, self._thread
-            self._loop = self._thread = None
-        if loop is not None and thread is not None:
-            loop.call_soon_threadsafe(loop.stop)
-            thread.join(timeout=5)
-
-    @staticmethod
-    def _run(loop: asyncio.AbstractEventLoop) -> None:
-        asyncio.set_event_loop(loop)
-        loop.run_forever()
-        for task in asyncio.all_tasks(loop):
-            task.cancel()
-        loop.run_until_complete(asyncio.sleep(0))
-        loop.run_until_complete(loop.shutdown_default_executor())
-        loop.close()
-
-
-# Of the parents of this process: kept, so that nothing of theirs is closed.
-_inherited: list[Any] = []
-_requests = _Requests()
-atexit.register(_requests.close)
 
 
 def _authorities(verify: bool | str) -> Any:  # noqa: FBT001
@@ -524,6 +450,8 @@ class SharedClients(Generic[C]):
 
     def __init__(self, make: Callable[..., C]) -> None:
         self._make = make
+        parameters = inspect.signature(make).parameters
+        self._defaults = {name: one.default for name, one in parameters.items()}
         self._known: dict[Any, C] = {}
         self.after_fork()
         survive_forks(self)
@@ -544,7 +472,11 @@ class SharedClients(Generic[C]):
             The same for equal arguments, unless it was closed or is outdated.
         """
         key = plain_key(api_key)
-        given = {name: value for name, value in options.items() if value is not None}
+        given = {
+            name: value
+            for name, value in options.items()
+            if value is not None and value != self._defaults.get(name)
+        }
         seen = os.environ.get(KEY_VARIABLE) if key is None else key
         about = server_url(url), seen, json.dumps(given, sort_keys=True, default=str)
         with self._lock:

@@ -80,8 +80,9 @@ def test_nodes_are_embedded_with_their_metadata(embedding: M3Embedding) -> None:
 def test_what_changes_vectors_is_serialised_and_nothing_else(embedding, encoder) -> None:
     stored = embedding.to_dict()
     assert stored.keys() == {
-        *("class_name", "model_name", "revision", "dtype", "max_length", "trust_remote_code"),
+        *("class_name", "base_url", "model_name", "revision", "dtype", "max_length"),
         *("query_instruction", "document_instruction", "truncate_dim", "normalize", "pooling"),
+        "trust_remote_code",
     }
     assert stored["class_name"] == "M3Embedding"
     assert (stored["query_instruction"], stored["document_instruction"]) == ("q: ", "")

@@ -117,7 +117,9 @@ class CachedEncoder(EncodingMethods):
     @property
     def closed(self) -> bool:
         """Whether the encoder was closed."""
-        return self.encoder.closed
+        with self._lock:
+            opened = self._opened
+        return self.encoder.closed if opened is None else opened[0].encoder.closed
 
     def fingerprint(self, parts: Collection[str] = ("dense",), *, queries: bool = False) -> str:
         """Name what changes the encoder's representations; see ``TextEncoder.fingerprint``."""
@@ -125,7 +127,8 @@ class CachedEncoder(EncodingMethods):
 
     def close(self) -> None:
         """Close the encoder."""
-        self.encoder.close()
+        if not self.closed:
+            self.encoder.close()
 
     def __copy__(self) -> CachedEncoder:
         return self

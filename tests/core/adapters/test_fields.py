@@ -209,7 +209,9 @@ def test_what_was_filled_in_is_no_choice(tiny_mean, tiny_bge, encoder) -> None:
 def test_unknown_options_are_answered_with_those_that_there_are(encoder) -> None:
     with pytest.raises(ValidationError, match=r"no option 'topn' \(is 'top_n' meant\?\): it takes"):
         ScoreFields(encoder=encoder, topn=3)
-    with pytest.raises(ValidationError, match="no option 'alpha': it takes cache_folder, device"):
+    with pytest.raises(
+        ValidationError, match="no option 'alpha': it takes api_key, base_url, cache_folder, device"
+    ):
         ScoreFields(encoder=encoder, alpha=0.5)
     with pytest.raises(ValidationError, match="objects with the same model share it"):
         ScoreFields(encoder=encoder, embeddings=VectorFields(encoder=encoder))

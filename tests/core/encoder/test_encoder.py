@@ -18,7 +18,7 @@ from tests.core.reference import Reference
 
 from m3_core import Encoder, Representations
 from m3_core.errors import MissingRepresentationError, UnsupportedModelError
-from m3_core.network.loaded import TruncationWarning
+from m3_core.network import TruncationWarning
 from m3_core.network.memory import TokenBudget
 from m3_core.testing import tiny_checkpoint
 from m3_core.testing.rerankers import tiny_reranker
