@@ -14,7 +14,15 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from m3_core import __version__
-from m3_core.cli import demo, describing, exporting, scoring, searching, training
+from m3_core.cli import (
+    demo,
+    describing,
+    exporting,
+    indexing,
+    scoring,
+    searching,
+    training,
+)
 from m3_core.cli.commands import new_app
 
 if TYPE_CHECKING:
@@ -25,6 +33,7 @@ _STOPPED = (130, 143)
 
 app = new_app("m3-retrieval", completion=True)
 app.add_typer(demo.app)
+app.add_typer(indexing.app)
 app.add_typer(searching.app)
 app.add_typer(scoring.app)
 app.add_typer(describing.app)
