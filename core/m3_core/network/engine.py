@@ -432,3 +432,4 @@ def _stop_all() -> None:
     # A thread inside torch while the interpreter is taken down ends the process with a crash.
     for engine in list(_engines):
         engine.close(ClosedError("the interpreter is exiting"))
+    processor.settle()
