@@ -12,7 +12,7 @@ PIP := $(BIN)/python -m pip install --disable-pip-version-check --constraint con
 
 install: $(STAMP)
 
-# Only what demo/demo.py imports; pip shows what it downloads.
+# Only what the demo needs; pip shows what it downloads.
 $(DEMO_STAMP): pyproject.toml constraints.txt
 	@echo "== Installing what the demo needs, torch first: a few minutes on a slow line"
 	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
@@ -26,7 +26,7 @@ $(STAMP): $(DEMO_STAMP)
 	touch $@
 
 demo: $(DEMO_STAMP)
-	$(BIN)/python demo/demo.py
+	$(BIN)/m3-retrieval demo $(ARGS)
 
 test: install
 	$(BIN)/python -m pytest

@@ -3,9 +3,9 @@
     python benchmarks/llamaindex_pipeline.py [--model FOLDER] [--nodes 1000] [--cpu-time]
 
 Figures are throughputs as ratios to ``Encoder.encode_documents(...).dense_lists()``, medians of the
-rounds; the first warms up. The smaller the network, the more what the framework does shows, so the
-packaged m3-tiny is the hard case. ``HuggingFaceEmbedding`` takes part where it is installed.
-On a busy machine use ``OMP_NUM_THREADS=1`` and ``--cpu-time``.
+rounds; the first warms up. The smaller the network, the more what the framework does shows, so
+without ``--model`` it is a random one of two narrow layers. ``HuggingFaceEmbedding`` takes part
+where it is installed. On a busy machine use ``OMP_NUM_THREADS=1`` and ``--cpu-time``.
 """
 
 from __future__ import annotations
@@ -14,8 +14,10 @@ import argparse
 import asyncio
 import platform
 import statistics
+import tempfile
 import time
 from collections.abc import Callable
+from pathlib import Path
 
 import torch
 from llama_index.core.ingestion import IngestionPipeline
@@ -25,6 +27,7 @@ from shapes import sample_texts
 from llamaindex_m3 import M3Embedding
 from m3_core import Encoder
 from m3_core.network import locate
+from m3_core.testing import tiny_checkpoint
 
 Call = Callable[[list[str]], object]
 
@@ -55,7 +58,7 @@ def contenders(encoder: Encoder, folder: str, device: str) -> dict[str, Call]:
 
 def main() -> None:
     parser = argparse.ArgumentParser()
-    parser.add_argument("--model", default="m3-tiny")
+    parser.add_argument("--model", help="default: m3_core.testing.tiny_checkpoint")
     parser.add_argument("--device", default="cpu")
     parser.add_argument("--dtype", default="float32")
     parser.add_argument("--nodes", type=int, default=1000)
@@ -64,8 +67,9 @@ def main() -> None:
     parser.add_argument("--cpu-time", action="store_true")
     args = parser.parse_args()
     clock = time.process_time if args.cpu_time else time.perf_counter
-    encoder = Encoder.from_pretrained(args.model, device=args.device, dtype=args.dtype)
-    folder = locate(args.model)
+    made = tempfile.TemporaryDirectory()
+    folder = locate(args.model) if args.model else tiny_checkpoint(Path(made.name) / "tiny")
+    encoder = Encoder.from_pretrained(folder, device=args.device, dtype=args.dtype)
     texts = sample_texts(folder, args.tokens, 0.6, args.nodes, seed=0)
     calls = contenders(encoder, str(folder), args.device)
     seconds: dict[str, list[float]] = {name: [] for name in calls}
@@ -77,7 +81,7 @@ def main() -> None:
             call(own)
             if step:
                 seconds[name].append(clock() - started)
-    print(f"{args.nodes} nodes of {args.tokens} tokens on average, {args.model}, {args.dtype}")
+    print(f"{args.nodes} nodes of {args.tokens} tokens on average, {folder.name}, {args.dtype}")
     print(f"torch {torch.__version__}, {platform.machine()}, {torch.get_num_threads()} threads")
     for name, times in seconds.items():
         ratios = [core / own for core, own in zip(seconds["core"], times, strict=True)]

@@ -79,9 +79,9 @@ def sample_texts(tokenizer: Path, mean: int, spread: float, count: int, seed: in
     Returns:
         The texts.
     """
-    corpus = json.loads((ROOT / "demo" / "corpus.json").read_text(encoding="utf-8"))
+    lines = (ROOT / "core/m3_core/cli/demo.jsonl").read_text(encoding="utf-8").splitlines()
     raw = Tokenizer.from_file(str(tokenizer / "tokenizer.json"))
-    sentences = [document["text"] for document in corpus["documents"]]
+    sentences = [json.loads(line)["text"] for line in lines]
     lengths = [len(raw.encode(sentence, add_special_tokens=False).ids) for sentence in sentences]
     generator = random.Random(seed)
     texts = []

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import json
 import threading
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, settings
+from tests.table import CORPUS, table
 
 from m3_core import Encoder
 from m3_core.testing import tiny_checkpoint
@@ -16,7 +16,6 @@ from m3_core.testing import tiny_checkpoint
 settings.register_profile("m3", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("m3")
 
-CORPUS = Path(__file__).parent.parent / "demo" / "corpus.json"
 
 WORDS = (
     *("panda", "bear", "river", "city", "search", "query", "token", "model", "world", "water"),
@@ -72,24 +71,30 @@ def encoder(tiny_m3: Path) -> Encoder:
 
 
 @pytest.fixture(scope="session")
-def m3_tiny() -> Encoder:
-    """The packaged model: small, but its results mean something."""
-    return Encoder.from_pretrained("m3-tiny", device="cpu", dtype="float32")
+def m3_small() -> Encoder:
+    """The model that comes with the package."""
+    return Encoder.from_pretrained("m3-small", device="cpu", dtype="float32")
+
+
+@pytest.fixture(scope="session")
+def table_encoder() -> Encoder:
+    """The quickest model whose results mean something."""
+    return Encoder.from_pretrained(table(), device="cpu", dtype="float32")
 
 
 @pytest.fixture(scope="session")
 def corpus() -> dict[str, list[dict[str, str]]]:
     """The demo's multilingual documents (id, language, topic, text) and queries about them."""
-    return json.loads(CORPUS.read_text(encoding="utf-8"))
+    return CORPUS
 
 
 @pytest.fixture
-def fresh_tiny() -> Encoder:
-    """m3-tiny with an empty cache of encodings."""
-    return Encoder.from_pretrained("m3-tiny", device="cpu", dtype="float32")
+def fresh_table() -> Encoder:
+    """The same with an empty cache of encodings."""
+    return Encoder.from_pretrained(table(), device="cpu", dtype="float32")
 
 
 @pytest.fixture
-def passes(fresh_tiny: Encoder, monkeypatch: pytest.MonkeyPatch) -> Passes:
-    """Texts that go through the network of ``fresh_tiny``, a number a pass."""
-    return Passes(fresh_tiny, monkeypatch)
+def passes(fresh_table: Encoder, monkeypatch: pytest.MonkeyPatch) -> Passes:
+    """Texts that go through the network of ``fresh_table``, a number a pass."""
+    return Passes(fresh_table, monkeypatch)

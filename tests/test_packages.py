@@ -19,7 +19,7 @@ ROOMS = [
     f"m3_core.{room}"
     for room in (
         *("network", "encoder", "lexical_index", "collection", "rerankers", "adapters"),
-        *("testing", "training", "cli", "flagembedding", "server"),
+        *("testing", "training", "cli", "flagembedding", "server", "bulk"),
     )
 ]
 
@@ -100,6 +100,7 @@ except ImportError as error:
         ("langchain_m3", "M3SparseEmbeddings", "langchain_qdrant", "langchain-qdrant"),
         ("llamaindex_m3", "QdrantHybridStore", "qdrant_client", "qdrant"),
         ("m3_core.stores.qdrant", "Names", "qdrant_client", "qdrant"),
+        ("m3_core.bulk", "encode_dataset", "pyarrow", "bulk"),
         ("m3_core.server", "create_app", "fastapi", "serve"),
         ("m3_core.server", "create_app", "prometheus_client", "serve"),
         ("m3_core.server", "serve", "uvicorn", "serve"),
@@ -132,13 +133,13 @@ import langchain_m3, llamaindex_m3
 
 folder = Path(sys.argv[1])
 everything = dict(return_sparse=True, return_colbert_vecs=True)
-assert Encoder.from_pretrained("m3-tiny").encode_documents(["a"], **everything).dense_vecs.any()
+assert Encoder.from_pretrained("m3-small").encode_documents(["a"], **everything).dense_vecs.any()
 for kind in ("m3", "bge"):
     Encoder.from_pretrained(tiny_checkpoint(folder / kind, kind=kind)).encode_queries(["a"])
 for kind in ("cross-encoder", "bert"):
     Reranker.from_pretrained(tiny_reranker(folder / f"r-{kind}", kind=kind)).rank("a", ["b"])
-assert langchain_m3.M3Embeddings(model_name="m3-tiny").embed_query("a")
-assert llamaindex_m3.M3Embedding(model_name="m3-tiny").get_text_embedding("a")
+assert langchain_m3.M3Embeddings(model_name="m3-small").embed_query("a")
+assert llamaindex_m3.M3Embedding(model_name="m3-small").get_text_embedding("a")
 config = folder / "bge" / "config.json"
 config.write_text(config.read_text().replace("{", '{"hidden_act": "mish",', 1))
 for what in (

@@ -1,8 +1,8 @@
 """The README's code blocks, each run alone and exactly as printed.
 
 The models that it names are looked up in the current folder first, as any local folder is. So the
-test runs in a folder that has ``BAAI/bge-m3``, which is m3-tiny, and for each reranker that it
-names a small random one. Nothing in a block is replaced.
+test runs in a folder that has ``BAAI/bge-m3``, which is the table of ``tests/table.py``, and for
+each reranker that it names a small random one. Nothing in a block is replaced.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ import pytest
 import tomllib
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
+from tests.table import table
 
 from m3_core.cli.main import main
-from m3_core.network.checkpoint import PACKAGED
 from m3_core.testing.rerankers import tiny_reranker
 
 ROOT = Path(__file__).parent.parent
@@ -39,7 +39,7 @@ def first_line(block: Token) -> int:
 @pytest.fixture(scope="module")
 def models(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("readme")
-    shutil.copytree(PACKAGED["m3-tiny"], folder / "BAAI/bge-m3")
+    shutil.copytree(table(), folder / "BAAI/bge-m3")
     tiny_reranker(folder / "BAAI/bge-reranker-v2-m3")
     return folder
 
@@ -58,7 +58,9 @@ def test_python_blocks_run_as_printed(block: Token, here: Path) -> None:
     exec(compile(source, str(README), "exec"), {"__name__": "readme"})
 
 
-def test_commands_exist(capsys: pytest.CaptureFixture[str]) -> None:
+def test_commands_run_as_printed(here: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (here / "docs").mkdir()
+    (here / "docs" / "files.md").write_text("# Files\n\nThey are kept whole.\n", "utf-8")
     lines = [line for block in blocks("sh") for line in block.content.splitlines()]
     commands = [shlex.split(line, comments=True) for line in lines]
     ours = [command[1:] for command in commands if command[:1] == ["m3-retrieval"]]

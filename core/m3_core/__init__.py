@@ -12,6 +12,7 @@ from m3_core.lazy import lazy_names
 if TYPE_CHECKING:
     from m3_core.encoder import Encoder, RemoteEncoder, TextEncoder, shared_encoder
     from m3_core.errors import M3Error
+    from m3_core.explanations import Explanation, aexplain, explain
     from m3_core.lexical_index import LexicalIndex
     from m3_core.representations import LexicalWeights, MultiVectors, Representations
     from m3_core.rerankers import Cascade, RemoteReranker, Reranker
@@ -21,6 +22,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Cascade",
     "Encoder",
+    "Explanation",
     "LexicalIndex",
     "LexicalWeights",
     "M3Error",
@@ -31,12 +33,17 @@ __all__ = [
     "Reranker",
     "TextEncoder",
     "__version__",
+    "aexplain",
+    "explain",
     "shared_encoder",
 ]
 
 _HOMES = {
     "Cascade": "rerankers",
+    "aexplain": "explanations",
     "Encoder": "encoder",
+    "explain": "explanations",
+    "Explanation": "explanations",
     "LexicalIndex": "lexical_index",
     "LexicalWeights": "representations",
     "M3Error": "errors",

@@ -18,6 +18,8 @@ Arguments that can never work (a negative length, a text that is no string) rais
     ├── StoreError
     ├── FilterError (also a ``ValueError``)
     ├── TrainingDataError
+    ├── EvaluationDataError
+    ├── DatasetError
     ├── RemoteError
     │   ├── BadReplyError
     │   └── ModelChangedError
@@ -92,6 +94,10 @@ class TrainingDataError(M3Error):
     """A training file is absent, empty, or holds a line that is not an example."""
 
 
+class DatasetError(M3Error):
+    """A corpus cannot be read, or its encoded form cannot be written, resumed or loaded."""
+
+
 class RemoteError(M3Error):
     """A server cannot be reached, refuses, or does not have what was asked of it.
 
@@ -117,6 +123,10 @@ class BadReplyError(RemoteError):
 
 class ModelChangedError(RemoteError):
     """A server gives other vectors than it did before: it has another model now."""
+
+
+class EvaluationDataError(M3Error):
+    """A test collection is absent, cut, or holds something else than it should."""
 
 
 class MissingPackageError(M3Error, ImportError):

@@ -159,21 +159,29 @@ def finish(folder: Path) -> None:
 
 
 @contextmanager
-def locked(folder: Path) -> Iterator[bool]:
+def locked(folder: Path, *, wait: bool = True) -> Iterator[bool]:
     """Take turns with all who do this with the same folder, in whatever process or thread.
 
     Args:
         folder: An existing folder.
+        wait: Wait until it is free.
 
     Yields:
         Whether the others are kept out; not so where folders have no locks.
+
+    Raises:
+        BlockingIOError: Another one has it, and ``wait`` is off.
     """
     with _open_folder(folder) as handle:
         if handle is None:
             yield False
             return
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX)
+            fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+        except BlockingIOError as error:
+            raise BlockingIOError(
+                error.errno, "another process is at work in it", str(folder)
+            ) from error
         except OSError:
             # Some network file systems have no locks.
             yield False

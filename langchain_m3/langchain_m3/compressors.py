@@ -10,6 +10,7 @@ from langchain_core.callbacks import AsyncCallbackManager, CallbackManager, Call
 from langchain_core.documents import BaseDocumentCompressor, Document
 from pydantic import ConfigDict
 
+from langchain_m3.documents import DocumentExplaining
 from m3_core.adapters import Ranked, RankingFields
 from m3_core.beside import beside
 from m3_core.rerankers import select_best
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from m3_core.rerankers import TextReranker
 
 
-class ScoringCompressor(RankingFields, BaseDocumentCompressor):
+class ScoringCompressor(DocumentExplaining, RankingFields, BaseDocumentCompressor):
     """A compressor that sorts documents by a score and keeps the best."""
 
     model_config = ConfigDict(extra="forbid", protected_namespaces=())

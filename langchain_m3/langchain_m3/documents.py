@@ -17,16 +17,33 @@ from pydantic import ConfigDict, Field, field_validator, model_validator
 from typing_extensions import Self
 
 from langchain_m3.options import EncoderFields
+from m3_core.adapters import Explaining, explained_search
 from m3_core.beside import beside
 from m3_core.filters import Filter, parse_filter
 
 if TYPE_CHECKING:
     from m3_core.collection import DocumentCollection, Hit
+    from m3_core.encoder import TextEncoder
 
 ScoredDocument = tuple[Document, float, dict[str, float]]
 
 
-class CollectionFields(EncoderFields, BaseRetriever):
+class DocumentExplaining(Explaining):
+    """``explain`` of LangChain's documents."""
+
+    @staticmethod
+    def _told(document: Document | str) -> str:
+        if isinstance(document, str):
+            return document
+        if not isinstance(document, Document):
+            raise TypeError(
+                f"a Document or a text can be explained; got {type(document).__name__}: of "
+                "(document, score) pass the document"
+            )
+        return document.page_content
+
+
+class CollectionFields(DocumentExplaining, EncoderFields, BaseRetriever):
     """Documents, their encodings, and a search over them."""
 
     roles = ("query",)
@@ -42,6 +59,9 @@ class CollectionFields(EncoderFields, BaseRetriever):
     score_key: str | None = None
     """Key under which ``invoke`` puts a document's score into its metadata, in place of what may
     be there; by default nowhere: documents come back as they were put in."""
+    trace_explanations: bool = False
+    """While a span of OpenTelemetry is recording, put explanations of what ``invoke`` finds into
+    a child span ``"m3.explain"``, named as OpenInference names them. It encodes what was found."""
     collection: Any = Field(default=None, exclude=True, repr=False)
     """Documents to share with others over the same model: their ``collection``. By default an
     empty one."""
@@ -259,6 +279,9 @@ class CollectionFields(EncoderFields, BaseRetriever):
     def _search_options(self) -> dict[str, Any]:
         return {}
 
+    def _explained(self) -> tuple[TextEncoder, dict[str, Any]]:
+        return self._source, explained_search(self._own_parts(), self._search_options())
+
     def _found(self, query: str, k: int | None, where: Filter | None, **options: Any) -> list[Hit]:
         return self._documents.search(query, **self._asked(k, where, options))
 
@@ -293,7 +316,10 @@ class CollectionFields(EncoderFields, BaseRetriever):
         **unknown: Any,
     ) -> list[Document]:
         refuse_keywords("invoke", unknown, ("k", "filter"))
-        return self._returned(self._found(query, k, filter))
+        found = self._returned(self._found(query, k, filter))
+        if self.trace_explanations:
+            self._show_in_trace(query, found, [str(one.id) for one in found])
+        return found
 
     async def _aget_relevant_documents(
         self,
@@ -305,7 +331,10 @@ class CollectionFields(EncoderFields, BaseRetriever):
         **unknown: Any,
     ) -> list[Document]:
         refuse_keywords("ainvoke", unknown, ("k", "filter"))
-        return self._returned(await self._afound(query, k, filter))
+        found = self._returned(await self._afound(query, k, filter))
+        if self.trace_explanations:
+            await self._ashow_in_trace(query, found, [str(one.id) for one in found])
+        return found
 
     def _sync_keywords(self, keywords: dict[str, Any]) -> dict[str, Any]:
         # For subclasses that replace _get_relevant_documents alone.

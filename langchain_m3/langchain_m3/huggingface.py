@@ -118,8 +118,8 @@ def accept_names(options: Mapping[str, Any], default_model: str) -> dict[str, An
         ValueError: An option is there twice, or asks for what there is not here.
 
     Example:
-        >>> accept_names({"model": "m3-tiny", "model_kwargs": {"device": "cpu"}}, "")
-        {'model_name': 'm3-tiny', 'device': 'cpu'}
+        >>> accept_names({"model": "m3-small", "model_kwargs": {"device": "cpu"}}, "")
+        {'model_name': 'm3-small', 'device': 'cpu'}
     """
     accepted = dict(options)
     if "model" in accepted:

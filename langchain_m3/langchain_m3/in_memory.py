@@ -45,7 +45,7 @@ class M3InMemoryVectorStore(InMemorySearch, DocumentIndex):
     Example:
         .. code-block:: python
 
-            store = M3InMemoryVectorStore(model_name="m3-tiny")
+            store = M3InMemoryVectorStore(model_name="m3-small")
             store.add_texts(["Pandas eat bamboo.", "Bears eat fish."])
             documents = store.similarity_search("What do pandas eat?", k=1)
     """

@@ -92,7 +92,7 @@ class QdrantHybridStore(QdrantDocuments):
         .. code-block:: python
 
             store = QdrantHybridStore.from_texts(
-                ["Pandas eat bamboo."], model_name="m3-tiny", rerank=True
+                ["Pandas eat bamboo."], model_name="m3-small", rerank=True
             )
             documents = store.similarity_search("What do pandas eat?", k=1)
     """

@@ -12,12 +12,12 @@ from langchain_core.vectorstores.utils import maximal_marginal_relevance
 from pydantic import ConfigDict
 from qdrant_client import models
 
-from langchain_m3.documents import check_retriever_keywords, refuse_keywords
+from langchain_m3.documents import DocumentExplaining, check_retriever_keywords, refuse_keywords
 from langchain_m3.embeddings import M3Embeddings
 from langchain_m3.options import EncoderFields
-from m3_core.adapters import AsyncTwins
+from m3_core.adapters import explained_search
 from m3_core.arguments import check_count, check_vector
-from m3_core.encoder import CachedEncoder
+from m3_core.encoder import CachedEncoder, TextEncoder
 from m3_core.errors import StoreError
 from m3_core.stores.qdrant import (
     Connection,
@@ -49,7 +49,7 @@ class StoreModel(EncoderFields):
         return self.needed
 
 
-class QdrantVectorSearch(AsyncTwins, VectorStore):
+class QdrantVectorSearch(DocumentExplaining, VectorStore):
     """Searches by dense vectors alone; their score is the similarity of the two vectors."""
 
     names: Names
@@ -108,6 +108,10 @@ class QdrantVectorSearch(AsyncTwins, VectorStore):
             self.fetch_k,
             self.long_multi_vectors,
         )
+
+    def _explained(self) -> tuple[TextEncoder, dict[str, Any]]:
+        collection = self._collection
+        return collection.encoder, explained_search(*collection.scored(self._rankings))
 
     @property
     def _rankings(self) -> Rankings:

@@ -9,7 +9,13 @@ from typing import Any, cast
 from llama_index.core.callbacks import CallbackManager
 from llama_index.core.constants import DEFAULT_SIMILARITY_TOP_K
 from llama_index.core.indices.registry import INDEX_STRUCT_TYPE_TO_INDEX_CLASS
-from llama_index.core.schema import BaseNode, IndexNode, TransformComponent
+from llama_index.core.schema import (
+    BaseNode,
+    IndexNode,
+    NodeWithScore,
+    QueryType,
+    TransformComponent,
+)
 from llama_index.core.storage.docstore.types import RefDocInfo
 from llama_index.core.storage.storage_context import StorageContext
 from llama_index.core.vector_stores.types import VectorStoreQueryMode
@@ -39,6 +45,7 @@ from llamaindex_m3.nodes import (
 )
 from llamaindex_m3.options import check_assignable, refuse_replaced
 from m3_core.collection import DEFAULT_WEIGHTS
+from m3_core.explanations import Explanation
 from m3_core.scoring import normalized_weights
 
 
@@ -377,6 +384,38 @@ class M3Index(ChangingIndex):
             object_map=self._object_map,
             verbose=verbose,
         )
+
+    def explain(
+        self,
+        query: QueryType,
+        node: BaseNode | NodeWithScore | str,
+        *,
+        mode: Mode | None = None,
+        weights: Sequence[float] | None = None,
+    ) -> Explanation:
+        """Say why a node matches a query: the parts of its scores, word by word.
+
+        Args:
+            query: The query.
+            node: A node, with a score or without, or a text; it need not be of the index.
+            mode: As of ``as_retriever``.
+            weights: Likewise.
+
+        Returns:
+            The explanation, with the scores by which such a retriever sorts.
+        """
+        return self.as_retriever(mode=mode, weights=weights).explain(query, node)
+
+    async def aexplain(
+        self,
+        query: QueryType,
+        node: BaseNode | NodeWithScore | str,
+        *,
+        mode: Mode | None = None,
+        weights: Sequence[float] | None = None,
+    ) -> Explanation:
+        """Do ``explain`` without holding up the event loop."""
+        return await self.as_retriever(mode=mode, weights=weights).aexplain(query, node)
 
     def _new_struct(self) -> M3IndexDict:
         return M3IndexDict(mode=self._mode, weights=list(self._weights))

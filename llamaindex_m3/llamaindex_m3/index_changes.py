@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from os import PathLike
 from typing import Any
 
 from llama_index.core.schema import BaseNode, Document
@@ -49,6 +50,37 @@ class ChangingIndex(SavedIndex):
             TypeError: They are no documents.
         """
         made: Self = super().from_documents(checked_documents(documents), *args, **options)
+        return made
+
+    @classmethod
+    def from_encoded(cls, folder: str | PathLike[str], **options: Any) -> Self:
+        """Make an index of a corpus that ``m3-retrieval encode`` has encoded.
+
+        Nothing is encoded anew. The nodes have the corpus's ids, texts and metadata; these are
+        left out of what is embedded, as they were there. Documents without text are left out.
+
+        Args:
+            folder: The folder with the Parquet files.
+            **options: Of the class; the model must be the one that the corpus was encoded with.
+                Multi-vectors are kept if the corpus has them, unless ``multi_vectors=False``.
+
+        Returns:
+            The index.
+
+        Raises:
+            FileNotFoundError: The folder holds no encoded corpus.
+            DatasetError: It is not complete, damaged, without texts, or of another model.
+            MissingRepresentationError: It lacks dense vectors or lexical weights.
+        """
+        from llamaindex_m3.index_encoded import encoded_nodes, opened
+
+        dataset = opened(folder)
+        has_multi = "colbert" in dataset.representations
+        made = cls([], **{"multi_vectors": has_multi, **options})
+        parts = made._nodes.stored
+        dataset.model.check(made._nodes._source, dataset.parts(parts), str(folder))
+        for nodes, reps in encoded_nodes(dataset, parts):
+            made.insert_nodes(nodes, encoded=[reps])
         return made
 
     def insert(self, document: Document, **insert_kwargs: Any) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from llama_index.core.base.base_retriever import BaseRetriever
 from llama_index.core.callbacks import CallbackManager
@@ -11,12 +11,15 @@ from llama_index.core.constants import DEFAULT_SIMILARITY_TOP_K
 from llama_index.core.schema import IndexNode, NodeWithScore, QueryBundle, QueryType
 
 from llamaindex_m3.filters import NodeFilter, to_expression
-from llamaindex_m3.nodes import NodeCollection, ScoredNode
+from llamaindex_m3.nodes import NodeCollection, NodeExplaining, ScoredNode
 from llamaindex_m3.options import check_assignable
-from m3_core.adapters import AsyncTwins
+from m3_core.adapters import explained_search
 from m3_core.arguments import check_count
 from m3_core.collection import check_fusion
 from m3_core.scoring import normalized_weights
+
+if TYPE_CHECKING:
+    from m3_core.encoder import TextEncoder
 
 # Attributes of LlamaIndex's retriever over vector stores, and options of M3Index.as_retriever.
 _ASSIGNED_OTHERWISE = {
@@ -37,7 +40,7 @@ _ASSIGNED_OTHERWISE = {
 }
 
 
-class NodeRetriever(AsyncTwins, BaseRetriever):
+class NodeRetriever(NodeExplaining, BaseRetriever):
     """Retrieve nodes of a collection; the base of this package's retrievers.
 
     Args:
@@ -51,6 +54,9 @@ class NodeRetriever(AsyncTwins, BaseRetriever):
         object_map: What ``IndexNode`` stand for, by their index id.
         objects: ``IndexNode`` with what they stand for.
         verbose: Print what retrieving an ``IndexNode`` does.
+        trace_explanations: While a span of OpenTelemetry is recording, put explanations of what is
+            found into a child span ``"m3.explain"``, named as OpenInference names them. It
+            encodes what was found.
 
     Raises:
         ValueError: ``similarity_top_k`` is below 1, or the filters cannot be.
@@ -69,6 +75,7 @@ class NodeRetriever(AsyncTwins, BaseRetriever):
         object_map: dict[str, Any] | None = None,
         objects: list[IndexNode] | None = None,
         verbose: bool = False,
+        trace_explanations: bool = False,
     ) -> None:
         super().__init__(callback_manager, object_map, objects, verbose)
         self._nodes = nodes
@@ -76,6 +83,7 @@ class NodeRetriever(AsyncTwins, BaseRetriever):
         self.filters = filters
         self.node_ids = node_ids
         self.doc_ids = doc_ids
+        self.trace_explanations = trace_explanations
 
     def __setattr__(self, name: str, value: Any) -> None:
         """Assign an option, checked as the constructor's; it counts from the next search on.
@@ -152,6 +160,9 @@ class NodeRetriever(AsyncTwins, BaseRetriever):
             **self._search_options(),
         }
 
+    def _explained(self) -> tuple[TextEncoder, dict[str, Any]]:
+        return self._nodes._source, explained_search(self._nodes.stored, self._search_options())
+
     # Not abstract: LlamaIndex shows whatever implements an abstract method as a span.
     def _search_options(self) -> dict[str, Any]:
         """Options of ``DocumentCollection.search``."""
@@ -159,8 +170,14 @@ class NodeRetriever(AsyncTwins, BaseRetriever):
 
     def _retrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
         found = self.search_with_scores(query_bundle)
+        if self.trace_explanations:
+            nodes = [node for node, _, _ in found]
+            self._show_in_trace(query_bundle, nodes, [node.node_id for node in nodes])
         return [NodeWithScore(node=node, score=score) for node, score, _ in found]
 
     async def _aretrieve(self, query_bundle: QueryBundle) -> list[NodeWithScore]:
         found = await self.asearch_with_scores(query_bundle)
+        if self.trace_explanations:
+            nodes = [node for node, _, _ in found]
+            await self._ashow_in_trace(query_bundle, nodes, [node.node_id for node in nodes])
         return [NodeWithScore(node=node, score=score) for node, score, _ in found]

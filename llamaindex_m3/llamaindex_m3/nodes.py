@@ -10,13 +10,21 @@ from os import PathLike
 from typing import TYPE_CHECKING, Any
 
 from llama_index.core.constants import DATA_KEY, TYPE_KEY
-from llama_index.core.schema import BaseNode, Document, IndexNode, MetadataMode, QueryBundle
+from llama_index.core.schema import (
+    BaseNode,
+    Document,
+    IndexNode,
+    MetadataMode,
+    NodeWithScore,
+    QueryBundle,
+)
 from llama_index.core.storage.docstore.utils import json_to_doc
 from pydantic import Field, PrivateAttr, ValidationError
 from pydantic_core import PydanticSerializationError, to_jsonable_python
 
 from llamaindex_m3.filters import NodeFilter, to_expression
 from llamaindex_m3.options import EncoderFields, hint
+from m3_core.adapters import Explaining
 from m3_core.arguments import check_ids
 from m3_core.beside import beside
 from m3_core.collection import DEFAULT_WEIGHTS
@@ -309,6 +317,17 @@ def checked_node(node: Any) -> BaseNode:
     if not isinstance(node, BaseNode):
         raise TypeError(f"nodes must be LlamaIndex nodes; got {type(node).__name__}")
     return node
+
+
+class NodeExplaining(Explaining):
+    """``explain`` of LlamaIndex's nodes."""
+
+    @staticmethod
+    def _told(document: BaseNode | NodeWithScore | str) -> str:
+        if isinstance(document, str):
+            return document
+        node = document.node if isinstance(document, NodeWithScore) else document
+        return _text(checked_node(node))
 
 
 def check_listed(what: str, given: Any) -> None:

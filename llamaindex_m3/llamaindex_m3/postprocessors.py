@@ -21,6 +21,7 @@ from llama_index.core.schema import (
 from llama_index_instrumentation import get_dispatcher
 from pydantic import ConfigDict, Field
 
+from llamaindex_m3.nodes import NodeExplaining
 from llamaindex_m3.options import LlamaIndexNames
 from m3_core.adapters import Ranked, RankingFields
 
@@ -32,7 +33,7 @@ RETRIEVAL_SCORE = "retrieval_score"
 dispatcher = get_dispatcher(__name__)
 
 
-class ScoringPostprocessor(LlamaIndexNames, RankingFields, BaseNodePostprocessor):
+class ScoringPostprocessor(NodeExplaining, LlamaIndexNames, RankingFields, BaseNodePostprocessor):
     """A postprocessor that sorts nodes by a score and keeps the best."""
 
     model_config = ConfigDict(extra="forbid", protected_namespaces=(), arbitrary_types_allowed=True)

@@ -11,7 +11,6 @@ from llama_index.core.schema import BaseNode
 from llama_index.core.vector_stores.types import (
     BasePydanticVectorStore,
     VectorStoreQuery,
-    VectorStoreQueryMode,
     VectorStoreQueryResult,
 )
 from pydantic import ConfigDict, Field, PrivateAttr, SecretStr, model_validator
@@ -19,8 +18,19 @@ from qdrant_client import AsyncQdrantClient, QdrantClient, models
 
 from llamaindex_m3.embeddings import M3Embedding
 from llamaindex_m3.filters import NodeFilter
+from llamaindex_m3.nodes import NodeExplaining
 from llamaindex_m3.options import EncoderFields, refuse_replaced
-from llamaindex_m3.qdrant_nodes import Request, condition, new_points, read_node, read_query
+from llamaindex_m3.qdrant_nodes import (
+    Request,
+    condition,
+    new_points,
+    read_node,
+    read_query,
+    selector,
+    text_query,
+)
+from m3_core.adapters import explained_search
+from m3_core.encoder import TextEncoder
 from m3_core.stores.qdrant import Connection, Layout, Names, QdrantCollection, ScoredPoint
 
 # What LlamaIndex's own store takes and this one has another way for.
@@ -37,7 +47,7 @@ _REPLACED: Mapping[str, tuple[tuple[Any, ...], str]] = {
 }
 
 
-class QdrantHybridStore(EncoderFields, BasePydanticVectorStore):
+class QdrantHybridStore(NodeExplaining, EncoderFields, BasePydanticVectorStore):
     """Nodes in Qdrant with dense vectors, lexical weights and, to rerank, multi-vectors.
 
     For ``VectorStoreIndex``, ingestion pipelines and retrievers, in the modes default (dense),
@@ -126,6 +136,13 @@ class QdrantHybridStore(EncoderFields, BasePydanticVectorStore):
         default="text",
         description="Of the text in payloads of others, which hold no node of LlamaIndex.",
     )
+    metadata_key: str | None = Field(
+        default=None,
+        frozen=True,
+        description="Of the metadata in payloads, where they lie under one key, as those of "
+        "LangChain's store and of ``m3-retrieval load`` do under 'metadata'; by default they are "
+        "the payload. Nodes that are added have both forms then.",
+    )
     batch_size: int | None = Field(
         default=None, gt=0, description="Nodes a request to Qdrant at most."
     )
@@ -174,14 +191,7 @@ class QdrantHybridStore(EncoderFields, BasePydanticVectorStore):
         super().__init__(**{"collection_name": collection_name, **options})
         places = {"path": self.path, "url": self.url, "api_key": self.api_key}
         where = {name: value for name, value in places.items() if value is not None}
-        names = Names(
-            self.dense_vector_name,
-            self.sparse_vector_name,
-            self.multi_vector_name,
-            content=self.text_key,
-            metadata=None,
-            keyword="dense_vector_name",
-        )
+        names = self._names()
         width = self._model.colbert_dimension if self.rerank else None
         self._connection = Connection(
             collection_name,
@@ -236,7 +246,7 @@ class QdrantHybridStore(EncoderFields, BasePydanticVectorStore):
             ValueError: An id comes twice, an embedding is of another size, or a text is too long
                 for Qdrant.
         """
-        new = new_points(nodes)
+        new = new_points(nodes, self._names())
         self._collection.add(
             new, batch_size=self.batch_size, show_progress=self.show_progress, **add_kwargs
         )
@@ -244,7 +254,7 @@ class QdrantHybridStore(EncoderFields, BasePydanticVectorStore):
 
     async def async_add(self, nodes: Sequence[BaseNode], **add_kwargs: Any) -> list[str]:
         """Do ``add`` without holding up the event loop."""
-        new = new_points(nodes)
+        new = new_points(nodes, self._names())
         await self._collection.aadd(
             new, batch_size=self.batch_size, show_progress=self.show_progress, **add_kwargs
         )
@@ -257,11 +267,11 @@ class QdrantHybridStore(EncoderFields, BasePydanticVectorStore):
             ref_doc_id: Its id.
             **delete_kwargs: As of ``QdrantClient.delete``, as ``wait``.
         """
-        self._connection.call("delete", **_selected(doc_ids=[ref_doc_id]), **delete_kwargs)
+        self._connection.call("delete", **selector(doc_ids=[ref_doc_id]), **delete_kwargs)
 
     async def adelete(self, ref_doc_id: str, **delete_kwargs: Any) -> None:
         """Do ``delete`` without holding up the event loop."""
-        await self._connection.acall("delete", **_selected(doc_ids=[ref_doc_id]), **delete_kwargs)
+        await self._connection.acall("delete", **selector(doc_ids=[ref_doc_id]), **delete_kwargs)
 
     def delete_nodes(
         self,
@@ -280,7 +290,7 @@ class QdrantHybridStore(EncoderFields, BasePydanticVectorStore):
             ValueError: Neither is given; ``clear`` deletes all.
             FilterError: Qdrant cannot express the filter.
         """
-        selected = _some(node_ids, filters)
+        selected = self._some(node_ids, filters)
         self._connection.call("delete", **selected, **delete_kwargs)
 
     async def adelete_nodes(
@@ -290,16 +300,16 @@ class QdrantHybridStore(EncoderFields, BasePydanticVectorStore):
         **delete_kwargs: Any,
     ) -> None:
         """Do ``delete_nodes`` without holding up the event loop."""
-        selected = _some(node_ids, filters)
+        selected = self._some(node_ids, filters)
         await self._connection.acall("delete", **selected, **delete_kwargs)
 
     def clear(self) -> None:
         """Delete all nodes; the collection stays."""
-        self._connection.call("delete", **_selected())
+        self._connection.call("delete", **selector())
 
     async def aclear(self) -> None:
         """Do ``clear`` without holding up the event loop."""
-        await self._connection.acall("delete", **_selected())
+        await self._connection.acall("delete", **selector())
 
     def get_nodes(
         self,
@@ -320,7 +330,7 @@ class QdrantHybridStore(EncoderFields, BasePydanticVectorStore):
         Raises:
             FilterError: Qdrant cannot express the filter.
         """
-        found = self._collection.scroll(condition(filters, node_ids), limit)
+        found = self._collection.scroll(self._condition(filters, node_ids), limit)
         return self._sorted(found, node_ids)
 
     async def aget_nodes(
@@ -330,7 +340,7 @@ class QdrantHybridStore(EncoderFields, BasePydanticVectorStore):
         limit: int | None = None,
     ) -> list[BaseNode]:
         """Do ``get_nodes`` without holding up the event loop."""
-        found = await self._collection.ascroll(condition(filters, node_ids), limit)
+        found = await self._collection.ascroll(self._condition(filters, node_ids), limit)
         return self._sorted(found, node_ids)
 
     def query(self, query: VectorStoreQuery, **kwargs: Any) -> VectorStoreQueryResult:
@@ -384,12 +394,12 @@ class QdrantHybridStore(EncoderFields, BasePydanticVectorStore):
             Nodes, their scores, and those by ``"dense"``, ``"sparse"`` and ``"colbert"``, as far as
             the mode uses them; best first.
         """
-        asked = self._checked(_query(query, similarity_top_k, filters, mode), kwargs)
+        asked = self._checked(text_query(query, similarity_top_k, filters, mode), kwargs)
         found = self._collection.search_with_scores(
             asked.text, asked.k, asked.search, asked.rankings
         )
         return [
-            (read_node(point, None, self.text_key), score, scores) for point, score, scores in found
+            (read_node(point, None, self._names()), score, scores) for point, score, scores in found
         ]
 
     async def asearch_with_scores(
@@ -401,17 +411,42 @@ class QdrantHybridStore(EncoderFields, BasePydanticVectorStore):
         **kwargs: Any,
     ) -> list[tuple[BaseNode, float, dict[str, float]]]:
         """Do ``search_with_scores`` without holding up the event loop."""
-        asked = self._checked(_query(query, similarity_top_k, filters, mode), kwargs)
+        asked = self._checked(text_query(query, similarity_top_k, filters, mode), kwargs)
         found = await self._collection.asearch_with_scores(
             asked.text, asked.k, asked.search, asked.rankings
         )
         return [
-            (read_node(point, None, self.text_key), score, scores) for point, score, scores in found
+            (read_node(point, None, self._names()), score, scores) for point, score, scores in found
         ]
+
+    def _explained(self) -> tuple[TextEncoder, dict[str, Any]]:
+        # In hybrid mode, where most is to be said.
+        collection = self._collection
+        return collection.encoder, explained_search(*collection.scored())
 
     def close(self) -> None:
         """Close the client, unless it was given."""
         self._connection.close()
+
+    def _names(self) -> Names:
+        return Names(
+            self.dense_vector_name,
+            self.sparse_vector_name,
+            self.multi_vector_name,
+            content=self.text_key,
+            metadata=self.metadata_key,
+            keyword="dense_vector_name",
+        )
+
+    def _condition(
+        self, filters: NodeFilter | None, node_ids: Sequence[str] | None
+    ) -> models.Filter | None:
+        return condition(filters, node_ids, metadata_key=self.metadata_key)
+
+    def _some(self, node_ids: list[str] | None, filters: NodeFilter | None) -> dict[str, Any]:
+        if node_ids is None and filters is None:
+            raise ValueError("pass node_ids or filters; clear() deletes all nodes")
+        return selector(filters, node_ids, metadata_key=self.metadata_key)
 
     def _needed_parts(self) -> tuple[str, ...]:
         kept = {
@@ -430,7 +465,7 @@ class QdrantHybridStore(EncoderFields, BasePydanticVectorStore):
         )
 
     def _checked(self, query: VectorStoreQuery, options: dict[str, Any]) -> Request:
-        asked = read_query(query, options)
+        asked = read_query(query, options, self.metadata_key)
         for kind, is_asked, name in (
             ("dense", asked.rankings.dense, self.dense_vector_name),
             ("sparse", asked.rankings.sparse, self.sparse_vector_name),
@@ -451,7 +486,7 @@ class QdrantHybridStore(EncoderFields, BasePydanticVectorStore):
         return replace(collection, fetch_k=max(fetch_k, asked.least))
 
     def _result(self, found: list[ScoredPoint]) -> VectorStoreQueryResult:
-        nodes = [read_node(point, None, self.text_key) for point, _ in found]
+        nodes = [read_node(point, None, self._names()) for point, _ in found]
         return VectorStoreQueryResult(
             nodes=nodes,
             similarities=[score for _, score in found],
@@ -460,31 +495,8 @@ class QdrantHybridStore(EncoderFields, BasePydanticVectorStore):
 
     def _sorted(self, found: list[models.Record], node_ids: Sequence[str] | None) -> list[BaseNode]:
         collection = self._collection
-        nodes = [read_node(one, collection.dense_of(one), self.text_key) for one in found]
+        nodes = [read_node(one, collection.dense_of(one), self._names()) for one in found]
         if node_ids is None:
             return nodes
         known = {node.node_id: node for node in nodes}
         return [known[one] for one in dict.fromkeys(node_ids) if one in known]
-
-
-def _query(query: str, k: int, filters: NodeFilter | None, mode: str) -> VectorStoreQuery:
-    # Filters may be of the one language besides LlamaIndex's, which are those of the type.
-    asked: Any = filters
-    return VectorStoreQuery(
-        query_str=query, similarity_top_k=k, filters=asked, mode=VectorStoreQueryMode(mode)
-    )
-
-
-def _some(node_ids: list[str] | None, filters: NodeFilter | None) -> dict[str, Any]:
-    if node_ids is None and filters is None:
-        raise ValueError("pass node_ids or filters; clear() deletes all nodes")
-    return _selected(filters, node_ids)
-
-
-def _selected(
-    filters: NodeFilter | None = None,
-    node_ids: Sequence[str] | None = None,
-    doc_ids: Sequence[str] | None = None,
-) -> dict[str, Any]:
-    where = condition(filters, node_ids, doc_ids)
-    return {"points_selector": models.FilterSelector(filter=where or models.Filter())}

@@ -19,7 +19,16 @@ from llamaindex_m3.filters import NodeFilter, to_expression
 from llamaindex_m3.nodes import checked_node
 from m3_core.arguments import check_count, check_distinct, check_ids
 from m3_core.errors import StoreError
-from m3_core.stores.qdrant import NewPoints, Rankings, Search, point_id, qdrant_filter
+from m3_core.stores.qdrant import (
+    Names,
+    NewPoints,
+    Rankings,
+    Search,
+    point_id,
+    qdrant_filter,
+    read_point,
+    write_document,
+)
 
 # Of LlamaIndex's payloads: the node itself, and its document.
 _NODE, _DOCUMENT = "_node_content", "doc_id"
@@ -48,11 +57,12 @@ class Request:
     rankings: Rankings
 
 
-def new_points(nodes: Sequence[BaseNode]) -> NewPoints:
+def new_points(nodes: Sequence[BaseNode], names: Names) -> NewPoints:
     """Make documents of nodes.
 
     Args:
         nodes: The nodes; an embedding that one has stands for its dense vector.
+        names: Of payload keys; with one of metadata, payloads are LangChain's too.
 
     Returns:
         Their embedded texts, and LlamaIndex's payloads.
@@ -67,41 +77,54 @@ def new_points(nodes: Sequence[BaseNode]) -> NewPoints:
     return NewPoints(
         ids,
         [node.get_content(metadata_mode=MetadataMode.EMBED) for node in listed],
-        [node_to_metadata_dict(node, remove_text=False, flat_metadata=False) for node in listed],
+        [_payload(node, names) for node in listed],
         [node.embedding for node in listed],
     )
 
 
+def _payload(node: BaseNode, names: Names) -> dict[str, Any]:
+    own = node_to_metadata_dict(node, remove_text=False, flat_metadata=False)
+    if names.metadata is None:
+        return own
+    text = node.get_content(metadata_mode=MetadataMode.NONE)
+    return own | write_document(node.node_id, text, node.metadata, names)
+
+
 def read_node(
-    point: models.Record | models.ScoredPoint, vector: list[float] | None, text_key: str
+    point: models.Record | models.ScoredPoint, vector: list[float] | None, names: Names
 ) -> BaseNode:
     """Read the node of a point, whoever has written it.
 
     Args:
         point: With its payload.
         vector: Its dense vector, if that was asked for.
-        text_key: The payload's key of the text, in payloads that hold no node.
+        names: Of the keys of text and metadata, in payloads that hold no node.
 
     Returns:
         The node.
 
     Raises:
-        StoreError: The payload has neither a node nor a text.
+        StoreError: The payload has neither a node nor a text, or metadata that are no mapping.
     """
     payload = point.payload or {}
     if _NODE in payload:
         node = metadata_dict_to_node(payload)
     else:
-        text = payload.get(text_key)
+        text = payload.get(names.content)
         if not isinstance(text, str):
             raise StoreError(
                 f"point {point.id} holds neither a node of LlamaIndex nor a text under "
-                f"{text_key!r}, but the keys {sorted(payload)}: name the right one by text_key="
+                f"{names.content!r}, but the keys {sorted(payload)}: name the right one by "
+                "text_key="
             )
-        metadata, _, relationships = legacy_metadata_dict_to_node(payload, text_key)
-        node = TextNode(
-            id_=str(point.id), text=text, metadata=metadata, relationships=relationships
-        )
+        if names.metadata is not None:
+            stored = read_point(point, names)
+            node = TextNode(id_=stored.id, text=text, metadata=stored.metadata)
+        else:
+            metadata, _, relationships = legacy_metadata_dict_to_node(payload, names.content)
+            node = TextNode(
+                id_=str(point.id), text=text, metadata=metadata, relationships=relationships
+            )
     if vector is not None:
         node.embedding = vector
     return node
@@ -112,6 +135,7 @@ def condition(
     node_ids: Sequence[str] | None = None,
     doc_ids: Sequence[str] | None = None,
     also: models.Filter | None = None,
+    metadata_key: str | None = None,
 ) -> models.Filter | None:
     """Make a filter of Qdrant.
 
@@ -120,6 +144,7 @@ def condition(
         node_ids: Only these nodes.
         doc_ids: Only nodes of these documents.
         also: Only nodes that this lets pass.
+        metadata_key: The payload's key of metadata; None if they are the payload.
 
     Returns:
         What lets pass what all of them let pass; None for no restriction.
@@ -129,7 +154,7 @@ def condition(
     """
     must: list[models.Condition] = []
     if filters is not None:
-        where = qdrant_filter(to_expression(filters), None)
+        where = qdrant_filter(to_expression(filters), metadata_key)
         assert where is not None
         must.append(where)
     if node_ids is not None:
@@ -143,13 +168,56 @@ def condition(
     return models.Filter(must=must) if must else None
 
 
-def read_query(query: VectorStoreQuery, options: dict[str, Any]) -> Request:
+def selector(
+    filters: NodeFilter | None = None,
+    node_ids: Sequence[str] | None = None,
+    doc_ids: Sequence[str] | None = None,
+    metadata_key: str | None = None,
+) -> dict[str, Any]:
+    """Say which points a call is about.
+
+    Args:
+        filters: As of ``condition``, and so are the others.
+        node_ids: Only these nodes.
+        doc_ids: Only nodes of these documents.
+        metadata_key: The payload's key of metadata.
+
+    Returns:
+        An argument of ``QdrantClient.delete``; all points, if nothing is given.
+    """
+    where = condition(filters, node_ids, doc_ids, metadata_key=metadata_key)
+    return {"points_selector": models.FilterSelector(filter=where or models.Filter())}
+
+
+def text_query(query: str, k: int, filters: NodeFilter | None, mode: str) -> VectorStoreQuery:
+    """Make the query that stands for a text.
+
+    Args:
+        query: The text.
+        k: How many nodes.
+        filters: Only those with such metadata.
+        mode: Of ``read_query``.
+
+    Returns:
+        The query.
+    """
+    # Filters may be of the one language besides LlamaIndex's, which are those of the type.
+    asked: Any = filters
+    return VectorStoreQuery(
+        query_str=query, similarity_top_k=k, filters=asked, mode=VectorStoreQueryMode(mode)
+    )
+
+
+def read_query(
+    query: VectorStoreQuery, options: dict[str, Any], metadata_key: str | None
+) -> Request:
     """Translate a query.
 
     Args:
         query: In the modes default (dense), sparse, text_search, hybrid, semantic_hybrid. Empty
             lists of ``node_ids`` and ``doc_ids`` mean all, as LlamaIndex passes them.
         options: ``qdrant_filters``, a filter of Qdrant besides; and fields of ``Search``.
+        metadata_key: The payload's key of metadata; None if they are the payload.
 
     Returns:
         The search.
@@ -184,6 +252,7 @@ def read_query(query: VectorStoreQuery, options: dict[str, Any]) -> Request:
         query.node_ids or None,
         query.doc_ids or None,
         rest.pop("qdrant_filters", None),
+        metadata_key,
     )
     return Request(
         query.query_str or "",

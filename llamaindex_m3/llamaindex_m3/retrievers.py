@@ -52,6 +52,8 @@ class _OwnNodesRetriever(NodeRetriever):
         object_map: What ``IndexNode`` stand for, by their index id.
         objects: nodes to begin with, and what they stand for.
         verbose: Print what retrieving an ``IndexNode`` does.
+        trace_explanations: While a span of OpenTelemetry is recording, put explanations of what is
+            found into a child span ``"m3.explain"``, which encodes it.
         **options: Further fields of the embeddings, as ``device`` or ``max_length``.
 
     Raises:
@@ -71,6 +73,7 @@ class _OwnNodesRetriever(NodeRetriever):
         object_map: dict[str, Any] | None = None,
         objects: list[IndexNode] | None = None,
         verbose: bool = False,
+        trace_explanations: bool = False,
         **options: Any,
     ) -> None:
         options = refuse_replaced(options, _OF_BM25)
@@ -96,6 +99,7 @@ class _OwnNodesRetriever(NodeRetriever):
             object_map=object_map,
             objects=objects,
             verbose=verbose,
+            trace_explanations=trace_explanations,
         )
         if objects:
             self.insert_nodes(objects)

@@ -2,7 +2,7 @@
 
     python recipes/lexical_head/make_pairs.py --texts material --out pairs --languages en zh de
 
-Reads ``texts.jsonl.gz`` (``lang``, ``source``, ``text``, as recipes/m3_tiny/collect.py writes it)
+Reads ``texts.jsonl.gz`` (``lang``, ``source``, ``text``, as recipes/texts/collect.py writes it)
 and writes one file of examples a language, so that ``m3-retrieval train --same-file-batches``
 contrasts passages of one language.
 

@@ -2,9 +2,10 @@
 
 The lexical head is a linear layer over hidden states. It starts from the ridge regression of
 each token's inverse document frequency in its language, as the word lists and texts of pieces.py
-count it; then it learns to tell the passages of cloze questions (``lexical_head/make_pairs.py``)
-apart, held to that start. The multi-vector head takes the mean hidden state away: what all tokens
-have in common says nothing about any of them.
+count it; then it learns to tell the passages of questions apart, of those that people asked
+(``questions.py``) and of cloze questions (``lexical_head/make_pairs.py``), held to that start.
+The multi-vector head takes the mean hidden state away: what all tokens have in common says
+nothing about any of them.
 
     python heads.py --model m3-small --vocabulary VOCABULARY --pairs PAIRS --out HEADS
 """
@@ -31,6 +32,12 @@ LANGUAGES = ("en", "de", "es", "zh", "ru", "hi", "ar")
 # Logarithms of one in so many tokens: words as frequent as the first tell nothing apart, those as
 # rare as the second tell most.
 COMMON, RARE = 5.5, 15.0
+# Which file comes up when: English, the language asked for most, more often than others.
+TURNS = tuple(
+    "en-asked en en-asked zh-asked ar-asked de es en-asked zh ru hi ar".split()  # noqa: SIM905
+)
+# Tokens of a passage: those of Wikipedia are longer.
+MAX_LENGTH = {True: 288, False: 160}
 
 
 @dataclass(frozen=True)
@@ -173,38 +180,58 @@ def measure(head: torch.Tensor, material: Material) -> tuple[float, float]:
     return ((found >= own).sum(1) == 1).float().mean().item(), own.mean().item()
 
 
+def spread(parts: dict[str, Material]) -> torch.Tensor:
+    """Lower Cholesky factor of the second moments of hidden states, all files counting alike."""
+    chance = torch.Generator().manual_seed(0)
+    moments = torch.zeros(0)
+    for part in parts.values():
+        for states in (part.documents, part.queries):
+            some = torch.randperm(len(states.ids), generator=chance)[:8000]
+            x = functional.pad(states.hidden[some].float(), (0, 1), value=1.0)
+            moments = x.T @ x / len(x) + (moments if len(moments) else 0)
+    moments /= 2 * len(parts)
+    return torch.linalg.cholesky(moments + 1e-6 * torch.eye(len(moments)))
+
+
 def contrast(
-    start: torch.Tensor,
-    parts: dict[str, Material],
-    targets: dict[str, torch.Tensor],
-    arguments: argparse.Namespace,
+    start: torch.Tensor, parts: dict[str, Material], arguments: argparse.Namespace
 ) -> torch.Tensor:
-    """Move the head so that questions find their passages, held to inverse document frequency."""
-    head = start.clone().requires_grad_()
-    temperature = torch.tensor(0.0, requires_grad=True)
-    optimizer = torch.optim.Adam([head, temperature], lr=arguments.learning_rate)
+    """Move the head so that questions find their passages, held to where it starts.
+
+    The step away from the start is taken in directions in which hidden states vary alike: its
+    square is then the mean square of what changes in a token's weight.
+    """
+    factor = spread(parts)
+    moved = torch.zeros(len(start), requires_grad=True)
+    temperature = torch.tensor(1.6, requires_grad=True)
+    optimizer = torch.optim.Adam(
+        [{"params": [moved], "lr": arguments.learning_rate}, {"params": [temperature], "lr": 0.02}]
+    )
     fall = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: 1 - step / arguments.steps)
     rng = np.random.default_rng(0)
-    # English, the language asked for most, comes up three times as often.
-    names = ["en", "en", *parts]
+
+    def head() -> torch.Tensor:
+        step = torch.linalg.solve_triangular(factor.T, moved[:, None], upper=True)
+        return start + step.squeeze(1)
+
     for step in range(arguments.steps):
-        lang = names[step % len(names)]
-        material = parts[lang]
+        name = TURNS[step % len(TURNS)]
+        material = parts[name]
         known = (material.gold < material.cut).nonzero().squeeze(1).numpy()
         chosen = torch.from_numpy(rng.choice(known, min(64, len(known)), replace=False))
-        found = scores(head, material, chosen, torch.arange(material.cut))
-        loss = functional.cross_entropy(found * temperature.exp() * 5, material.gold[chosen])
-        states = material.documents
-        some = torch.from_numpy(rng.integers(0, len(states.ids), 2048))
-        predicted = states.hidden[some].float() @ head[:-1] + head[-1]
-        prior = (predicted - targets[lang][states.ids[some]]).square().mean()
+        drawn = rng.choice(material.cut, min(arguments.candidates, material.cut), replace=False)
+        candidates = torch.unique(torch.cat([material.gold[chosen], torch.from_numpy(drawn)]))
+        found = scores(head(), material, chosen, candidates)
+        gold = torch.searchsorted(candidates, material.gold[chosen])
+        loss = functional.cross_entropy(found * temperature.exp(), gold)
+        change = moved.square().sum()
         optimizer.zero_grad()
-        (loss + arguments.prior * prior).backward()
+        (loss + arguments.prior * change).backward()
         optimizer.step()
         fall.step()
-        if step % 70 == 0:
-            log.info("step %d: loss %.3f, prior %.4f", step, loss.item(), prior.item())
-    return head.detach()
+        if step % 100 == 0:
+            log.info("step %d, %s: loss %.3f, moved %.3f", step, name, loss, change)
+    return head().detach()
 
 
 def main() -> None:
@@ -217,28 +244,32 @@ def main() -> None:
     parser.add_argument("--pairs", type=Path, required=True, help="what make_pairs.py wrote")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--states", type=Path, required=True, help="folder for hidden states")
-    parser.add_argument("--max-length", type=int, default=160)
     parser.add_argument("--ridge", type=float, default=1e-5)
-    parser.add_argument("--steps", type=int, default=900)
-    parser.add_argument("--learning-rate", type=float, default=2e-3)
-    parser.add_argument("--prior", type=float, default=2.0)
+    parser.add_argument("--steps", type=int, default=800)
+    parser.add_argument("--learning-rate", type=float, default=0.02)
+    parser.add_argument("--candidates", type=int, default=350, help="passages a step")
+    parser.add_argument("--prior", type=float, default=0.03)
     parser.add_argument("--matched", type=float, default=0.35, help="mean score of matching pairs")
     arguments = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s")
     torch.set_num_threads(1)
     network = Network(arguments.model)
     frequencies = np.load(arguments.vocabulary / "frequencies.npy")
-    targets = {lang: rarity(row) for lang, row in zip(LANGUAGES, frequencies, strict=True)}
+    rarities = {lang: rarity(row) for lang, row in zip(LANGUAGES, frequencies, strict=True)}
+    targets = {name: rarities[name[:2]] for name in TURNS}
     parts = {
-        lang: read(
-            network, arguments.pairs / f"{lang}.jsonl", arguments.max_length, arguments.states
+        name: read(
+            network,
+            arguments.pairs / f"{name}.jsonl",
+            MAX_LENGTH[name.endswith("-asked")],
+            arguments.states,
         )
-        for lang in LANGUAGES
+        for name in targets
     }
     start = regress(parts, targets, arguments.ridge)
-    log.info("ridge, held out: %s", {lang: measure(start, part) for lang, part in parts.items()})
-    head = contrast(start, parts, targets, arguments) if arguments.steps else start
-    measured = {lang: measure(head, part) for lang, part in parts.items()}
+    log.info("ridge, held out: %s", {name: measure(start, part) for name, part in parts.items()})
+    head = contrast(start, parts, arguments) if arguments.steps else start
+    measured = {name: measure(head, part) for name, part in parts.items()}
     log.info("fitted, held out: %s", measured)
     # Both sides of a score carry a weight, so each takes the square root.
     head *= (arguments.matched / np.mean([own for _, own in measured.values()])) ** 0.5

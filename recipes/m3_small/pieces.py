@@ -82,7 +82,7 @@ def read_texts(work: Path, most: int) -> dict[str, list[str]]:
     kept: dict[str, list[str]] = {}
     seen: dict[str, int] = {}
     chance = random.Random(0)
-    with gzip.open(work / "texts_all.jsonl.gz", "rt", encoding="utf-8") as lines:
+    with gzip.open(work / "texts.jsonl.gz", "rt", encoding="utf-8") as lines:
         for line in lines:
             record = json.loads(line)
             lang = record["lang"]
@@ -219,7 +219,7 @@ def main() -> None:
     )
     parser.add_argument("--tokenizer", type=Path, required=True, help="bge-m3's tokenizer.json")
     parser.add_argument("--wordfreq", type=Path, required=True, help="wheel of wordfreq 3.1.1")
-    parser.add_argument("--texts", type=Path, required=True, help="folder of texts_all.jsonl.gz")
+    parser.add_argument("--texts", type=Path, required=True, help="folder of texts.jsonl.gz")
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--size", type=int, default=95_000)
     parser.add_argument("--sample", type=int, default=1_500, help="texts of each language")

@@ -33,7 +33,7 @@ def measure(folder: Path, character: str, size: int, limit: int) -> tuple[float,
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.partition("\n")[0])
-    parser.add_argument("folder", nargs="?", type=Path, default=PACKAGED["m3-tiny"])
+    parser.add_argument("folder", nargs="?", type=Path, default=PACKAGED["m3-small"])
     parser.add_argument("--megabytes", type=float, default=10)
     parser.add_argument("--limit", type=int, default=8192)
     asked = parser.parse_args()

@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 from langchain_core.documents import Document
 from tests.conftest import make_text
+from tests.table import table
 
 from langchain_m3 import (
     BGEReranker,
@@ -55,18 +56,18 @@ def flat(result) -> list[float]:
 
 
 @pytest.mark.parametrize("kind", [M3Embeddings, M3SparseEmbeddings, HuggingFaceBgeEmbeddings])
-async def test_embeddings(fresh_tiny, passes, kind) -> None:
+async def test_embeddings(fresh_table, passes, kind) -> None:
     if kind is HuggingFaceBgeEmbeddings:
-        embeddings = kind(model_name="m3-tiny", query_instruction="")
-        embeddings.client = fresh_tiny
+        embeddings = kind(model_name=str(table()), query_instruction="")
+        embeddings.client = fresh_table
     else:
-        embeddings = kind(encoder=fresh_tiny)
+        embeddings = kind(encoder=fresh_table)
     queries = await asyncio.gather(*map(embeddings.aembed_query, QUERIES))
     documents = await asyncio.gather(*(embeddings.aembed_documents([one]) for one in TEXTS))
     assert sum(passes) == len(QUERIES) + len(TEXTS)
     assert len(passes) <= FEW
     assert threads_for_calls() == []
-    alone = kind(encoder=fresh_tiny, reuse_encodings=False) if kind is M3Embeddings else embeddings
+    alone = kind(encoder=fresh_table, reuse_encodings=False) if kind is M3Embeddings else embeddings
     for query, result in zip(QUERIES, queries, strict=True):
         np.testing.assert_allclose(flat(result), flat(alone.embed_query(query)), atol=1e-6)
     for text, result in zip(TEXTS, documents, strict=True):
@@ -74,9 +75,9 @@ async def test_embeddings(fresh_tiny, passes, kind) -> None:
 
 
 @pytest.mark.parametrize("kind", [M3SparseRetriever, M3HybridRetriever, M3InMemoryVectorStore])
-async def test_retrievers(fresh_tiny, passes, kind) -> None:
+async def test_retrievers(fresh_table, passes, kind) -> None:
     rerank = {} if kind is M3SparseRetriever else {"rerank": True}
-    retriever = kind(encoder=fresh_tiny, k=3, **rerank)
+    retriever = kind(encoder=fresh_table, k=3, **rerank)
     await asyncio.gather(*(retriever.aadd_documents([one]) for one in DOCUMENTS))
     assert len(passes) <= len(DOCUMENTS) * 3 // 4
     passes.clear()
@@ -92,8 +93,8 @@ async def test_retrievers(fresh_tiny, passes, kind) -> None:
         assert scores == pytest.approx([score for _, score, _ in expected], abs=1e-5)
 
 
-async def test_a_qdrant_store(fresh_tiny, passes) -> None:
-    store = QdrantHybridStore.from_documents(DOCUMENTS, encoder=fresh_tiny)
+async def test_a_qdrant_store(fresh_table, passes) -> None:
+    store = QdrantHybridStore.from_documents(DOCUMENTS, encoder=fresh_table)
     passes.clear()
     found = await asyncio.gather(
         *(store.asimilarity_search_with_score(query, k=3) for query in QUERIES)
@@ -118,12 +119,12 @@ def slow_down(model, monkeypatch) -> None:
 
 
 @pytest.mark.parametrize("kind", [M3Reranker, BGEReranker, M3CascadeReranker])
-async def test_rerankers(fresh_tiny, folder, kind, monkeypatch) -> None:
+async def test_rerankers(fresh_table, folder, kind, monkeypatch) -> None:
     core = Reranker.from_pretrained(folder, device="cpu", dtype="float32")
     given = {
-        M3Reranker: {"encoder": fresh_tiny},
+        M3Reranker: {"encoder": fresh_table},
         BGEReranker: {"reranker": core},
-        M3CascadeReranker: {"encoder": fresh_tiny, "reranker": core, "first": 4},
+        M3CascadeReranker: {"encoder": fresh_table, "reranker": core, "first": 4},
     }
     models = [one for one in given[kind].values() if not isinstance(one, int)]
     for model in models:

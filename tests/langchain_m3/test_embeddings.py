@@ -9,6 +9,7 @@ from langchain_core.embeddings import Embeddings
 from langchain_tests.integration_tests import EmbeddingsIntegrationTests
 from langchain_tests.unit_tests import EmbeddingsUnitTests
 from pydantic import ValidationError
+from tests.table import table
 
 from langchain_m3 import M3Embeddings
 from m3_core import Encoder
@@ -21,7 +22,7 @@ class _Params:
 
     @property
     def embedding_model_params(self) -> dict:
-        return {"model_name": "m3-tiny"}
+        return {"model_name": str(table())}
 
 
 class TestStandardUnit(_Params, EmbeddingsUnitTests):

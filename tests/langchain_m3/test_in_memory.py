@@ -22,6 +22,7 @@ from langchain_tests.integration_tests.indexer import (
 )
 from langchain_text_splitters import CharacterTextSplitter
 from pydantic import ValidationError
+from tests.table import table
 
 from langchain_m3 import M3Embeddings, M3HybridRetriever, M3InMemoryVectorStore, M3SparseRetriever
 from m3_core.errors import IndexFileError
@@ -33,32 +34,32 @@ QUERY = "What do pandas eat?"
 class TestVectorStore(VectorStoreIntegrationTests):
     @pytest.fixture
     def vectorstore(self):
-        return M3InMemoryVectorStore(model_name="m3-tiny")
+        return M3InMemoryVectorStore(model_name=str(table()))
 
 
 class TestReranking(VectorStoreIntegrationTests):
     @pytest.fixture
     def vectorstore(self):
-        return M3InMemoryVectorStore(model_name="m3-tiny", rerank=True, fusion="rrf")
+        return M3InMemoryVectorStore(model_name=str(table()), rerank=True, fusion="rrf")
 
 
 class TestDocumentIndex(DocumentIndexerTestSuite):
     @pytest.fixture
     def index(self):
-        return M3InMemoryVectorStore(model_name="m3-tiny")
+        return M3InMemoryVectorStore(model_name=str(table()))
 
 
 class TestAsyncDocumentIndex(AsyncDocumentIndexTestSuite):
     @pytest.fixture
     async def index(self):
-        return M3InMemoryVectorStore(model_name="m3-tiny")
+        return M3InMemoryVectorStore(model_name=str(table()))
 
 
 @pytest.fixture
-def store(m3_tiny) -> M3InMemoryVectorStore:
+def store(table_encoder) -> M3InMemoryVectorStore:
     metadatas = [{"n": i, "tags": [i]} for i in range(4)]
     return M3InMemoryVectorStore.from_texts(
-        TEXTS, M3Embeddings(encoder=m3_tiny), metadatas, ids=list("abcd")
+        TEXTS, M3Embeddings(encoder=table_encoder), metadatas, ids=list("abcd")
     )
 
 
@@ -66,10 +67,10 @@ def names(documents: list[Document]) -> list[str | None]:
     return [one.id for one in documents]
 
 
-def test_it_searches_as_the_hybrid_retriever_over_the_same_documents(m3_tiny, store) -> None:
+def test_it_searches_as_the_hybrid_retriever_over_the_same_documents(table_encoder, store) -> None:
     retriever = store.hybrid_retriever(k=3)
     assert type(retriever) is M3HybridRetriever
-    alone = M3HybridRetriever.from_texts(TEXTS, ids=list("abcd"), encoder=m3_tiny)
+    alone = M3HybridRetriever.from_texts(TEXTS, ids=list("abcd"), encoder=table_encoder)
     expected = [(d.id, score) for d, score, _ in alone.search_with_scores(QUERY)]
     for found in (
         [(d.id, score) for d, score in store.similarity_search_with_score(QUERY)],
@@ -117,15 +118,15 @@ async def test_by_vector_by_relevance_and_for_diversity(store) -> None:
     assert store.get_by_ids(["b"])[0].metadata["tags"] == [1]
 
 
-def test_relevance_by_rank_is_one_for_what_is_first_everywhere(m3_tiny) -> None:
-    store = M3InMemoryVectorStore(encoder=m3_tiny, fusion="rrf")
+def test_relevance_by_rank_is_one_for_what_is_first_everywhere(table_encoder) -> None:
+    store = M3InMemoryVectorStore(encoder=table_encoder, fusion="rrf")
     store.add_texts([QUERY, *TEXTS])
     ((first, score),) = store.similarity_search_with_relevance_scores(QUERY, k=1)
     assert (first.page_content, score) == (QUERY, pytest.approx(1.0))
 
 
 @pytest.mark.parametrize("cleanup", ["incremental", "full"])
-async def test_indexing_with_a_record_manager(m3_tiny, cleanup) -> None:
+async def test_indexing_with_a_record_manager(table_encoder, cleanup) -> None:
     def documents(*texts: str) -> list[Document]:
         return [Document(page_content=text, metadata={"source": text[0]}) for text in texts]
 
@@ -134,7 +135,7 @@ async def test_indexing_with_a_record_manager(m3_tiny, cleanup) -> None:
         return {"cleanup": cleanup, "source_id_key": "source", "key_encoder": "sha256"}
 
     for run_async in (False, True):
-        store = M3InMemoryVectorStore(encoder=m3_tiny)
+        store = M3InMemoryVectorStore(encoder=table_encoder)
         manager = InMemoryRecordManager("m3")
         options = settings(manager)
 
@@ -151,9 +152,9 @@ async def test_indexing_with_a_record_manager(m3_tiny, cleanup) -> None:
         assert {one.page_content for one in store.similarity_search("one", k=9)} == kept
 
 
-def test_parents_of_what_was_found(m3_tiny) -> None:
+def test_parents_of_what_was_found(table_encoder) -> None:
     retriever = ParentDocumentRetriever(
-        vectorstore=M3InMemoryVectorStore(encoder=m3_tiny),
+        vectorstore=M3InMemoryVectorStore(encoder=table_encoder),
         docstore=InMemoryStore(),
         child_splitter=CharacterTextSplitter(separator=". ", chunk_size=20, chunk_overlap=0),
         search_kwargs={"k": 1},
@@ -169,9 +170,9 @@ def test_parents_of_what_was_found(m3_tiny) -> None:
 @pytest.mark.parametrize(
     "selector", [SemanticSimilarityExampleSelector, MaxMarginalRelevanceExampleSelector]
 )
-async def test_example_selectors(m3_tiny, selector) -> None:
+async def test_example_selectors(table_encoder, selector) -> None:
     examples = [{"input": text, "output": str(i)} for i, text in enumerate(TEXTS)]
-    embeddings = M3Embeddings(encoder=m3_tiny)
+    embeddings = M3Embeddings(encoder=table_encoder)
     made = selector.from_examples(examples, embeddings, M3InMemoryVectorStore, k=2)
     assert made.select_examples({"input": QUERY})[0] == examples[0]
     assert len(await made.aselect_examples({"input": QUERY})) == 2
@@ -181,14 +182,14 @@ async def test_example_selectors(m3_tiny, selector) -> None:
         selector.from_examples(examples, DeterministicFakeEmbedding(size=3), M3InMemoryVectorStore)
 
 
-async def test_files_rebuilding_and_errors(m3_tiny, store, tmp_path) -> None:
+async def test_files_rebuilding_and_errors(table_encoder, store, tmp_path) -> None:
     store.save(tmp_path / "saved")
-    again = M3InMemoryVectorStore.load(tmp_path / "saved", M3Embeddings(encoder=m3_tiny))
+    again = M3InMemoryVectorStore.load(tmp_path / "saved", M3Embeddings(encoder=table_encoder))
     assert again.similarity_search(QUERY) == store.similarity_search(QUERY)
-    retriever = M3HybridRetriever.load(tmp_path / "saved", encoder=m3_tiny)
+    retriever = M3HybridRetriever.load(tmp_path / "saved", encoder=table_encoder)
     assert retriever.invoke(QUERY) == store.invoke(QUERY)
     with pytest.raises(IndexFileError, match="other representations"):
-        M3InMemoryVectorStore.load(tmp_path / "saved", encoder=m3_tiny, rerank=True)
+        M3InMemoryVectorStore.load(tmp_path / "saved", encoder=table_encoder, rerank=True)
     two = store.configurable_fields(k=ConfigurableField(id="k")).with_config(configurable={"k": 2})
     assert two.invoke(QUERY) == store.invoke(QUERY)[:2]
     with pytest.raises(ValueError, match="ids must be given"):
@@ -200,16 +201,16 @@ async def test_files_rebuilding_and_errors(m3_tiny, store, tmp_path) -> None:
     response = await store.adelete(["a", "unknown", "c"])
     assert (response["succeeded"], response["num_deleted"]) == (["a", "c"], 2)
     documents = [Document(id="x", page_content="Pandas")]
-    made = await M3InMemoryVectorStore.afrom_documents(documents, encoder=m3_tiny)
+    made = await M3InMemoryVectorStore.afrom_documents(documents, encoder=table_encoder)
     assert made.get(["x"]) == M3InMemoryVectorStore.from_documents(
-        documents, M3Embeddings(encoder=m3_tiny)
+        documents, M3Embeddings(encoder=table_encoder)
     ).get(["x"])
 
 
-def test_options_that_there_are_not_are_errors(m3_tiny) -> None:
+def test_options_that_there_are_not_are_errors(table_encoder) -> None:
     with pytest.raises(ValidationError, match=r"no option 'rerankk' \(is 'rerank' meant\?\)"):
-        M3InMemoryVectorStore(encoder=m3_tiny, rerankk=True)
+        M3InMemoryVectorStore(encoder=table_encoder, rerankk=True)
     with pytest.raises(ValidationError, match=r"three numbers \(dense, sparse, colbert\)"):
-        M3InMemoryVectorStore(encoder=m3_tiny, weights=(1, 1))
+        M3InMemoryVectorStore(encoder=table_encoder, weights=(1, 1))
     with pytest.raises(TypeError, match=r"search_kwargs=, .*; got k="):
-        M3InMemoryVectorStore(encoder=m3_tiny).as_retriever(k=1)
+        M3InMemoryVectorStore(encoder=table_encoder).as_retriever(k=1)

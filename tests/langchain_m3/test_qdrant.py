@@ -30,8 +30,8 @@ class _Standard(VectorStoreIntegrationTests):
     rerank = False
 
     @pytest.fixture
-    def vectorstore(self, m3_tiny):
-        store = QdrantHybridStore(encoder=m3_tiny, rerank=self.rerank)
+    def vectorstore(self, table_encoder):
+        store = QdrantHybridStore(encoder=table_encoder, rerank=self.rerank)
         yield store
         store.close()
 
@@ -48,9 +48,9 @@ class TestStandardAsyncClient(_Standard):
     has_sync = False
 
     @pytest.fixture
-    async def vectorstore(self, m3_tiny):
+    async def vectorstore(self, table_encoder):
         client = AsyncQdrantClient(location=":memory:")
-        yield QdrantHybridStore(encoder=m3_tiny, async_client=client)
+        yield QdrantHybridStore(encoder=table_encoder, async_client=client)
         await client.close()
 
 
@@ -260,7 +260,7 @@ def test_wrong_arguments(encoder, tiny_dense) -> None:
     with pytest.raises(ValueError, match="name one place"):
         QdrantHybridStore(encoder=encoder, location=":memory:", path="x")
     with pytest.raises(ValidationError, match="modle_name"):
-        QdrantHybridStore(modle_name="m3-tiny")
+        QdrantHybridStore(modle_name="m3-small")
     with pytest.raises(MissingRepresentationError, match="sparse is needed"):
         QdrantHybridStore(model_name=str(tiny_dense))
     with pytest.raises(TypeError, match="wrap a single text in a list"):

@@ -10,6 +10,7 @@ from langchain_core.documents import Document
 from langchain_qdrant import QdrantVectorStore, RetrievalMode
 from qdrant_client import AsyncQdrantClient, QdrantClient, models
 from tests.conftest import make_text
+from tests.table import table
 
 from langchain_m3 import M3Embeddings, M3SparseEmbeddings, QdrantHybridStore
 from m3_core.errors import StoreError
@@ -156,9 +157,9 @@ async def test_existing_and_recreated_collections_with_an_asynchronous_client(en
     await client.close()
 
 
-def test_documents_without_an_embedding_object(encoder, m3_tiny, client) -> None:
+def test_documents_without_an_embedding_object(encoder, table_encoder, client) -> None:
     documents = [Document("Pandas eat bamboo.", id="p"), Document("Bears eat fish.", id="b")]
-    store = QdrantHybridStore.from_documents(documents, model_name="m3-tiny", device="cpu")
+    store = QdrantHybridStore.from_documents(documents, model_name=str(table()), device="cpu")
     assert store.similarity_search("What do pandas eat?", k=1) == documents[:1]
     assert isinstance(store.embeddings, M3Embeddings)
     assert "M3Embeddings" in store.as_retriever().tags
@@ -177,7 +178,7 @@ def test_documents_without_an_embedding_object(encoder, m3_tiny, client) -> None
     asked, _ = store._collection.request(reps, 1, _search())
     assert asked["prefetch"][0].query == pytest.approx(vector)
     with pytest.raises(ValueError, match="name the model once"):
-        QdrantHybridStore(embedding=embeddings, model_name="m3-tiny")
+        QdrantHybridStore(embedding=embeddings, model_name=str(table()))
     again = QdrantHybridStore.from_texts(["x"], embeddings, client=client, force_recreate=True)
     assert len(again.similarity_search("x", k=9)) == 1
 

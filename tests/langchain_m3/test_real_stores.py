@@ -30,11 +30,11 @@ def metadatas(corpus) -> list[dict[str, str]]:
 
 
 @pytest.fixture
-def scores(m3_tiny, corpus, texts) -> dict[str, np.ndarray]:
+def scores(table_encoder, corpus, texts) -> dict[str, np.ndarray]:
     """Brute force: each query with each document."""
     asked = [query["text"] for query in corpus["queries"]]
-    queries = m3_tiny.encode_queries(asked, return_sparse=True)
-    documents = m3_tiny.encode_documents(texts, return_sparse=True)
+    queries = table_encoder.encode_queries(asked, return_sparse=True)
+    documents = table_encoder.encode_documents(texts, return_sparse=True)
     return {
         "dense": dense_scores(queries.dense_vecs, documents.dense_vecs),
         "sparse": lexical_scores(queries.lexical_weights, documents.lexical_weights),
@@ -69,20 +69,20 @@ def check_fused(
 
 
 @pytest.fixture
-def qdrant(fresh_tiny):
+def qdrant(fresh_table):
     client = QdrantClient(location=":memory:")
     client.create_collection(
         "demo",
-        {"dense": models.VectorParams(size=fresh_tiny.dimension, distance=models.Distance.COSINE)},
+        {"dense": models.VectorParams(size=fresh_table.dimension, distance=models.Distance.COSINE)},
         {"sparse": models.SparseVectorParams()},
     )
     yield QdrantVectorStore(
         client,
         "demo",
-        M3Embeddings(encoder=fresh_tiny),
+        M3Embeddings(encoder=fresh_table),
         retrieval_mode=RetrievalMode.HYBRID,
         vector_name="dense",
-        sparse_embedding=M3SparseEmbeddings(encoder=fresh_tiny),
+        sparse_embedding=M3SparseEmbeddings(encoder=fresh_table),
         sparse_vector_name="sparse",
     )
     client.close()
@@ -118,9 +118,9 @@ async def test_qdrant_hybrid_from_async_code(qdrant, passes, corpus, texts, meta
 
 
 @pytest.fixture
-def milvus(fresh_tiny, tmp_path) -> Milvus:
+def milvus(fresh_table, tmp_path) -> Milvus:
     return Milvus(
-        [M3Embeddings(encoder=fresh_tiny), M3MilvusSparseEmbeddings(encoder=fresh_tiny)],
+        [M3Embeddings(encoder=fresh_table), M3MilvusSparseEmbeddings(encoder=fresh_table)],
         connection_args={"uri": str(tmp_path / "milvus.db")},
         vector_field=["dense", "sparse"],
         index_params=[
@@ -150,7 +150,7 @@ def rrf() -> Function:
     )
 
 
-def test_milvus_hybrid(fresh_tiny, milvus, passes, corpus, texts, metadatas, scores) -> None:
+def test_milvus_hybrid(fresh_table, milvus, passes, corpus, texts, metadatas, scores) -> None:
     milvus.add_texts(texts, metadatas)
     # The store asks each of the two for all texts, one after the other.
     assert sum(passes) == len(texts)
@@ -158,7 +158,7 @@ def test_milvus_hybrid(fresh_tiny, milvus, passes, corpus, texts, metadatas, sco
         passes.clear()
         found = milvus.similarity_search_with_score(query["text"], k=K, fetch_k=K, reranker=rrf())
         assert passes == [1]
-        reps = fresh_tiny.encode_queries([query["text"]], return_sparse=True)
+        reps = fresh_table.encode_queries([query["text"]], return_sparse=True)
         vectors = {"dense": reps.dense_vecs[0].tolist(), "sparse": reps.lexical_weights[0]}
         rankings = [
             check(alone(milvus, field, vector), scores[field][number], texts)
@@ -168,14 +168,14 @@ def test_milvus_hybrid(fresh_tiny, milvus, passes, corpus, texts, metadatas, sco
         assert query["topic"] in {document.metadata["topic"] for document, _ in found}
 
 
-def test_caching_embeddings_by_namespace(fresh_tiny, passes, texts) -> None:
+def test_caching_embeddings_by_namespace(fresh_table, passes, texts) -> None:
     from langchain_classic.embeddings import CacheBackedEmbeddings
     from langchain_core.stores import InMemoryByteStore
 
     store = InMemoryByteStore()
 
     def cached(**options) -> CacheBackedEmbeddings:
-        embeddings = M3Embeddings(encoder=fresh_tiny.with_options(**options))
+        embeddings = M3Embeddings(encoder=fresh_table.with_options(**options))
         return CacheBackedEmbeddings.from_bytes_store(
             embeddings, store, namespace=embeddings.cache_namespace, key_encoder="sha256"
         )

@@ -14,6 +14,7 @@ from langchain_core.documents import Document
 from langchain_core.language_models.fake_chat_models import FakeListChatModel
 from langchain_core.runnables import ConfigurableField
 from langchain_core.vectorstores import InMemoryVectorStore
+from tests.table import table
 
 from langchain_m3 import (
     BGEReranker,
@@ -48,11 +49,11 @@ def ids(documents: list[Document]) -> list[str | None]:
 
 
 @pytest.fixture
-def ways(m3_tiny) -> list[dict[str, Any]]:
+def ways(table_encoder) -> list[dict[str, Any]]:
     return [
-        {"model_name": "m3-tiny"},
-        {"encoder": m3_tiny},
-        {"encoder": m3_tiny, "query_instruction": "find: "},
+        {"model_name": str(table())},
+        {"encoder": table_encoder},
+        {"encoder": table_encoder, "query_instruction": "find: "},
     ]
 
 
@@ -73,8 +74,8 @@ async def test_configured_retrievers_have_the_documents(ways, kind, options) -> 
         assert retriever.model_fields_set == set(way) | set(options) | {"k"}
 
 
-def test_what_is_configured_takes_effect_and_the_rest_stays(m3_tiny, tmp_path) -> None:
-    retriever = M3HybridRetriever.from_documents(DOCUMENTS, encoder=m3_tiny)
+def test_what_is_configured_takes_effect_and_the_rest_stays(table_encoder, tmp_path) -> None:
+    retriever = M3HybridRetriever.from_documents(DOCUMENTS, encoder=table_encoder)
     changed = retriever.configurable_fields(
         weights=ConfigurableField(id="weights"),
         query_instruction=ConfigurableField(id="instruction"),
@@ -89,7 +90,7 @@ def test_what_is_configured_takes_effect_and_the_rest_stays(m3_tiny, tmp_path) -
     sparse = M3SparseRetriever(collection=retriever.collection, k=2)
     assert ids(configured(weights=(0, 1, 0)).invoke(QUERY))[:2] == ids(sparse.invoke(QUERY))
     prefixed = M3HybridRetriever.from_documents(
-        DOCUMENTS, encoder=m3_tiny, query_instruction="Berlin trains "
+        DOCUMENTS, encoder=table_encoder, query_instruction="Berlin trains "
     )
     assert configured(instruction="Berlin trains ").invoke(QUERY) == prefixed.invoke(QUERY)
     with pytest.raises(ValueError, match=r"needs colbert .* collection holds dense, sparse"):
@@ -99,7 +100,7 @@ def test_what_is_configured_takes_effect_and_the_rest_stays(m3_tiny, tmp_path) -
     other = str(tiny_checkpoint(tmp_path / "other"))
     with pytest.raises(ValueError, match=r"model_name is .*encoder="):
         configured(model=other).invoke(QUERY)
-    named = M3HybridRetriever.from_documents(DOCUMENTS, model_name="m3-tiny")
+    named = M3HybridRetriever.from_documents(DOCUMENTS, model_name=str(table()))
     with pytest.raises(ValueError, match="is another model"):
         named.configurable_fields(model_name=ConfigurableField(id="model")).with_config(
             configurable={"model": other}
@@ -107,8 +108,8 @@ def test_what_is_configured_takes_effect_and_the_rest_stays(m3_tiny, tmp_path) -
 
 
 @pytest.mark.parametrize(("kind", "options"), KINDS)
-def test_copies_have_the_documents(m3_tiny, kind, options) -> None:
-    retriever = kind.from_documents(DOCUMENTS, encoder=m3_tiny, **options)
+def test_copies_have_the_documents(table_encoder, kind, options) -> None:
+    retriever = kind.from_documents(DOCUMENTS, encoder=table_encoder, **options)
     expected = retriever.search_with_scores(QUERY)
     shared = (copy.copy(retriever), retriever.model_copy(update={"k": 3}), retriever.bind())
     own = (
@@ -131,8 +132,8 @@ def test_copies_have_the_documents(m3_tiny, kind, options) -> None:
     assert "own" not in ids(retriever.invoke(QUERY))
 
 
-async def test_alternatives_have_their_documents(m3_tiny) -> None:
-    hybrid = M3HybridRetriever.from_documents(DOCUMENTS, encoder=m3_tiny, k=1)
+async def test_alternatives_have_their_documents(table_encoder) -> None:
+    hybrid = M3HybridRetriever.from_documents(DOCUMENTS, encoder=table_encoder, k=1)
     sparse = M3SparseRetriever(collection=hybrid.collection)
     either = hybrid.configurable_fields(k=ConfigurableField(id="k")).configurable_alternatives(
         ConfigurableField(id="kind"), default_key="hybrid", sparse=sparse
@@ -144,8 +145,8 @@ async def test_alternatives_have_their_documents(m3_tiny) -> None:
     assert "0" in ids(sparse.invoke(QUERY))
 
 
-def test_one_collection_for_several_retrievers(m3_tiny, tiny_m3) -> None:
-    full = M3HybridRetriever.from_documents(DOCUMENTS, encoder=m3_tiny, rerank=True)
+def test_one_collection_for_several_retrievers(table_encoder, tiny_m3) -> None:
+    full = M3HybridRetriever.from_documents(DOCUMENTS, encoder=table_encoder, rerank=True)
     plain = M3HybridRetriever(collection=full.collection)
     plain.add_texts(["Pandas sleep."], ids=["new"])
     assert "colbert" not in plain.search_with_scores(QUERY)[0][2]
@@ -158,8 +159,8 @@ def test_one_collection_for_several_retrievers(m3_tiny, tiny_m3) -> None:
 
 
 @pytest.mark.parametrize(("kind", "options"), KINDS)
-async def test_documents_come_back_as_they_were_put_in(m3_tiny, kind, options) -> None:
-    retriever = kind.from_documents(DOCUMENTS, encoder=m3_tiny, **options)
+async def test_documents_come_back_as_they_were_put_in(table_encoder, kind, options) -> None:
+    retriever = kind.from_documents(DOCUMENTS, encoder=table_encoder, **options)
     found = retriever.invoke(QUERY)
     assert found == [DOCUMENTS[int(str(one.id))] for one in found]
     scored = retriever.search_with_scores(QUERY)
@@ -176,8 +177,8 @@ async def test_documents_come_back_as_they_were_put_in(m3_tiny, kind, options) -
 
 
 @pytest.mark.parametrize(("kind", "options"), KINDS)
-def test_the_same_document_is_the_same_for_all_queries(m3_tiny, kind, options) -> None:
-    retriever = kind.from_documents(DOCUMENTS, encoder=m3_tiny, **options, k=3)
+def test_the_same_document_is_the_same_for_all_queries(table_encoder, kind, options) -> None:
+    retriever = kind.from_documents(DOCUMENTS, encoder=table_encoder, **options, k=3)
     model = FakeListChatModel(responses=["panda food\nWhat does a panda eat?"])
     several = MultiQueryRetriever.from_llm(retriever, model, include_original=True)
     found = several.invoke(QUERY)
@@ -197,16 +198,16 @@ class FlatStore(InMemoryVectorStore):
         return super().add_documents(documents, *args, **kwargs)
 
 
-def test_found_documents_go_into_stores_with_plain_metadata(m3_tiny) -> None:
-    retriever = M3HybridRetriever.from_texts(TEXTS, [{"n": 1}] * 4, encoder=m3_tiny)
-    store = FlatStore(M3Embeddings(encoder=m3_tiny))
+def test_found_documents_go_into_stores_with_plain_metadata(table_encoder) -> None:
+    retriever = M3HybridRetriever.from_texts(TEXTS, [{"n": 1}] * 4, encoder=table_encoder)
+    store = FlatStore(M3Embeddings(encoder=table_encoder))
     assert len(store.add_documents(retriever.invoke(QUERY))) == 4
 
 
 @pytest.mark.parametrize(("kind", "options"), KINDS)
-def test_results_and_callers_share_nothing(m3_tiny, kind, options) -> None:
+def test_results_and_callers_share_nothing(table_encoder, kind, options) -> None:
     given = [one.model_copy(deep=True) for one in DOCUMENTS]
-    retriever = kind.from_documents(given, encoder=m3_tiny, **options)
+    retriever = kind.from_documents(given, encoder=table_encoder, **options)
     for one in given:
         one.metadata["tags"].append("caller")
     for _ in range(2):
@@ -218,15 +219,15 @@ def test_results_and_callers_share_nothing(m3_tiny, kind, options) -> None:
             assert one == DOCUMENTS[int(str(one.id))]
             one.metadata["tags"].append("result")
             one.metadata["tags"] = None
-    kept = M3Reranker(encoder=m3_tiny).compress_documents(given, QUERY)
+    kept = M3Reranker(encoder=table_encoder).compress_documents(given, QUERY)
     kept[0].metadata["tags"].append("kept")
     assert all("kept" not in one.metadata["tags"] for one in given)
     assert kept[0].metadata["relevance_score"] >= kept[-1].metadata["relevance_score"]
 
 
-def test_the_store_in_qdrant_shares_nothing_either(m3_tiny) -> None:
+def test_the_store_in_qdrant_shares_nothing_either(table_encoder) -> None:
     given = [one.model_copy(deep=True) for one in DOCUMENTS]
-    store = QdrantHybridStore.from_documents(given, None, encoder=m3_tiny)
+    store = QdrantHybridStore.from_documents(given, None, encoder=table_encoder)
     for one in given:
         one.metadata["tags"].append("caller")
     for _ in range(2):
@@ -235,8 +236,8 @@ def test_the_store_in_qdrant_shares_nothing_either(m3_tiny) -> None:
             one.metadata["tags"].append("result")
 
 
-async def test_adding_and_deleting_off_the_event_loop(m3_tiny) -> None:
-    retriever = M3HybridRetriever(encoder=m3_tiny)
+async def test_adding_and_deleting_off_the_event_loop(table_encoder) -> None:
+    retriever = M3HybridRetriever(encoder=table_encoder)
     assert await retriever.aadd_texts(TEXTS[:2], [{"n": 0}, {"n": 1}], ids=["0", "1"]) == ["0", "1"]
     await asyncio.gather(*(retriever.aadd_documents([one]) for one in DOCUMENTS[1:]))
     assert len(retriever) == 4
@@ -247,8 +248,8 @@ async def test_adding_and_deleting_off_the_event_loop(m3_tiny) -> None:
         retriever.add_texts(["x"], metadata={})
 
 
-def test_empty_documents_are_reported(m3_tiny, caplog) -> None:
-    retriever = M3HybridRetriever.from_texts(["", "Pandas"], ids=["e", "p"], encoder=m3_tiny)
+def test_empty_documents_are_reported(table_encoder, caplog) -> None:
+    retriever = M3HybridRetriever.from_texts(["", "Pandas"], ids=["e", "p"], encoder=table_encoder)
     assert "1 of 2 documents have no text, the first is 'e'" in caplog.text
     assert len(retriever) == 2
     caplog.clear()
@@ -276,25 +277,25 @@ def remade(one: Any) -> Any:
     return type(one)(**values)
 
 
-def test_embeddings_and_rerankers_made_of_all_fields_are_the_same(m3_tiny, tmp_path) -> None:
+def test_embeddings_and_rerankers_made_of_all_fields_are_the_same(table_encoder, tmp_path) -> None:
     folder = str(tiny_reranker(tmp_path / "reranker"))
     reranker = Reranker.from_pretrained(folder, device="cpu", dtype="float32")
-    own = m3_tiny.with_options(query_instruction="find: ", max_length=30)
+    own = table_encoder.with_options(query_instruction="find: ", max_length=30)
     for embeddings in (
-        M3Embeddings(model_name="m3-tiny", query_instruction="find: "),
+        M3Embeddings(model_name=str(table()), query_instruction="find: "),
         M3Embeddings(encoder=own, truncate_dim=8),
-        HuggingFaceBgeEmbeddings(model_name="m3-tiny", query_instruction="find: "),
+        HuggingFaceBgeEmbeddings(model_name=str(table()), query_instruction="find: "),
     ):
         again = remade(remade(embeddings))
         assert again.embed_query(QUERY) == pytest.approx(embeddings.embed_query(QUERY), abs=1e-6)
         assert again.model_dump(exclude={"client"}) == embeddings.model_dump(exclude={"client"})
     for compressor in (
-        M3Reranker(model_name="m3-tiny", weights=(1, 1, 0), top_n=2),
+        M3Reranker(model_name=str(table()), weights=(1, 1, 0), top_n=2),
         M3Reranker(encoder=own, score_threshold=0.1),
         BGEReranker(model_name=folder, dtype="float32", max_length=40),
         BGEReranker(reranker=reranker, normalize=True, max_length=40),
         M3CascadeReranker(encoder=own, reranker=reranker, first=2),
-        M3CascadeReranker(model_name="m3-tiny", reranker_name=folder, dtype="float32"),
+        M3CascadeReranker(model_name=str(table()), reranker_name=folder, dtype="float32"),
     ):
         again = remade(remade(compressor))
         expected = compressor.compress_documents(DOCUMENTS, QUERY)

@@ -1,7 +1,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
@@ -13,7 +12,8 @@ from langchain_core.prompts import ChatPromptTemplate
 from langchain_core.runnables import RunnablePassthrough
 from langchain_tests.integration_tests import RetrieversIntegrationTests
 from pydantic import ValidationError
-from tests.conftest import CORPUS, make_text
+from tests.conftest import make_text
+from tests.table import CORPUS, table
 
 from langchain_m3 import M3HybridRetriever, M3SparseRetriever
 from m3_core.errors import FilterError, IndexFileError, MissingRepresentationError
@@ -39,8 +39,8 @@ class _Params:
 
     @property
     def retriever_constructor_params(self) -> dict:
-        corpus = json.loads(CORPUS.read_text(encoding="utf-8"))["documents"]
-        return {"texts": [document["text"] for document in corpus], "model_name": "m3-tiny"}
+        corpus = CORPUS["documents"]
+        return {"texts": [document["text"] for document in corpus], "model_name": str(table())}
 
     @property
     def retriever_query_example(self) -> str:
@@ -142,12 +142,12 @@ class _ExtractiveModel(FakeListChatModel):
         return messages[-1].content.splitlines()[1]
 
 
-async def test_a_rag_chain_answers_from_what_was_found(m3_tiny, corpus) -> None:
+async def test_a_rag_chain_answers_from_what_was_found(m3_small, corpus) -> None:
     documents = [
         Document(id=one["id"], page_content=one["text"], metadata={"topic": one["topic"]})
         for one in corpus["documents"]
     ]
-    retriever = M3HybridRetriever.from_documents(documents, encoder=m3_tiny, k=3, rerank=True)
+    retriever = M3HybridRetriever.from_documents(documents, encoder=m3_small, k=3, rerank=True)
     chain = (
         {
             "context": retriever | (lambda found: "\n".join(d.page_content for d in found)),

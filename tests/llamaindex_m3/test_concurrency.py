@@ -34,9 +34,9 @@ def threads_for_calls() -> list[str]:
     return [one.name for one in threading.enumerate() if one.name.startswith("asyncio")]
 
 
-async def test_embeddings(fresh_tiny, passes) -> None:
-    dense, sparse = M3Embedding(encoder=fresh_tiny), M3SparseEmbedding(encoder=fresh_tiny)
-    milvus = M3MilvusSparseEmbeddingFunction(encoder=fresh_tiny)
+async def test_embeddings(fresh_table, passes) -> None:
+    dense, sparse = M3Embedding(encoder=fresh_table), M3SparseEmbedding(encoder=fresh_table)
+    milvus = M3MilvusSparseEmbeddingFunction(encoder=fresh_table)
     vectors = await asyncio.gather(*map(dense.aget_query_embedding, QUERIES))
     weights = await asyncio.gather(*map(sparse.aget_query_embedding, QUERIES))
     rows = await asyncio.gather(*(milvus.async_encode_queries([one]) for one in QUERIES))
@@ -44,17 +44,17 @@ async def test_embeddings(fresh_tiny, passes) -> None:
     assert len(passes) <= FEW
     assert threads_for_calls() == []
     assert [row for (row,) in rows] == weights
-    expected = fresh_tiny.encode_queries(QUERIES, return_sparse=True)
+    expected = fresh_table.encode_queries(QUERIES, return_sparse=True)
     np.testing.assert_allclose(vectors, expected.dense_vecs, atol=1e-6)
     for ours, theirs in zip(weights, expected.lexical_weights, strict=True):
         assert ours == pytest.approx(theirs, abs=1e-6)
 
 
 @pytest.mark.parametrize("kind", [M3SparseRetriever, M3HybridRetriever, M3Index])
-async def test_retrievers(fresh_tiny, passes, kind) -> None:
+async def test_retrievers(fresh_table, passes, kind) -> None:
     nodes = make_nodes()
     options = {M3HybridRetriever: {"rerank": True}, M3Index: {"nodes": []}}.get(kind, {})
-    held = kind(encoder=fresh_tiny, **options)
+    held = kind(encoder=fresh_table, **options)
     await asyncio.gather(*(held.ainsert_nodes([node]) for node in nodes))
     assert len(held) == len(nodes)
     assert len(passes) <= len(nodes) * 3 // 4
@@ -72,9 +72,9 @@ async def test_retrievers(fresh_tiny, passes, kind) -> None:
         assert [one.ids for one in results] == [held.vector_store.query(one).ids for one in asked]
 
 
-async def test_a_reranker(fresh_tiny, passes) -> None:
+async def test_a_reranker(fresh_table, passes) -> None:
     nodes = [NodeWithScore(node=node, score=0.0) for node in make_nodes()[:5]]
-    reranker = M3Reranker(encoder=fresh_tiny, top_n=3)
+    reranker = M3Reranker(encoder=fresh_table, top_n=3)
     found = await asyncio.gather(
         *(reranker.apostprocess_nodes(nodes, QueryBundle(query)) for query in QUERIES)
     )

@@ -1,8 +1,5 @@
 from __future__ import annotations
 
-import json
-from pathlib import Path
-
 import pytest
 from llama_index.core import VectorStoreIndex
 from llama_index.core.llms import MockLLM
@@ -14,6 +11,7 @@ from llama_index.core.schema import (
     TextNode,
 )
 from tests.llamaindex_m3.nodes import QUERY, ids, make_nodes
+from tests.table import CORPUS, table
 
 from llamaindex_m3 import M3Embedding, M3HybridRetriever, M3SparseRetriever
 
@@ -46,13 +44,11 @@ def test_fusion_of_dense_and_sparse_retrievers(encoder, mode) -> None:
 
 
 async def test_a_query_engine_on_the_embedded_model() -> None:
-    corpus = Path(__file__).parents[2] / "demo" / "corpus.json"
-    documents = json.loads(corpus.read_text(encoding="utf-8"))["documents"]
     nodes = [
         TextNode(id_=item["id"], text=item["text"], metadata={"topic": item["topic"]})
-        for item in documents
+        for item in CORPUS["documents"]
     ]
-    retriever = M3HybridRetriever.from_nodes(nodes, model_name="m3-tiny", rerank=True)
+    retriever = M3HybridRetriever.from_nodes(nodes, model_name=str(table()), rerank=True)
     engine = RetrieverQueryEngine(
         retriever, response_synthesizer=get_response_synthesizer(llm=MockLLM())
     )

@@ -1,9 +1,7 @@
 from __future__ import annotations
 
 import asyncio
-import json
 from concurrent.futures import ThreadPoolExecutor
-from pathlib import Path
 
 import numpy as np
 import pytest
@@ -17,6 +15,7 @@ from llama_index.core.vector_stores.types import (
 )
 from tests.conftest import make_text
 from tests.llamaindex_m3.nodes import make_nodes as shared_nodes
+from tests.table import CORPUS, table
 
 from llamaindex_m3 import M3Index
 from m3_core import Encoder
@@ -189,12 +188,11 @@ def test_restrictions_and_embedding(encoder, index) -> None:
 
 
 async def test_a_query_engine_on_the_embedded_model() -> None:
-    corpus = Path(__file__).parents[2] / "demo" / "corpus.json"
     documents = [
         Document(id_=item["id"], text=item["text"], metadata={"topic": item["topic"]})
-        for item in json.loads(corpus.read_text(encoding="utf-8"))["documents"]
+        for item in CORPUS["documents"]
     ]
-    index = M3Index.from_documents(documents, model_name="m3-tiny")
+    index = M3Index.from_documents(documents, model_name=str(table()))
     engine = index.as_query_engine(llm=MockLLM(), mode="hybrid", similarity_top_k=2)
     query = "What do giant pandas eat in the mountain forests?"
     for response in (engine.query(query), await engine.aquery(query)):

@@ -15,6 +15,7 @@ from llama_index.core.schema import NodeWithScore, QueryBundle, TextNode
 from llama_index.core.vector_stores.types import VectorStoreQueryMode
 from tests.conftest import make_text
 from tests.llamaindex_m3.nodes import QUERY, ids
+from tests.table import table
 
 from llamaindex_m3 import M3Index, M3SparseRetriever
 from m3_core import Encoder
@@ -48,7 +49,7 @@ def test_llama_index_loads_an_index_in_memory_and_refuses_a_folder(index, tmp_pa
     with pytest.raises(ValueError, match=r"load a saved one with M3Index\.from_persist_dir"):
         load_index_from_storage(storage)
     with pytest.raises(ValueError, match=r"load a saved one with M3Index\.from_persist_dir"):
-        load_index_from_storage(storage, index_id="mine", model_name="m3-tiny")
+        load_index_from_storage(storage, index_id="mine", model_name=str(table()))
     with pytest.raises(ValueError, match="max_length cannot be set"):
         load_index_from_storage(index.storage_context, max_length=16)
 
@@ -222,9 +223,9 @@ def test_a_folder_of_the_managed_index(tmp_path) -> None:
     storage.persist(tmp_path)
     (tmp_path / "multi_embed_store.pkl").write_bytes(b"never read")
     with pytest.raises(IndexFileError, match="saved by BGEM3Index, whose pickle is not read"):
-        M3Index.load_from_disk(tmp_path, model_name="m3-tiny")
+        M3Index.load_from_disk(tmp_path, model_name=str(table()))
     nodes = StorageContext.from_defaults(persist_dir=str(tmp_path)).docstore.docs.values()
-    assert len(M3Index(list(nodes), model_name="m3-tiny")) == 1
+    assert len(M3Index(list(nodes), model_name=str(table()))) == 1
 
 
 @pytest.mark.parametrize(

@@ -25,6 +25,7 @@ from llama_index.core.vector_stores.types import (
     VectorStoreQueryResult,
 )
 from pydantic import ValidationError
+from tests.table import table
 
 from llamaindex_m3 import (
     BGEReranker,
@@ -363,7 +364,7 @@ def test_the_models_name_may_stand_first(tiny_m3, tiny_reranker_path) -> None:
     with pytest.raises(TypeError, match=r"by name, and only model_name may stand first .*got 3"):
         BGEReranker(3)
     with pytest.raises(TypeError, match="model_name twice"):
-        M3Embedding(str(tiny_m3), model_name="m3-tiny")
+        M3Embedding(str(tiny_m3), model_name=str(table()))
     kwargs = {"cross_encoder_kwargs": {"model_kwargs": {"torch_dtype": "float32"}}}
     assert BGEReranker(str(tiny_reranker_path), **kwargs).dtype == "float32"
 
@@ -387,7 +388,7 @@ def test_a_foreign_vector_store_is_not_passed_over(fake) -> None:
         (lambda fake: M3Index([], encoder=fake, use_async=True), "ainsert_nodes"),
         (lambda fake: M3Index([], encoder=fake, insert_batch_size=8), "filled by tokens"),
         (lambda fake: M3Index([], encoder=fake, service_context=1), "transformations="),
-        (lambda fake: M3Index([], "m3-tiny"), "the model is model_name="),
+        (lambda fake: M3Index([], str(table())), "the model is model_name="),
         (lambda fake: made(fake).as_retriever(alpha="0.5"), "alpha must be from 0"),
         (lambda fake: made(fake, weights={"dense": 1}), r"three numbers .*got {'dense': 1}"),
         (lambda fake: made(fake, weights="100"), "three numbers"),

@@ -20,6 +20,7 @@ from llama_index.core.storage.docstore import SimpleDocumentStore
 from llama_index.core.vector_stores import SimpleVectorStore
 from tests.conftest import Passes, make_text
 from tests.forking import HAS_FORK
+from tests.table import table
 
 from llamaindex_m3 import M3Embedding
 from m3_core import Encoder
@@ -121,16 +122,18 @@ async def test_arun_computes_off_the_event_loop(fresh, monkeypatch) -> None:
 
 
 @pytest.mark.skipif(not HAS_FORK, reason="no fork on this system")
-async def test_arun_in_forked_processes_after_an_asynchronous_call(m3_tiny, monkeypatch) -> None:
+async def test_arun_in_forked_processes_after_an_asynchronous_call(
+    table_encoder, monkeypatch
+) -> None:
     context = multiprocessing.get_context("fork")
     monkeypatch.setattr(multiprocessing, "get_context", lambda method=None: context)
-    embedding = M3Embedding(model_name="m3-tiny", device="cpu", dtype="float32")
+    embedding = M3Embedding(model_name=str(table()), device="cpu", dtype="float32")
     await embedding.aget_query_embedding("the engine and torch have their threads now")
     large = torch.ones(600, 600)
     assert float((large @ large)[0, 0]) == 600
     made = pipeline(embedding)
     nodes = await asyncio.wait_for(made.arun(documents=DOCUMENTS, num_workers=2), 120)
-    assert_embedded(nodes, m3_tiny)
+    assert_embedded(nodes, table_encoder)
 
 
 def test_nothing_to_embed(fresh) -> None:
@@ -147,7 +150,7 @@ from llama_index.core.ingestion import IngestionPipeline
 from llamaindex_m3 import M3Embedding
 
 async def main():
-    embedding = M3Embedding(model_name="m3-tiny", device="cpu", dtype="float32")
+    embedding = M3Embedding(model_name={model!r}, device="cpu", dtype="float32")
     alone = await embedding.aget_query_embedding("panda")
     documents = [Document(text="panda") for _ in range(4)]
     ingest = IngestionPipeline(transformations=[embedding])
@@ -165,7 +168,7 @@ if __name__ == "__main__":
 @pytest.mark.parametrize("method", multiprocessing.get_all_start_methods())
 def test_arun_with_processes_from_a_plain_script(tmp_path: Path, method: str) -> None:
     path = tmp_path / "ingest.py"
-    path.write_text(SCRIPT.format(method=method), encoding="utf-8")
+    path.write_text(SCRIPT.format(method=method, model=str(table())), encoding="utf-8")
     running = subprocess.Popen(
         [sys.executable, str(path)],
         stdout=subprocess.PIPE,

@@ -132,8 +132,8 @@ async def test_the_views_options(index) -> None:
         store.query(VectorStoreQuery(query_str=QUERY, alpha=0.5))
 
 
-def test_the_view_encodes_a_node_once(fresh_tiny: Encoder, passes: Passes) -> None:
-    index = M3Index([], encoder=fresh_tiny)
+def test_the_view_encodes_a_node_once(fresh_table: Encoder, passes: Passes) -> None:
+    index = M3Index([], encoder=fresh_table)
     index.vector_store.add([TextNode(id_=f"n{i}", text=f"text {i}") for i in range(5)])
     assert sum(passes) == 5
 

@@ -77,15 +77,15 @@ def by_rank(*scores: dict[str, float]) -> dict[str, float]:
     return fused
 
 
-def test_a_model_equals_brute_force_with_one_pass_a_node_and_a_query(fresh_tiny, passes, corpus):
+def test_a_model_equals_brute_force_with_one_pass_a_node_and_a_query(fresh_table, passes, corpus):
     nodes = [TextNode(id_=one["id"], text=one["text"]) for one in corpus["documents"]]
-    store = QdrantHybridStore(encoder=fresh_tiny, rerank=True)
-    index = index_over(store, nodes, embed_model=M3Embedding(encoder=fresh_tiny))
+    store = QdrantHybridStore(encoder=fresh_table, rerank=True)
+    index = index_over(store, nodes, embed_model=M3Embedding(encoder=fresh_table))
     assert sum(passes) == len(nodes)
     queries = [query["text"] for query in corpus["queries"][:4]]
     flags = {"return_sparse": True, "return_colbert_vecs": True}
-    asked = fresh_tiny.encode_queries(queries, **flags)
-    documents = fresh_tiny.encode_documents([node.text for node in nodes], **flags)
+    asked = fresh_table.encode_queries(queries, **flags)
+    documents = fresh_table.encode_documents([node.text for node in nodes], **flags)
     exact = {
         "default": dense_scores(asked.dense_vecs, documents.dense_vecs),
         "sparse": lexical_scores(asked.lexical_weights, documents.lexical_weights),
@@ -105,10 +105,10 @@ def test_a_model_equals_brute_force_with_one_pass_a_node_and_a_query(fresh_tiny,
     store.close()
 
 
-async def test_from_async_code_too(fresh_tiny, passes) -> None:
+async def test_from_async_code_too(fresh_table, passes) -> None:
     nodes = make_nodes()
     client = AsyncQdrantClient(location=":memory:")
-    store = QdrantHybridStore(encoder=fresh_tiny, aclient=client)
+    store = QdrantHybridStore(encoder=fresh_table, aclient=client)
     await store.async_add(await store.embed_model.acall(nodes))
     assert sum(passes) == len(nodes)
     passes.clear()
@@ -258,7 +258,7 @@ def test_arguments(fake, client, tiny_dense, store) -> None:
     with pytest.raises(ValidationError, match="fusion"):
         QdrantHybridStore(encoder=fake, fusion="sum")
     with pytest.raises(ValidationError, match="modle_name"):
-        QdrantHybridStore(modle_name="m3-tiny")
+        QdrantHybridStore(modle_name="m3-small")
     with pytest.raises(ValueError, match=r"name one place.*client, path"):
         QdrantHybridStore("c", client, encoder=fake, path="x")
     with pytest.raises(MissingRepresentationError, match="sparse is needed"):

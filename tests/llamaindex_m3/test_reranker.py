@@ -53,8 +53,8 @@ def test_scores_are_the_cores_and_nodes_copies(encoder, nodes, weights) -> None:
     assert M3Reranker(encoder=encoder).postprocess_nodes([], query_str=QUERY) == []
 
 
-async def test_top_n_threshold_and_async(fresh_tiny, passes, nodes) -> None:
-    everything = M3Reranker(encoder=fresh_tiny).postprocess_nodes(nodes, QueryBundle(QUERY))
+async def test_top_n_threshold_and_async(fresh_table, passes, nodes) -> None:
+    everything = M3Reranker(encoder=fresh_table).postprocess_nodes(nodes, QueryBundle(QUERY))
     assert sum(passes) == len({node.node.get_content(MetadataMode.EMBED) for node in nodes}) + 1
     third = everything[2].score
     for options, count in (
@@ -67,14 +67,14 @@ async def test_top_n_threshold_and_async(fresh_tiny, passes, nodes) -> None:
         ),
         ({"score_threshold": 9.0}, 0),
     ):
-        reranker = M3Reranker(encoder=fresh_tiny, **options)
+        reranker = M3Reranker(encoder=fresh_table, **options)
         kept = reranker.postprocess_nodes(nodes, QueryBundle(QUERY))
         assert kept == everything[:count]
         assert await reranker.apostprocess_nodes(nodes, QueryBundle(QUERY)) == kept
     passes.clear()
     passes.threads.clear()
-    assert await M3Reranker(encoder=fresh_tiny).apostprocess_nodes([], query_str=QUERY) == []
-    await M3Reranker(encoder=fresh_tiny).apostprocess_nodes(nodes, query_str="another")
+    assert await M3Reranker(encoder=fresh_table).apostprocess_nodes([], query_str=QUERY) == []
+    await M3Reranker(encoder=fresh_table).apostprocess_nodes(nodes, query_str="another")
     assert passes == [1]
     assert all(name.startswith("m3-processor") for name in passes.threads)
 
@@ -160,13 +160,13 @@ def test_bad_input(encoder, tiny_dense: Path, nodes) -> None:
             reranker.postprocess_nodes(wrong, query_str=QUERY)
 
 
-async def test_query_engine_end_to_end(fresh_tiny, passes, corpus) -> None:
+async def test_query_engine_end_to_end(fresh_table, passes, corpus) -> None:
     nodes = [
         TextNode(text=document["text"], id_=document["id"], metadata={"topic": document["topic"]})
         for document in corpus["documents"]
     ]
-    embedding = M3Embedding(encoder=fresh_tiny)
-    reranker = M3Reranker(encoder=fresh_tiny, top_n=3)
+    embedding = M3Embedding(encoder=fresh_table)
+    reranker = M3Reranker(encoder=fresh_table, top_n=3)
     engine = RetrieverQueryEngine.from_args(
         VectorStoreIndex(nodes, embed_model=embedding).as_retriever(similarity_top_k=20),
         llm=MockLLM(),

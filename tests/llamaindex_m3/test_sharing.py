@@ -12,6 +12,7 @@ from llama_index.core.instrumentation import get_dispatcher
 from llama_index.core.instrumentation.span_handlers import SimpleSpanHandler
 from llama_index.core.schema import IndexNode, QueryBundle, TextNode
 from tests.llamaindex_m3.nodes import QUERY, ids, make_nodes
+from tests.table import table
 
 from llamaindex_m3 import M3HybridRetriever, M3Index, M3SparseRetriever
 
@@ -110,8 +111,8 @@ def test_copies_of_an_index(encoder, tmp_path) -> None:
 
 
 def test_another_process_searches_what_was_pickled(tmp_path) -> None:
-    index = M3Index(make_nodes(), model_name="m3-tiny", device="cpu", dtype="float32")
-    hybrid = make("rerank", model_name="m3-tiny", device="cpu", dtype="float32")
+    index = M3Index(make_nodes(), model_name=str(table()), device="cpu", dtype="float32")
+    hybrid = make("rerank", model_name=str(table()), device="cpu", dtype="float32")
     (tmp_path / "pickled").write_bytes(pickle.dumps((index, hybrid)))
     code = (
         "import pathlib, pickle, sys\n"

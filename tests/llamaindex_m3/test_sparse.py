@@ -83,10 +83,10 @@ async def test_the_function_for_milvus(encoder) -> None:
     assert_equal(again.encode_queries(["panda"]), asked)
 
 
-async def test_beside_dense_vectors_texts_are_computed_once(fresh_tiny, passes) -> None:
-    dense = M3Embedding(encoder=fresh_tiny)
-    sparse = M3SparseEmbedding(encoder=fresh_tiny)
-    milvus = M3MilvusSparseEmbeddingFunction(encoder=fresh_tiny)
+async def test_beside_dense_vectors_texts_are_computed_once(fresh_table, passes) -> None:
+    dense = M3Embedding(encoder=fresh_table)
+    sparse = M3SparseEmbedding(encoder=fresh_table)
+    milvus = M3MilvusSparseEmbeddingFunction(encoder=fresh_table)
     dense.get_text_embedding_batch(TEXTS)
     for text in TEXTS:
         milvus.encode_documents([text])
@@ -152,7 +152,7 @@ def test_bad_input(sparse, encoder, tiny_bge: Path) -> None:
         with pytest.raises(ValidationError, match="truncate_dim"):
             kind(encoder=encoder, truncate_dim=8)
         with pytest.raises(TypeError, match="must be an m3_core"):
-            kind(encoder="m3-tiny")
+            kind(encoder="m3-small")
     with pytest.raises(ValidationError, match="embed_batch_size"):
         M3SparseEmbedding(encoder=encoder, embed_batch_size=0)
     for wrong in (None, b"panda"):

@@ -39,11 +39,11 @@ def nodes(corpus) -> list[TextNode]:
 
 
 @pytest.fixture
-def scores(m3_tiny, corpus, nodes) -> dict[str, np.ndarray]:
+def scores(table_encoder, corpus, nodes) -> dict[str, np.ndarray]:
     """Brute force: each query with each node."""
     asked = [query["text"] for query in corpus["queries"]]
-    queries = m3_tiny.encode_queries(asked, return_sparse=True)
-    documents = m3_tiny.encode_documents([node.text for node in nodes], return_sparse=True)
+    queries = table_encoder.encode_queries(asked, return_sparse=True)
+    documents = table_encoder.encode_documents([node.text for node in nodes], return_sparse=True)
     return {
         "default": dense_scores(queries.dense_vecs, documents.dense_vecs),
         "sparse": lexical_scores(queries.lexical_weights, documents.lexical_weights),
@@ -107,9 +107,9 @@ def qdrant_store(encoder, **clients) -> QdrantVectorStore:
     )
 
 
-def test_qdrant(fresh_tiny, passes, corpus, nodes, scores) -> None:
+def test_qdrant(fresh_table, passes, corpus, nodes, scores) -> None:
     client = QdrantClient(":memory:")
-    index = index_over(qdrant_store(fresh_tiny, client=client), nodes, fresh_tiny)
+    index = index_over(qdrant_store(fresh_table, client=client), nodes, fresh_table)
     assert sum(passes) == len(nodes)
     for number, query in enumerate(corpus["queries"]):
         passes.clear()
@@ -123,12 +123,12 @@ def test_qdrant(fresh_tiny, passes, corpus, nodes, scores) -> None:
     client.close()
 
 
-async def test_qdrant_from_async_code(fresh_tiny, passes, corpus, nodes, scores) -> None:
+async def test_qdrant_from_async_code(fresh_table, passes, corpus, nodes, scores) -> None:
     client = AsyncQdrantClient(":memory:")
     # The store asks for a synchronous client even where only the other one is used.
     unused = QdrantClient(":memory:")
-    store = qdrant_store(fresh_tiny, client=unused, aclient=client)
-    embedding = M3Embedding(encoder=fresh_tiny)
+    store = qdrant_store(fresh_table, client=unused, aclient=client)
+    embedding = M3Embedding(encoder=fresh_table)
     await store.async_add(await embedding.acall(nodes))
     index = VectorStoreIndex.from_vector_store(store, embed_model=embedding)
     assert sum(passes) == len(nodes)
@@ -171,9 +171,9 @@ def milvus_sparse(store: MilvusVectorStore, text: str) -> list[tuple[int, float]
     return [(int(hit["id"].rpartition("-")[2]), hit["distance"]) for hit in hits]
 
 
-def test_milvus(fresh_tiny, passes, corpus, nodes, scores, tmp_path) -> None:
-    store = milvus_store(fresh_tiny, tmp_path / "milvus.db")
-    index = index_over(store, nodes, fresh_tiny)
+def test_milvus(fresh_table, passes, corpus, nodes, scores, tmp_path) -> None:
+    store = milvus_store(fresh_table, tmp_path / "milvus.db")
+    index = index_over(store, nodes, fresh_table)
     # The store asks for the weights of one node after the other.
     assert sum(passes) == len(nodes)
     for number, query in enumerate(corpus["queries"]):
@@ -205,14 +205,14 @@ def embedded(nodes: list[TextNode]) -> list[str]:
 
 
 def test_milvus_weighs_the_text_that_is_embedded(
-    fresh_tiny, m3_tiny, passes, nodes, tmp_path
+    fresh_table, table_encoder, passes, nodes, tmp_path
 ) -> None:
     rich = with_metadata(nodes)
-    store = milvus_store(fresh_tiny, tmp_path / "milvus.db", M3MilvusVectorStore)
-    index = index_over(store, rich, fresh_tiny)
+    store = milvus_store(fresh_table, tmp_path / "milvus.db", M3MilvusVectorStore)
+    index = index_over(store, rich, fresh_table)
     assert sum(passes) == len(rich)
-    documents = m3_tiny.encode_documents(embedded(rich), return_sparse=True)
-    queries = m3_tiny.encode_queries(["zebras"], return_sparse=True)
+    documents = table_encoder.encode_documents(embedded(rich), return_sparse=True)
+    queries = table_encoder.encode_queries(["zebras"], return_sparse=True)
     scores = lexical_scores(queries.lexical_weights, documents.lexical_weights)[0]
     found = milvus_sparse(store, "zebras")
     check(found, scores)
@@ -224,16 +224,16 @@ def test_milvus_weighs_the_text_that_is_embedded(
     store.client.close()
 
 
-async def test_milvus_from_async_code(fresh_tiny, m3_tiny, passes, nodes, tmp_path) -> None:
+async def test_milvus_from_async_code(fresh_table, table_encoder, passes, nodes, tmp_path) -> None:
     rich = with_metadata(nodes)
     asked = {"kind": M3MilvusVectorStore, "use_async_client": True}
-    store = milvus_store(fresh_tiny, tmp_path / "milvus.db", **asked)
-    embedding = M3Embedding(encoder=fresh_tiny)
+    store = milvus_store(fresh_table, tmp_path / "milvus.db", **asked)
+    embedding = M3Embedding(encoder=fresh_table)
     await store.async_add(await embedding.acall(rich))
     assert sum(passes) == len(rich)
     assert all(name.startswith("m3-processor") for name in passes.threads)
-    documents = m3_tiny.encode_documents(embedded(rich), return_sparse=True)
-    queries = m3_tiny.encode_queries(["zebras"], return_sparse=True)
+    documents = table_encoder.encode_documents(embedded(rich), return_sparse=True)
+    queries = table_encoder.encode_queries(["zebras"], return_sparse=True)
     check(
         milvus_sparse(store, "zebras"),
         lexical_scores(queries.lexical_weights, documents.lexical_weights)[0],

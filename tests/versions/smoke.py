@@ -33,7 +33,7 @@ FIRST = TEXTS[0]
 
 
 def core(folder: Path) -> None:
-    encoder = shared_encoder("m3-tiny")
+    encoder = shared_encoder("m3-small")
     everything = {"return_sparse": True, "return_colbert_vecs": True}
     reps = encoder.encode_documents(TEXTS, **everything)
     assert reps.dense_vecs.shape == (4, encoder.dimension)
@@ -55,7 +55,7 @@ def decoders(folder: Path) -> None:
 
 
 def rerank(folder: Path, *kinds: str) -> None:
-    encoder = shared_encoder("m3-tiny")
+    encoder = shared_encoder("m3-small")
     for kind in kinds:
         reranker = Reranker.from_pretrained(tiny_reranker(folder / f"r-{kind}", kind=kind))
         assert len(reranker.rank(QUERY, TEXTS, top_n=3)) == 3, kind
@@ -68,13 +68,13 @@ def langchain(folder: Path) -> None:
 
     from langchain_m3 import BGEReranker, M3Embeddings, M3HybridRetriever, M3Reranker
 
-    store = InMemoryVectorStore(M3Embeddings(model_name="m3-tiny"))
+    store = InMemoryVectorStore(M3Embeddings(model_name="m3-small"))
     store.add_texts(TEXTS)
     assert store.similarity_search(QUERY, k=1)[0].page_content == FIRST
     documents = [Document(page_content=text) for text in TEXTS]
-    retriever = M3HybridRetriever.from_documents(documents, model_name="m3-tiny", k=2, rerank=True)
+    retriever = M3HybridRetriever.from_documents(documents, model_name="m3-small", k=2, rerank=True)
     assert retriever.invoke(QUERY)[0].page_content == FIRST
-    best = M3Reranker(model_name="m3-tiny", top_n=1).compress_documents(documents, QUERY)
+    best = M3Reranker(model_name="m3-small", top_n=1).compress_documents(documents, QUERY)
     assert best[0].page_content == FIRST
     checkpoint = str(tiny_reranker(folder / "reranker"))
     assert (
@@ -90,18 +90,18 @@ def llamaindex(folder: Path) -> None:
 
     documents = [Document(text=text) for text in TEXTS]
     dense = VectorStoreIndex.from_documents(
-        documents, embed_model=M3Embedding(model_name="m3-tiny")
+        documents, embed_model=M3Embedding(model_name="m3-small")
     ).as_retriever(similarity_top_k=1)
     assert dense.retrieve(QUERY)[0].text == FIRST
-    ours = M3Index.from_documents(documents, model_name="m3-tiny")
+    ours = M3Index.from_documents(documents, model_name="m3-small")
     for mode in ("dense", "sparse", "colbert", "hybrid"):
         found = ours.as_retriever(mode=mode, similarity_top_k=1).retrieve(QUERY)
         assert found[0].text == FIRST, mode
     nodes = [TextNode(text=text) for text in TEXTS]
-    retriever = M3HybridRetriever.from_nodes(nodes, model_name="m3-tiny")
+    retriever = M3HybridRetriever.from_nodes(nodes, model_name="m3-small")
     assert retriever.retrieve(QUERY)[0].text == FIRST
     scored = [NodeWithScore(node=node) for node in nodes]
-    best = M3Reranker(model_name="m3-tiny", top_n=1).postprocess_nodes(scored, query_str=QUERY)
+    best = M3Reranker(model_name="m3-small", top_n=1).postprocess_nodes(scored, query_str=QUERY)
     assert best[0].text == FIRST
     reranker = BGEReranker(model_name=str(tiny_reranker(folder / "reranker")), top_n=2)
     assert len(reranker.postprocess_nodes(scored, query_str=QUERY)) == 2
@@ -113,13 +113,13 @@ def qdrant(folder: Path) -> None:
     from langchain_m3 import M3Embeddings, M3SparseEmbeddings, QdrantHybridStore
 
     for rerank in (False, True):
-        store = QdrantHybridStore.from_texts(TEXTS, model_name="m3-tiny", rerank=rerank)
+        store = QdrantHybridStore.from_texts(TEXTS, model_name="m3-small", rerank=rerank)
         assert store.similarity_search(QUERY, k=1)[0].page_content == FIRST
         store.close()
     foreign = QdrantVectorStore.from_texts(
         TEXTS,
-        M3Embeddings(model_name="m3-tiny"),
-        sparse_embedding=M3SparseEmbeddings(model_name="m3-tiny"),
+        M3Embeddings(model_name="m3-small"),
+        sparse_embedding=M3SparseEmbeddings(model_name="m3-small"),
         retrieval_mode=RetrievalMode.HYBRID,
         path=str(folder / "qdrant"),
     )
@@ -133,7 +133,7 @@ def milvus(folder: Path) -> None:
     from langchain_m3 import M3Embeddings, M3MilvusSparseEmbeddings
 
     store = Milvus(
-        [M3Embeddings(model_name="m3-tiny"), M3MilvusSparseEmbeddings(model_name="m3-tiny")],
+        [M3Embeddings(model_name="m3-small"), M3MilvusSparseEmbeddings(model_name="m3-small")],
         connection_args={"uri": str(folder / "milvus.db")},
         vector_field=["dense", "sparse"],
         index_params=[

@@ -8,6 +8,7 @@ from m3_core.lazy import lazy_names
 
 if TYPE_CHECKING:
     from m3_core.adapters.assignment import Assignable
+    from m3_core.adapters.explaining import Explaining, explained_search
     from m3_core.adapters.fields import EncoderFields, ScoreFields, VectorFields
     from m3_core.adapters.keywords import loading_options, merged
     from m3_core.adapters.reranker_fields import (
@@ -24,12 +25,14 @@ __all__ = [
     "AsyncTwins",
     "CascadeFields",
     "EncoderFields",
+    "Explaining",
     "Ranked",
     "RankingFields",
     "RerankerFields",
     "ScoreFields",
     "Text",
     "VectorFields",
+    "explained_search",
     "loading_options",
     "merged",
 ]
@@ -39,6 +42,8 @@ _HOMES = {
     "AsyncTwins": "twins",
     "CascadeFields": "reranker_fields",
     "EncoderFields": "fields",
+    "explained_search": "explaining",
+    "Explaining": "explaining",
     "loading_options": "keywords",
     "merged": "keywords",
     "Ranked": "reranker_fields",

@@ -317,6 +317,10 @@ class ScoreFields(EncoderFields, RankingFields):
             "show_progress": self.show_progress,
         }
 
+    def _explained(self) -> tuple[TextEncoder, dict[str, Any]]:
+        own = self._snapshot()
+        return own._source, {"parts": weighted_parts(own.weights), "weights": own.weights}
+
     @property
     def _hybrid(self) -> HybridScorer:
         # Of a copy: weights that another thread assigns may need other parts.

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any
 from pydantic import Field, PrivateAttr, field_validator, model_validator
 
 from m3_core.adapters.assignment import Assignable
+from m3_core.adapters.explaining import Explaining
 from m3_core.adapters.keywords import accept_reranker_names, refuse_elsewhere
 from m3_core.adapters.loading_fields import LoadingFields
 from m3_core.adapters.spellings import Text  # noqa: TC001 (pydantic reads it)
 from m3_core.encoder import adapter_encoder
+from m3_core.errors import UnsupportedModelError
 from m3_core.network import Source
 from m3_core.rerankers import (
     Cascade,
@@ -25,6 +27,7 @@ from m3_core.rerankers import (
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable, Mapping
 
+    from m3_core.encoder import TextEncoder
     from m3_core.rerankers import CascadeScore, TextReranker
 
 Ranked = list[tuple[int, float, dict[str, float]]]
@@ -35,7 +38,7 @@ _OPTIONS = {field.name for field in fields(RerankerOptions)} | Source.OPTIONS
 _LOADING = ("device", "dtype", "cache_folder", "token", "local_files_only")
 
 
-class RankingFields(Assignable):
+class RankingFields(Explaining, Assignable):
     """What is kept of what was scored."""
 
     top_n: int | None = Field(
@@ -189,6 +192,13 @@ class RerankerFields(CrossEncoderFields, LoadingFields):
     def _kept(self, scores: list[float]) -> Ranked:
         return [(*one, {}) for one in select_best(scores, self.top_n, self.score_threshold)]
 
+    def _explained(self) -> tuple[TextEncoder, dict[str, Any]]:
+        raise UnsupportedModelError(
+            f"{self._scorer.name!r} is a cross-encoder: it reads query and document together, and "
+            "its score has no parts to explain. Its score is compute_score's; for words use "
+            "explain of a retriever or an M3Reranker, which score with an encoder"
+        )
+
     @property
     def _scorer(self) -> TextReranker:
         reranker: TextReranker = self._reranker
@@ -317,6 +327,15 @@ class CascadeFields(CrossEncoderFields, LoadingFields):
                 f"top_n={self.top_n} of first={self.first}: no more can be kept than the "
                 "cross-encoder reads; raise first"
             )
+
+    def _explained(self) -> tuple[TextEncoder, dict[str, Any]]:
+        steps = self._steps
+        note = (
+            f"This is the first step, by which {self.first} documents are kept; they are sorted by "
+            f"the score of the cross-encoder {steps.reranker.name!r}, which has no parts."
+        )
+        options = {"parts": weighted_parts(self.weights), "weights": self.weights}
+        return steps.encoder, {**options, "notes": (note,)}
 
     @property
     def _steps(self) -> Cascade:

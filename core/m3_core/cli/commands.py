@@ -1,21 +1,45 @@
-"""What the commands share: options made from dataclasses, options with several values, errors."""
+"""What the commands share: options made from dataclasses, options with several values, errors.
+
+Exit statuses: 0, 1 where a search found nothing, 2 after an error, 130 after Ctrl-C (143 after
+``SIGTERM``), 141 where the reader of a pipe went away.
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import inspect
-import json
+import io
 import logging
+import os
+import signal
 import sys
+import warnings
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING, Any, get_args, get_type_hints
 
 import typer
 from typer.core import TyperCommand, TyperGroup
 
+from m3_core.cli.console import clean, write
 from m3_core.errors import M3Error
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
+
+
+NOTHING_FOUND, FAILED, INTERRUPTED, NO_READER = 1, 2, 130, 141
+
+__all__ = [
+    "FAILED",
+    "INTERRUPTED",
+    "NOTHING_FOUND",
+    "NO_READER",
+    "Command",
+    "Commands",
+    "fields_of",
+    "new_app",
+    "write",
+]
 
 
 class Command(TyperCommand):
@@ -40,24 +64,107 @@ class Command(TyperCommand):
 
 
 class Commands(TyperGroup):
-    """Commands whose errors are one line on standard error, with exit status 2."""
+    """Commands whose errors are one line on standard error, with exit status 2.
+
+    In their help, paragraphs with an indented line stand as they are written.
+    """
+
+    def __init__(self, *arguments: Any, **options: Any) -> None:
+        super().__init__(*arguments, **options)
+        for one in (self, *self.commands.values()):
+            one.help = _laid_out(one.help)
 
     def invoke(self, ctx: Any) -> Any:
         """Run the command that was asked for."""
         logging.basicConfig(level=logging.INFO, format="%(message)s")
+        name = ctx.command_path
+        for stream in (sys.stdout, sys.stderr):
+            # What a stream of another encoding than UTF-8 cannot show is no reason to end.
+            if isinstance(stream, io.TextIOWrapper):
+                stream.reconfigure(errors="backslashreplace")
         try:
-            return super().invoke(ctx)
+            with _one_line_warnings(), _ended_by_signals():
+                result = super().invoke(ctx)
+                sys.stdout.flush()
+                return result
+        except BrokenPipeError:
+            _let_go_of_output()
+            raise typer.Exit(NO_READER) from None
+        except KeyboardInterrupt as stop:
+            sys.stderr.write(f"{name} {ctx.invoked_subcommand}: interrupted\n")
+            raise typer.Exit(stop.args[0] if stop.args else INTERRUPTED) from None
         except (M3Error, ValueError, OSError) as error:
-            line = " ".join(str(error).split())
-            sys.stderr.write(f"{ctx.command_path} {ctx.invoked_subcommand}: {line}\n")
-            raise typer.Exit(2) from error
+            line = clean(" ".join(_described(error).split()))
+            sys.stderr.write(f"{name} {ctx.invoked_subcommand}: {line}\n")
+            raise typer.Exit(FAILED) from error
 
 
-def new_app(name: str | None = None) -> typer.Typer:
+def _laid_out(text: str | None) -> str | None:
+    """Mark paragraphs with an indented line as not to be wrapped."""
+    if text is None:
+        return None
+    return "\n\n".join(
+        f"\b\n{one}" if "\n " in one and not one.startswith("\b") else one
+        for one in inspect.cleandoc(text).split("\n\n")
+    )
+
+
+def _described(error: Exception) -> str:
+    """An error's text; what the system says, without its number."""
+    if isinstance(error, OSError) and error.strerror and not isinstance(error, M3Error):
+        return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
+    return str(error)
+
+
+def _let_go_of_output() -> None:
+    """Have nothing complain about what can no longer be written."""
+    with suppress(OSError, ValueError):
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, sys.stdout.fileno())
+
+
+@contextmanager
+def _ended_by_signals() -> Iterator[None]:
+    """End by ``SIGTERM`` as by Ctrl-C, so that files are left whole."""
+
+    def stop(number: int, _: Any) -> None:
+        raise KeyboardInterrupt(128 + number)
+
+    try:
+        before = signal.signal(signal.SIGTERM, stop)
+    except ValueError:
+        # Signals belong to the main thread.
+        yield
+        return
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def _one_line_warnings() -> Iterator[None]:
+    """Write warnings without the place in our code that they come from."""
+    with warnings.catch_warnings():
+        warnings.showwarning = lambda message, *_, **__: print_warning(str(message))
+        yield
+
+
+def print_warning(message: str) -> None:
+    """Write a warning to standard error.
+
+    Args:
+        message: What it says.
+    """
+    sys.stderr.write(f"warning: {clean(' '.join(message.split()))}\n")
+
+
+def new_app(name: str | None = None, *, completion: bool = False) -> typer.Typer:
     """Make a group of commands.
 
     Args:
         name: What starts it; none for commands that another group takes over.
+        completion: Offer to complete its commands and options in a shell.
 
     Returns:
         The group: plain text, no traces with local variables.
@@ -66,7 +173,8 @@ def new_app(name: str | None = None) -> typer.Typer:
         name=name,
         cls=Commands,
         no_args_is_help=True,
-        add_completion=False,
+        add_completion=completion,
+        context_settings={"help_option_names": ["-h", "--help"]},
         rich_markup_mode=None,
         pretty_exceptions_enable=False,
     )
@@ -124,12 +232,3 @@ def _parameters(options: type[Any], renamed: Mapping[str, str]) -> Iterator[insp
             default=typer.Option(default, help=doc.documentation),
             annotation=hint,
         )
-
-
-def write(values: Any) -> None:
-    """Write a command's result to standard output, as JSON.
-
-    Args:
-        values: Plain values.
-    """
-    sys.stdout.write(json.dumps(values, ensure_ascii=False, indent=2) + "\n")

@@ -6,22 +6,43 @@ What they need beyond their options they import when they run, so that ``--help`
 
 from __future__ import annotations
 
+import os
 import sys
+from contextlib import suppress
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from m3_core import __version__
-from m3_core.cli import exporting, serving, training
+from m3_core.cli import (
+    bulk,
+    demo,
+    describing,
+    evaluating,
+    exporting,
+    scoring,
+    searching,
+    serving,
+    training,
+)
 from m3_core.cli.commands import new_app
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-app = new_app("m3-retrieval")
+# Exit statuses after Ctrl-C and after ``SIGTERM``.
+_STOPPED = (130, 143)
+
+app = new_app("m3-retrieval", completion=True)
+app.add_typer(demo.app)
+app.add_typer(searching.app)
+app.add_typer(scoring.app)
+app.add_typer(describing.app)
 app.add_typer(training.app)
 app.add_typer(exporting.app)
+app.add_typer(evaluating.app)
 app.add_typer(serving.app)
+app.add_typer(bulk.app)
 
 
 def _show_version(asked: bool) -> None:  # noqa: FBT001 (typer's callback)
@@ -34,10 +55,23 @@ def _show_version(asked: bool) -> None:  # noqa: FBT001 (typer's callback)
 def _describe(
     *,
     version: Annotated[
-        bool, typer.Option("--version", callback=_show_version, is_eager=True, help="Say which.")
+        bool,
+        typer.Option(
+            "--version", callback=_show_version, is_eager=True, help="Show the version and exit."
+        ),
     ] = False,
 ) -> None:
-    """Train, distill, mine, mix, evaluate and export models of the BGE-M3 kind."""
+    """Search your own texts by meaning and by words, with models of the BGE-M3 kind.
+
+    Begin with:
+      m3-retrieval index docs --to docs.m3      text, Markdown, HTML, JSON lines
+      m3-retrieval search docs.m3 "a question"
+      m3-retrieval explain "a question" "a text"         why it matches
+      m3-retrieval demo                          what it finds that others do not
+
+    Without --model the model m3-small is used, which comes with the package: nothing is downloaded.
+    Results go to standard output, all else to standard error; --json is for programs.
+    """
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -46,7 +80,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Args:
         arguments: Those after the command's name; the process's own if ``None``.
     """
-    app(arguments, prog_name=app.info.name)
+    try:
+        app(arguments, prog_name=app.info.name)
+    except SystemExit as end:
+        if end.code not in _STOPPED:
+            raise
+        # Libraries that were interrupted while they were being loaded may abort the process on its
+        # way out, as torch does; all that this command had to do has been done.
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(OSError):
+                stream.flush()
+        os._exit(end.code)
 
 
 if __name__ == "__main__":

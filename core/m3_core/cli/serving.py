@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import importlib
+import signal
+import threading
 from typing import Annotated, Any
 
-from typer import Argument, Option
+from typer import Argument, BadParameter, Option
 
 from m3_core.cli.commands import new_app
 
@@ -40,6 +42,23 @@ def serve(
     ] = 1 << 18,
     grace: Annotated[float, Option(help="Seconds for running requests after SIGTERM.")] = 30.0,
     log_level: Annotated[str, Option(help="debug, info, warning or error.")] = "info",
+    ray: Annotated[
+        bool, Option("--ray", help="Serve with Ray; the options below are its.")
+    ] = False,
+    ray_address: Annotated[
+        str, Option(help="local starts Ray here, auto finds the cluster; or its address.")
+    ] = "local",
+    replicas: Annotated[
+        int | None, Option(help="Processes with the models; by default one a GPU, or machine.")
+    ] = None,
+    max_replicas: Annotated[
+        int | None, Option(help="Start more of them as tokens wait, up to so many.")
+    ] = None,
+    target_tokens: Annotated[
+        int, Option(help="Tokens that may wait for each before there are more.")
+    ] = 16_384,
+    num_cpus: Annotated[float | None, Option(help="CPUs of each.")] = None,
+    num_gpus: Annotated[float | None, Option(help="GPUs of each.")] = None,
 ) -> None:
     """Serve models over HTTP, to clients of OpenAI, TEI, Cohere, Jina and vLLM, and to ours."""
     from m3_core.extras import needs_extra
@@ -52,19 +71,46 @@ def serve(
     from m3_core.server import ServerOptions, model_entries
     from m3_core.server import serve as run
 
+    if not ray and (replicas or max_replicas or num_cpus or num_gpus or ray_address != "local"):
+        raise BadParameter(
+            "--ray-address, --replicas, --max-replicas, --num-cpus, --num-gpus are Ray's: add --ray"
+        )
     loading: dict[str, Any] = {"device": device, "dtype": dtype, "max_length": max_length}
+    entries = model_entries(models, **{k: one for k, one in loading.items() if one is not None})
+    options = ServerOptions(
+        api_keys=tuple(api_key or ()),
+        max_texts=max_texts,
+        max_tokens=max_tokens,
+        max_body_bytes=max_body << 20,
+        max_requests=max_requests,
+        max_waiting_tokens=max_waiting_tokens,
+    )
+    if ray:
+        from m3_core.server import RayServeOptions, serve_on_ray
+
+        on_ray = RayServeOptions(
+            address=ray_address,
+            replicas=replicas,
+            max_replicas=max_replicas,
+            target_tokens=target_tokens,
+            num_cpus=num_cpus,
+            num_gpus=num_gpus,
+        )
+        serve_on_ray(entries, options, on_ray, host=host, port=port, stop=_stop_on_signals())
+        return
     run(
-        model_entries(models, **{key: one for key, one in loading.items() if one is not None}),
-        ServerOptions(
-            api_keys=tuple(api_key or ()),
-            max_texts=max_texts,
-            max_tokens=max_tokens,
-            max_body_bytes=max_body << 20,
-            max_requests=max_requests,
-            max_waiting_tokens=max_waiting_tokens,
-        ),
+        entries,
+        options,
         host=host,
         port=port,
         grace_seconds=grace,
         log_level=log_level,
     )
+
+
+def _stop_on_signals() -> threading.Event:
+    """What SIGINT and SIGTERM set."""
+    stop = threading.Event()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, lambda *_: stop.set())
+    return stop

@@ -8,8 +8,9 @@ from m3_core.lazy import lazy_names
 
 if TYPE_CHECKING:
     from m3_core.collection.collection import DocumentCollection
+    from m3_core.collection.encoding import kept
     from m3_core.collection.fusion import Hit, check_fusion
-    from m3_core.collection.metadata import copied_metadata
+    from m3_core.collection.metadata import copied_metadata, metadata_to_json
     from m3_core.collection.search import DEFAULT_WEIGHTS
 
 __all__ = [
@@ -18,6 +19,8 @@ __all__ = [
     "Hit",
     "check_fusion",
     "copied_metadata",
+    "kept",
+    "metadata_to_json",
 ]
 
 _HOMES = {
@@ -26,6 +29,8 @@ _HOMES = {
     "DEFAULT_WEIGHTS": "search",
     "DocumentCollection": "collection",
     "Hit": "fusion",
+    "kept": "encoding",
+    "metadata_to_json": "metadata",
 }
 
 __getattr__ = lazy_names(__name__, _HOMES)

@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from m3_core.encoder.direct import TEXTS_ON_THE_LOOP
     from m3_core.encoder.encoder import Encoder
     from m3_core.encoder.heads import dense_vectors, token_weights
+    from m3_core.encoder.located import TextTokens, TokenLocator, token_offsets
     from m3_core.encoder.methods import EncodingMethods
     from m3_core.encoder.options import EncoderOptions
     from m3_core.encoder.protocol import PARTS, Role, TextEncoder, asked
@@ -44,6 +45,8 @@ __all__ = [
     "Role",
     "ServerKind",
     "TextEncoder",
+    "TextTokens",
+    "TokenLocator",
     "aconverted",
     "adapter_encoder",
     "asked",
@@ -53,6 +56,7 @@ __all__ = [
     "is_loaded_encoder",
     "shared_encoder",
     "shared_remote",
+    "token_offsets",
     "token_weights",
 ]
 
@@ -80,7 +84,10 @@ _HOMES = {
     "shared_remote": "remote",
     "TextEncoder": "protocol",
     "TEXTS_ON_THE_LOOP": "direct",
+    "TextTokens": "located",
+    "token_offsets": "located",
     "token_weights": "heads",
+    "TokenLocator": "located",
 }
 
 __getattr__ = lazy_names(__name__, _HOMES)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from m3_core.beside import beside
 from m3_core.encoder.cache import CacheUser, EncodingCache, cache_of
 from m3_core.encoder.direct import TEXTS_ON_THE_LOOP, Direct, aencode_parts, encode_parts
+from m3_core.encoder.located import token_offsets
 from m3_core.encoder.methods import EncodingMethods
 from m3_core.encoder.protocol import PARTS, TextEncoder
 from m3_core.errors import ClosedError, MissingRepresentationError
@@ -17,6 +18,7 @@ from m3_core.forks import survive_forks
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterable, Sequence
 
+    from m3_core.encoder.located import TextTokens
     from m3_core.encoder.protocol import Role
     from m3_core.representations import Representations
 
@@ -124,6 +126,12 @@ class CachedEncoder(EncodingMethods):
     def fingerprint(self, parts: Collection[str] = ("dense",), *, queries: bool = False) -> str:
         """Name what changes the encoder's representations; see ``TextEncoder.fingerprint``."""
         return self.encoder.fingerprint(parts, queries=queries)
+
+    def token_offsets(
+        self, texts: Iterable[str], role: Role = "document", max_length: int | None = None
+    ) -> list[TextTokens]:
+        """Say where tokens stand, if the encoder does; see ``TokenLocator``."""
+        return token_offsets(self.encoder, texts, role, max_length)
 
     def close(self) -> None:
         """Close the encoder."""

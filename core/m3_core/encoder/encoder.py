@@ -16,7 +16,7 @@ from m3_core.encoder.running import RunningEncoder
 from m3_core.encoder.stats import EncoderStats
 from m3_core.network import LoadedModel, Source, choose_instructions, find_known
 from m3_core.scoring import pair_scores
-from m3_core.texts import check_pairs, check_several, distinct
+from m3_core.texts import check_pairs, check_several, check_texts, distinct
 from m3_core.values import shown
 
 if TYPE_CHECKING:
@@ -399,6 +399,24 @@ class Encoder(RunningEncoder):
             ``"m3-"`` and 16 hexadecimal digits.
         """
         return options_fingerprint(self.model.fingerprint, self.options, parts, queries=queries)
+
+    def count_tokens(self, texts: Sequence[str], limit: int | None = None) -> list[int]:
+        """Count the tokens of texts, without special tokens and instructions.
+
+        Args:
+            texts: The texts.
+            limit: Of longer texts it is enough to know that they are: any number above it.
+
+        Returns:
+            One number a text.
+
+        Raises:
+            TypeError: A text is no string.
+            ValueError: A text holds a lone surrogate.
+        """
+        checked = check_texts(texts)
+        most = max(map(len, checked), default=0) if limit is None else limit
+        return [len(ids) for ids in self.model.tokenizer.content_ids(checked, most)]
 
     def decode_weights(self, weights: Mapping[int, float]) -> dict[str, float]:
         """Show lexical weights with token texts in place of ids.

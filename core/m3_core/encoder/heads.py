@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 import torch
 from torch.nn import functional
 
+from m3_core.network import few_counts
+
 if TYPE_CHECKING:
     from m3_core.network import Head, Pooling
 
@@ -127,7 +129,10 @@ def multi_vectors(
     Returns:
         Shape: (tokens, dim). Dtype: float32 for float32 states, else float16.
     """
-    vectors = functional.linear(hidden, head.weight, head.bias)[:, :truncate_dim]
+    tokens = len(hidden)
+    if hidden.device.type == "cpu":
+        hidden = functional.pad(hidden, (0, 0, 0, few_counts(tokens) - tokens))
+    vectors = functional.linear(hidden, head.weight, head.bias)[:tokens, :truncate_dim]
     if normalize:
         vectors = functional.normalize(vectors.float(), dim=-1)
     return vectors.to(torch.float32 if hidden.dtype == torch.float32 else torch.float16)

@@ -7,6 +7,7 @@ from itertools import islice
 from typing import TYPE_CHECKING, cast
 
 from m3_core.beside import beside
+from m3_core.encoder.located import TextTokens
 from m3_core.encoder.methods import EncodingMethods
 from m3_core.encoder.options import make_request
 from m3_core.encoder.results import RepresentationCollector
@@ -70,6 +71,41 @@ class RunningEncoder(ModelUser, EncodingMethods):
         """
         return make_request(self.name, self.representations, self.options, parts, mcls=mcls)
 
+    def token_offsets(
+        self, texts: Iterable[str], role: Role = "document", max_length: int | None = None
+    ) -> list[TextTokens]:
+        """Say where the tokens stand that the network gets of texts.
+
+        Args:
+            texts: As the user gave them.
+            role: Which instruction stands before them: ``"document"`` or ``"query"``.
+            max_length: Tokens a text at most; the encoder's own if ``None``.
+
+        Returns:
+            Of each text its tokens.
+
+        Raises:
+            TypeError: A text is no string.
+            ValueError: A text is no valid Unicode, or ``max_length`` does not fit the model.
+        """
+        limit = self._limit(max_length)
+        instruction, tokenizer = self._instruction(role), self.model.tokenizer
+        located: list[TextTokens] = []
+        for text in check_texts(texts):
+            batch, places = tokenizer.locate(instruction + text, limit)
+            places[len(tokenizer.prefix) : len(places) - len(tokenizer.suffix)] -= len(instruction)
+            located.append(TextTokens(batch.ids, places, bool(batch.truncated[0])))
+        return located
+
+    def _instruction(self, role: Role) -> str:
+        query = role == "query"
+        return self.options.query_instruction if query else self.options.document_instruction
+
+    def _limit(self, max_length: int | None) -> int:
+        return self.model.check_length(
+            self.options.max_length if max_length is None else max_length
+        )
+
     def _encode(
         self,
         role: Role,
@@ -108,14 +144,11 @@ class RunningEncoder(ModelUser, EncodingMethods):
 
     def _work(self, role: Role, texts: list[str], request: Request, max_length: int | None) -> Work:
         """Tokenise texts, and warn once if some were cut."""
-        options, model = self.options, self.model
-        queries = role == "query"
-        instruction = options.query_instruction if queries else options.document_instruction
-        limit = model.check_length(options.max_length if max_length is None else max_length)
+        instruction, limit = self._instruction(role), self._limit(max_length)
         every = None if request.marker_every is None else request.marker_every - 1
         if instruction:
             texts = [instruction + text for text in texts]
-        tokens = model.tokenizer.encode(texts, limit, every)
+        tokens = self.model.tokenizer.encode(texts, limit, every)
         cut = int(tokens.truncated.sum())
         if not count(len(texts), len(tokens.ids), cut) and cut:
             warnings.warn(

@@ -179,6 +179,10 @@ class TensorFile:
         """The shape of a tensor."""
         return self._places[name].shape
 
+    def dtype(self, name: str) -> type[np.generic]:
+        """The type of a tensor's values."""
+        return self._places[name].dtype
+
     def read(self, name: str, dtype: type[np.generic], shape: Sequence[int | None]) -> NDArray[Any]:
         """Read a tensor.
 

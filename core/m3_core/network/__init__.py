@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     )
     from m3_core.network.meter import Meter, count, metered
     from m3_core.network.packed import MODEL_TYPES, PackedBackbone, is_packable
-    from m3_core.network.packing import Packing, varlen_kernel
+    from m3_core.network.packing import Packing, few_counts, varlen_kernel
     from m3_core.network.source import Source
     from m3_core.network.ticket import EngineStats, Ticket
     from m3_core.network.tokens import TokenBatch, Tokenizer
@@ -89,6 +89,7 @@ __all__ = [
     "count",
     "cpu_multiplies",
     "default_token_budget",
+    "few_counts",
     "find_known",
     "float_type",
     "is_blocked",
@@ -123,6 +124,7 @@ _HOMES = {
     "cpu_multiplies": "device",
     "default_token_budget": "device",
     "EngineStats": "ticket",
+    "few_counts": "packing",
     "find_known": "known_models",
     "float_type": "device",
     "Head": "checkpoint",

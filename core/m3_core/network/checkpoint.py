@@ -19,9 +19,7 @@ if TYPE_CHECKING:
 
 Pooling = Literal["cls", "mean", "last"]
 
-PACKAGED: Mapping[str, Path] = {
-    name: Path(__file__).parent.parent / "models" / name for name in ("m3-small", "m3-tiny")
-}
+PACKAGED: Mapping[str, Path] = {"m3-small": Path(__file__).parent.parent / "models" / "m3-small"}
 
 _CONFIG_FILES = ["*.json", "*.model", "*.txt", "1_Pooling/*", "*_linear.*"]
 _WEIGHT_FILES = {"safetensors": ["*.safetensors"], "bin": ["pytorch_model*.bin*"]}
@@ -77,8 +75,8 @@ def locate(
     """Return the local folder of a checkpoint, downloading it if it is a hub repository.
 
     Args:
-        name: A local folder, a repository such as ``"BAAI/bge-m3"``, or ``"m3-small"``
-            or ``"m3-tiny"``, which come with this package.
+        name: A local folder, a repository such as ``"BAAI/bge-m3"``, or
+            ``"m3-small"``, which comes with this package.
         revision: Branch, tag or commit of the repository.
         cache_folder: Where downloads are kept; the hub's own default if ``None``.
         token: Access token, or ``False`` to send none.

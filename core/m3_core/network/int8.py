@@ -194,18 +194,18 @@ class Int8Layer(LayerParts[Int8Linear]):
     __slots__ = ()
 
     def __call__(self, states: torch.Tensor, packing: Packing) -> torch.Tensor:
-        """From one layer's states to the next one's, in their place; shape (tokens, hidden)."""
-        tokens, hidden = states.shape
-        blocks = [slice(i, i + ROWS_AT_ONCE) for i in range(0, tokens, ROWS_AT_ONCE)]
+        """From one layer's states to the next one's, in their place; shape (rows, hidden)."""
+        rows, hidden = states.shape
+        blocks = [slice(i, i + ROWS_AT_ONCE) for i in range(0, rows, ROWS_AT_ONCE)]
         dtype = torch.bfloat16 if cpu_multiplies(torch.bfloat16) else torch.float32
-        qkv = torch.empty(tokens, 3 * hidden, dtype=dtype)
-        for rows in blocks:
-            qkv[rows] = self.qkv(states[rows])
-        query, key, value = qkv.view(tokens, 3, self.heads, -1).unbind(1)
-        attended = attend(query, key, value, packing)  # (tokens, heads, head_dim)
-        attended = attended.reshape(tokens, hidden)
-        for rows in blocks:
-            states[rows] = self._second_half(states[rows], attended[rows])
+        qkv = torch.empty(rows, 3 * hidden, dtype=dtype)
+        for block in blocks:
+            qkv[block] = self.qkv(states[block])
+        query, key, value = qkv.view(rows, 3, self.heads, -1).unbind(1)
+        attended = attend(query, key, value, packing)  # (rows, heads, head_dim)
+        attended = attended.reshape(rows, hidden)
+        for block in blocks:
+            states[block] = self._second_half(states[block], attended[block])
         return states
 
     def _second_half(self, states: torch.Tensor, attended: torch.Tensor) -> torch.Tensor:

@@ -70,7 +70,6 @@ class KnownModel:
 
 KNOWN_MODELS: Mapping[str, KnownModel] = {
     "m3-small": KnownModel(kind="m3", max_length=512, pooling="mean"),
-    "m3-tiny": KnownModel(kind="m3", max_length=512, pooling="mean"),
     "bge-m3": KnownModel(kind="m3", max_length=8192),
     "bge-m3-unsupervised": KnownModel(kind="dense", max_length=8192),
     "bge-m3-retromae": KnownModel(kind="dense", max_length=8192),

@@ -194,12 +194,12 @@ class Layer(LayerParts[Linear]):
     __slots__ = ()
 
     def __call__(self, states: torch.Tensor, packing: Packing) -> torch.Tensor:
-        """From one layer's states to the next one's, both of shape (tokens, hidden)."""
-        tokens, hidden = states.shape
-        qkv = self.qkv(states).view(tokens, 3, self.heads, -1)  # (tokens, 3, heads, head_dim)
-        query, key, value = qkv.unbind(1)  # each (tokens, heads, head_dim)
-        attended = attend(query, key, value, packing)  # (tokens, heads, head_dim)
-        attended = attended.reshape(tokens, hidden)
+        """From one layer's states to the next one's, both of shape (rows, hidden)."""
+        rows, hidden = states.shape
+        qkv = self.qkv(states).view(rows, 3, self.heads, -1)  # (rows, 3, heads, head_dim)
+        query, key, value = qkv.unbind(1)  # each (rows, heads, head_dim)
+        attended = attend(query, key, value, packing)  # (rows, heads, head_dim)
+        attended = attended.reshape(rows, hidden)
         states = self.attention_norm(self.attention_output.added(attended, states))
-        inner = self.up.activated(states, self.activation)  # (tokens, intermediate)
-        return self.output_norm(self.down.added(inner, states))  # (tokens, hidden)
+        inner = self.up.activated(states, self.activation)  # (rows, intermediate)
+        return self.output_norm(self.down.added(inner, states))  # (rows, hidden)

@@ -153,9 +153,10 @@ class PackedBackbone:
         with torch.inference_mode():
             packing = Packing(batch, self.device, self._varlen)
             states = self.norm(self._embedded(batch, token_types))  # (tokens, hidden)
+            states = functional.pad(states, (0, 0, 0, packing.rows - packing.tokens))
             for layer in self.layers:
-                states = layer(states, packing)  # (tokens, hidden)
-        return states, packing.offsets
+                states = layer(states, packing)  # (rows, hidden)
+        return states[: packing.tokens], packing.offsets
 
     def default_token_budget(self) -> int:
         """Tokens a batch at which the device is well used, from its kind and memory.

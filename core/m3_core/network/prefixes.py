@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 if TYPE_CHECKING:
+    from numpy.typing import NDArray
     from tokenizers import Tokenizer as RawTokenizer
 
 # Longest piece of any known vocabulary, and longest word that WordPiece splits.
@@ -100,6 +101,29 @@ def stable_ids(raw: RawTokenizer, text: str, end: int) -> list[int]:
             # As of one letter over and over: what comes first depends on how often it comes.
             return ids[:first]
     return ids[: first + len(shared) - LONGEST_WORD]
+
+
+def places_of(raw: RawTokenizer, text: str, ids: list[int]) -> NDArray[np.int64]:
+    """Say where the first tokens of a text stand in it.
+
+    Args:
+        raw: The tokenizer, which neither truncates nor pads.
+        text: The text, however long.
+        ids: Its first tokens without special ones, or all.
+
+    Returns:
+        Of each token its first character and the one behind its last. Shape: (tokens, 2).
+        Dtype: int64.
+    """
+    size = max(len(ids), LONGEST_WORD) * LONGEST_PIECE
+    while True:
+        # A part of the text tells as much if the same tokens come of it.
+        encoding = raw.encode(text[:size], add_special_tokens=False)
+        if size >= len(text) or (len(encoding.ids) > len(ids) and encoding.ids[: len(ids)] == ids):
+            break
+        size *= 4
+    places = np.array(encoding.offsets[: len(ids)], np.int64).reshape(-1, 2)
+    return np.minimum(places, len(text))
 
 
 def _path(raw: RawTokenizer, word: str) -> list[int]:

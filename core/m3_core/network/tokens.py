@@ -19,7 +19,7 @@ from tokenizers.models import Unigram
 from m3_core.errors import CorruptCheckpointError
 from m3_core.forks import in_forked_child
 from m3_core.network.checkpoint import read_json
-from m3_core.network.prefixes import grown, part_of, stable_ids
+from m3_core.network.prefixes import grown, part_of, places_of, stable_ids
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -258,6 +258,24 @@ class Tokenizer:
         offsets = np.cumsum([0, *map(len, rows)], dtype=np.int64)
         flat = np.fromiter(chain.from_iterable(rows), np.int32, int(offsets[-1]))
         return TokenBatch(flat, offsets, truncated)
+
+    def locate(self, text: str, max_length: int) -> tuple[TokenBatch, NDArray[np.int64]]:
+        """Say where in a text the tokens stand that ``encode`` makes of it.
+
+        Args:
+            text: A checked text.
+            max_length: Tokens at most, special tokens included.
+
+        Returns:
+            What ``encode`` gives, and of each token its first character and the one behind its
+            last, shape (tokens, 2); of special tokens around the text both are 0.
+        """
+        batch = self.encode([text], max_length)
+        inside = slice(len(self.prefix), len(batch.ids) - len(self.suffix))
+        places = np.zeros((len(batch.ids), 2), np.int64)
+        with self._failures_named():
+            places[inside] = places_of(self._raw, text, batch.ids[inside].tolist())
+        return batch, places
 
     def _inner(self, text: str) -> list[int]:
         ids: list[int] = self._raw.encode(text, add_special_tokens=False).ids

@@ -9,22 +9,29 @@ from m3_core.lazy import lazy_names
 if TYPE_CHECKING:
     from m3_core.server.app import create_app
     from m3_core.server.models import load_model, model_entries
+    from m3_core.server.on_ray import RayServeOptions, application, serve_on_ray
     from m3_core.server.options import ServerOptions
     from m3_core.server.running import serve
 
 __all__ = [
+    "RayServeOptions",
     "ServerOptions",
+    "application",
     "create_app",
     "load_model",
     "model_entries",
     "serve",
+    "serve_on_ray",
 ]
 
 _HOMES = {
+    "application": "on_ray",
     "create_app": "app",
     "load_model": "models",
     "model_entries": "models",
+    "RayServeOptions": "on_ray",
     "serve": "running",
+    "serve_on_ray": "on_ray",
     "ServerOptions": "options",
 }
 _EXTRAS = dict.fromkeys(("fastapi", "starlette", "uvicorn", "orjson", "prometheus_client"), "serve")

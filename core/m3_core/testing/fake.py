@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from m3_core.encoder import EncodingMethods
+from m3_core.encoder import EncodingMethods, TextTokens
 from m3_core.errors import ClosedError, MissingRepresentationError
 from m3_core.representations import LexicalWeights, MultiVectors, Representations
 from m3_core.texts import check_texts
@@ -91,6 +91,32 @@ class FakeEncoder(EncodingMethods):
         seen = repr((*counted, self.query_instruction if queries else None))
         return f"fake-{hashlib.blake2b(seen.encode(), digest_size=8).hexdigest()}"
 
+    def token_offsets(
+        self, texts: Iterable[str], role: Role = "document", max_length: int | None = None
+    ) -> list[TextTokens]:
+        """Say where the words stand that are encoded, and the marks of start and end.
+
+        Args:
+            texts: The texts.
+            role: Which instruction stands before them.
+            max_length: Words a text at most, with two for its start and end.
+
+        Returns:
+            Of each text its tokens.
+        """
+        query = role == "query"
+        instruction = self.query_instruction if query else self.document_instruction
+        most = (max_length or self.max_length) - 2
+        located: list[TextTokens] = []
+        for text in check_texts(texts):
+            found = list(_WORD.finditer(instruction + text))
+            before = len(instruction)
+            ids = [0, *(_token(one.group().lower()) for one in found[:most]), 2]
+            spans = [(one.start() - before, one.end() - before) for one in found[:most]]
+            places = np.array([(0, 0), *spans, (0, 0)])
+            located.append(TextTokens(np.array(ids, np.int32), places, len(found) > most))
+        return located
+
     def close(self) -> None:
         """Refuse further calls."""
         self.closed = True
@@ -124,7 +150,10 @@ class FakeEncoder(EncodingMethods):
         query = role == "query"
         instruction = self.query_instruction if query else self.document_instruction
         most = (max_length or self.max_length) - 2
-        words = [_WORD.findall((instruction + text).lower())[:most] for text in check_texts(texts)]
+        words = [
+            [word.lower() for word in _WORD.findall(instruction + text)[:most]]
+            for text in check_texts(texts)
+        ]
         if words:
             self.calls.append((role, len(words)))
         return Representations(
@@ -144,7 +173,7 @@ class FakeEncoder(EncodingMethods):
         for words in texts:
             row: dict[int, float] = {}
             for word in words:
-                token = 4 + _number(word) % 250_000
+                token = _token(word)
                 row[token] = row.get(token, 0.875) + 0.125
             rows.append(dict(sorted(row.items())))
         offsets = np.cumsum([0, *map(len, rows)], dtype=np.int64)
@@ -168,6 +197,10 @@ class FakeEncoder(EncodingMethods):
         rows: NDArray[np.float64] = np.array(drawn)
         scaled: NDArray[np.float64] = rows / np.linalg.norm(rows, axis=1, keepdims=True)
         return scaled
+
+
+def _token(word: str) -> int:
+    return 4 + _number(word) % 250_000
 
 
 def _number(word: str) -> int:

@@ -13,7 +13,6 @@ from m3_core.lazy import lazy_names
 if TYPE_CHECKING:
     from m3_core.training.cocktail import mix_checkpoints
     from m3_core.training.data import read_examples
-    from m3_core.training.evaluation import evaluate_encoder
     from m3_core.training.finetune import TrainResult, train
     from m3_core.training.loss import LossOptions, Scores, m3_loss
     from m3_core.training.mining import mine, mine_files
@@ -29,7 +28,6 @@ __all__ = [
     "TrainOptions",
     "TrainResult",
     "TrainableM3",
-    "evaluate_encoder",
     "m3_loss",
     "mine",
     "mine_files",
@@ -41,7 +39,6 @@ __all__ = [
 
 _HOMES = {
     "Distillation": "options",
-    "evaluate_encoder": "evaluation",
     "LossOptions": "loss",
     "m3_loss": "loss",
     "mine": "mining",

@@ -9,14 +9,9 @@ import numpy as np
 from m3_core.scoring import dense_scores, lexical_scores, maxsim_scores
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-
     from numpy.typing import NDArray
 
-    from m3_core.encoder import Encoder
     from m3_core.representations import Representations
-
-ENSEMBLES = {"hybrid .4/.2/.4": (0.4, 0.2, 0.4), "hybrid 1/.3/1": (1.0, 0.3, 1.0)}
 
 
 def score_matrix(kind: str, q: Representations, d: Representations) -> NDArray[np.float32]:
@@ -67,31 +62,3 @@ def retrieval_metrics(scores: NDArray[Any], gold: NDArray[np.int64]) -> dict[str
         "recall@10": float((ranks < 10).mean()),
         "mrr@10": float(np.where(ranks < 10, 1 / (ranks + 1), 0).mean()),
     }
-
-
-def evaluate_encoder(
-    encoder: Encoder, examples: Sequence[Mapping[str, Any]]
-) -> dict[str, dict[str, float]]:
-    """Rank all positives of a set of examples for each of its queries.
-
-    Args:
-        encoder: The model.
-        examples: With ``query`` and ``pos``; a query's first positive is the right document.
-
-    Returns:
-        Metrics of each representation that the model has, and of weighted sums of them.
-    """
-    documents = list(dict.fromkeys(row["pos"][0] for row in examples))
-    number = {text: i for i, text in enumerate(documents)}
-    gold = np.array([number[row["pos"][0]] for row in examples], np.int64)
-    unified = "sparse" in encoder.representations
-    options = {"return_sparse": unified, "return_colbert_vecs": unified}
-    d = encoder.encode_documents(documents, **options)
-    q = encoder.encode_queries([row["query"] for row in examples], **options)
-    kinds = ("dense", "sparse", "colbert") if unified else ("dense",)
-    scores = {kind: score_matrix(kind, q, d) for kind in kinds}
-    if unified:
-        for name, weights in ENSEMBLES.items():
-            parts = zip(weights, (scores[kind] for kind in kinds), strict=True)
-            scores[name] = np.sum([weight * part for weight, part in parts], axis=0)
-    return {name: retrieval_metrics(matrix, gold) for name, matrix in scores.items()}

@@ -127,13 +127,13 @@ def test_weights_bring_the_parts_that_they_need(encoder) -> None:
     assert fields._hybrid.score(pairs) == pytest.approx(expected, abs=1e-5)
 
 
-def test_calls_see_an_assignment_wholly_or_not_at_all(fresh_tiny) -> None:
-    fields = ScoreFields(encoder=fresh_tiny, weights=(1, 0, 0))
+def test_calls_see_an_assignment_wholly_or_not_at_all(fresh_table) -> None:
+    fields = ScoreFields(encoder=fresh_table, weights=(1, 0, 0))
     pairs = [("panda", "panda bear")]
     choices = [(1.0, 0.0, 0.0), (0.0, 1.0, 0.0), (0.0, 0.0, 1.0)]
     allowed = []
     for weights in choices:
-        allowed.append(ScoreFields(encoder=fresh_tiny, weights=weights)._hybrid.score(pairs)[0])
+        allowed.append(ScoreFields(encoder=fresh_table, weights=weights)._hybrid.score(pairs)[0])
     done, wrong = threading.Event(), []
 
     def assign(first: int) -> None:

@@ -1,9 +1,11 @@
 import dataclasses
 import json
+import os
 import subprocess
 import sys
 
 import pytest
+from tests.table import table
 from typer.testing import CliRunner
 
 from m3_core import __version__
@@ -32,10 +34,10 @@ def test_train_mix_and_evaluate(tmp_path, data):
     assert run(*train, "--cpu", "--freeze", "network", "--no-self-distill").exit_code == 0
     weights = ["--weights", "0.5", "0.5"]
     assert run("mix", base, out, *weights, "--output", mixed).exit_code == 0
-    ask = ["evaluate", "--model", mixed, "--data", data, "--device", "cpu"]
-    table = json.loads(run(*ask, "--dtype", "float32").stdout)
-    assert set(table["dense"]) == {"recall@1", "recall@10", "mrr@10"}
-    assert table["colbert"]["recall@10"] == 1.0
+    ask = ["evaluate", "--model", mixed, "--data", data, "--device", "cpu", "--json"]
+    table = json.loads(run(*ask, "--dtype", "float32", "--folds", "0").stdout)["results"]
+    assert {"dense", "sparse", "colbert", "all 1/0.3/1"} <= set(table)
+    assert table["colbert"]["R@5"] == 1.0
 
 
 def test_distil_and_mine(tmp_path, data):
@@ -72,15 +74,15 @@ def test_no_examples_and_no_folder_are_told_before_anything_is_computed(tmp_path
     empty = tmp_path / "empty.jsonl"
     empty.write_text("\n", "utf-8")
     for command in (["evaluate"], ["mine", "--output", tmp_path / "mined.jsonl"]):
-        found = run(*command, "--model", "m3-tiny", "--data", empty)
+        found = run(*command, "--model", str(table()), "--data", empty)
         assert (found.exit_code, found.stdout) == (2, "")
         assert f"no examples in {empty}: all are empty" in found.stderr
-    found = run("mine", "--model", "m3-tiny", "--data", empty, "--output", tmp_path)
+    found = run("mine", "--model", str(table()), "--data", empty, "--output", tmp_path)
     assert (found.exit_code, f"output {tmp_path} is a folder" in found.stderr) == (2, True)
     (tmp_path / "file").touch()
     data = tmp_path / "data.jsonl"
     data.write_text('{"query": "q", "pos": ["d"]}\n{"query": "r", "pos": ["e"]}\n', "utf-8")
-    mine = ["mine", "--model", "m3-tiny", "--data", data, "--negatives", "1", "--first", "0"]
+    mine = ["mine", "--model", str(table()), "--data", data, "--negatives", "1", "--first", "0"]
     found = run(*mine, "--output", tmp_path / "file" / "mined.jsonl")
     assert (found.exit_code, "Traceback" in found.stderr) == (2, False)
     assert run(*mine, "--output", tmp_path / "new" / "folder" / "mined.jsonl").exit_code == 0
@@ -122,13 +124,41 @@ def test_the_command_itself_helps_without_loading_anything_heavy():
         "try:\n    main(sys.argv[1:])\n"
         "finally:\n    sys.stderr.write(' '.join(sys.modules))"
     )
-    for arguments in ([], ["train"], ["distill"], ["mine"], ["mix"], ["evaluate"], ["export"]):
+    names = [one.name or one.callback.__name__ for one in app.registered_commands]
+    for group in app.registered_groups:
+        inner = group.typer_instance.registered_commands
+        names += [one.name or one.callback.__name__ for one in inner]
+    assert {"index", "search", "score", "rerank", "explain", "info", "train"} <= set(names)
+    for arguments in ([], *([name] for name in names)):
         found = subprocess.run(
             [sys.executable, "-c", code, *arguments, "--help"], capture_output=True, text=True
         )
         assert found.returncode == 0, found.stderr
         assert "Usage: m3-retrieval" in found.stdout
         assert not {"torch", "transformers", "numpy", "datasets"} & set(found.stderr.split())
+        # What is laid out by hand is not wrapped.
+        assert max(map(len, found.stdout.splitlines())) <= 100
+
+
+def test_help_of_commands_for_readers_shows_examples():
+    for command in ("index", "search", "score", "rerank", "explain", "info"):
+        text = run(command, "--help").stdout
+        assert f"\n    m3-retrieval {command}" in text, text
+
+
+def test_a_shell_can_complete_commands():
+    found = subprocess.run(
+        [sys.executable, "-m", "m3_core.cli.main"],
+        capture_output=True,
+        text=True,
+        env={
+            **os.environ,
+            "_M3_RETRIEVAL_COMPLETE": "complete_bash",
+            "COMP_WORDS": "m3-retrieval sea",
+            "COMP_CWORD": "1",
+        },
+    )
+    assert found.stdout.split() == ["search"]
 
 
 def test_the_command_that_is_installed():

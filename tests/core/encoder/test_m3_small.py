@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import numpy as np
 import pytest
+from tests.table import CORPUS
 from tokenizers import Tokenizer
 
 from m3_core import Encoder
@@ -14,9 +14,6 @@ from m3_core.cli.main import main
 from m3_core.network.checkpoint import locate
 from m3_core.scoring import hybrid_scores
 
-CORPUS = json.loads(
-    (Path(__file__).parents[3] / "demo" / "corpus.json").read_text(encoding="utf-8")
-)
 DOCUMENTS, QUERIES = CORPUS["documents"], CORPUS["queries"]
 LANGUAGES = [query["language"] for query in QUERIES]
 EVERY = {"return_sparse": True, "return_colbert_vecs": True}

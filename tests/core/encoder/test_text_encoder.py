@@ -67,30 +67,30 @@ def test_a_cascade(tmp_path) -> None:
     assert encoder.calls == [("query", 1), ("document", 3)]
 
 
-def test_collections_cost_others_nothing(fresh_tiny: Encoder) -> None:
+def test_collections_cost_others_nothing(fresh_table: Encoder) -> None:
     """Neither does what they store go through the cache, nor do others compute for them."""
     asked = []
-    encode = fresh_tiny.encode_documents
+    encode = fresh_table.encode_documents
 
     def noting(listed, return_dense, return_sparse, return_colbert_vecs, **options):
         asked.append((return_dense, return_sparse, return_colbert_vecs))
         return encode(listed, return_dense, return_sparse, return_colbert_vecs, **options)
 
-    fresh_tiny.encode_documents = noting
-    documents = collection_of(fresh_tiny)
+    fresh_table.encode_documents = noting
+    documents = collection_of(fresh_table)
     documents.add(TEXTS)
-    assert len(cache_of(fresh_tiny)) == 0
-    CachedEncoder(fresh_tiny, ["dense"]).documents(["another text"])
+    assert len(cache_of(fresh_table)) == 0
+    CachedEncoder(fresh_table, ["dense"]).documents(["another text"])
     assert asked == [(True, True, True), (True, False, False)]
-    reps = CachedEncoder(fresh_tiny, ["dense"]).queries(["a query"])
+    reps = CachedEncoder(fresh_table, ["dense"]).queries(["a query"])
     assert reps.colbert_vecs is None
     documents.search("a query", 1)
-    assert cache_of(fresh_tiny).hits == 1
+    assert cache_of(fresh_table).hits == 1
 
 
-def test_equal_documents_of_one_call_are_computed_once(fresh_tiny, monkeypatch) -> None:
-    passes = Passes(fresh_tiny, monkeypatch)
-    documents = collection_of(fresh_tiny)
+def test_equal_documents_of_one_call_are_computed_once(fresh_table, monkeypatch) -> None:
+    passes = Passes(fresh_table, monkeypatch)
+    documents = collection_of(fresh_table)
     documents.add(["panda", "bear", "panda"], ids=["a", "b", "c"])
     assert sum(passes) == 2
     found = {one.id: one.score for one in documents.search("panda", 3, exhaustive=True)}
@@ -98,7 +98,7 @@ def test_equal_documents_of_one_call_are_computed_once(fresh_tiny, monkeypatch) 
     assert found["a"] > found["b"] + 0.01
 
 
-def test_a_text_is_checked_and_compared_once(fresh_tiny) -> None:
+def test_a_text_is_checked_and_compared_once(fresh_table) -> None:
     checked = check_texts(["b", "a", "b"])
     assert check_texts(checked) is checked
     rows, unique = distinct(checked)
@@ -118,10 +118,10 @@ def test_a_text_is_checked_and_compared_once(fresh_tiny) -> None:
             looked.append(str(self))
             return super().encode(*args)
 
-    documents = collection_of(fresh_tiny)
+    documents = collection_of(fresh_table)
     documents.add(map(Noting, TEXTS))
-    CachedEncoder(fresh_tiny, ["dense"]).queries([Noting("q")])
-    HybridScorer(fresh_tiny, (1, 1, 1)).rank(Noting("another"), map(Noting, ["a", "b"]))
+    CachedEncoder(fresh_table, ["dense"]).queries([Noting("q")])
+    HybridScorer(fresh_table, (1, 1, 1)).rank(Noting("another"), map(Noting, ["a", "b"]))
     assert looked == [*TEXTS, "q", "another", "a", "b"]
 
 

@@ -17,12 +17,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from tokenizers import Tokenizer as RawTokenizer
 
-from m3_core import Reranker
+from m3_core import Encoder, Reranker
 from m3_core.encoder.heads import pool
 from m3_core.network.batches import PackedBatch
 from m3_core.network.checkpoint import read_checkpoint
 from m3_core.network.device import cpu_multiplies
+from m3_core.network.layers import Layer
 from m3_core.network.packed import ACTIVATIONS, PackedBackbone, is_packable
+from m3_core.network.packing import few_counts
+from m3_core.testing import tiny_checkpoint
 from m3_core.testing.rerankers import tiny_reranker
 
 CPU = torch.device("cpu")
@@ -212,3 +215,24 @@ for name in ("transformers", "huggingface_hub", "httpx"):
         [sys.executable, "-c", code], env=os.environ, capture_output=True, text=True, check=False
     )
     assert done.returncode == 0, done.stderr
+
+
+def test_texts_of_many_lengths_are_computed_in_few_numbers_of_rows(tmp_path, monkeypatch):
+    """oneDNN keeps a compiled product for each number of rows that it met."""
+    seen = set()
+    called = Layer.__call__
+
+    def noted(self, states, packing):
+        seen.add(len(states))
+        return called(self, states, packing)
+
+    monkeypatch.setattr(Layer, "__call__", noted)
+    encoder = Encoder.from_pretrained(tiny_checkpoint(tmp_path), device="cpu", dtype="float32")
+    for length in range(1, 129):
+        encoder.encode_documents(["a " * length])
+    assert len(seen) <= 128 // 4
+    needed = np.arange(1, 8193)
+    rows = np.array([few_counts(int(count)) for count in needed])
+    assert (rows >= needed).all()
+    assert len(np.unique(rows)) <= 200
+    assert (rows - needed).sum() <= 0.1 * needed.sum()

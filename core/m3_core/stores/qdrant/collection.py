@@ -106,6 +106,25 @@ class QdrantCollection:
         """What is kept of ``"dense"``, ``"sparse"`` and ``"colbert"``."""
         return self._parts(_ALL)
 
+    def scored(self, rankings: Rankings = _ALL) -> tuple[tuple[str, ...], dict[str, Any]]:
+        """Say what a document is sorted by, for who explains it.
+
+        Args:
+            rankings: What a search uses.
+
+        Returns:
+            Of ``"dense"``, ``"sparse"`` and ``"colbert"`` what is searched; and the weights of
+            these scores, with the fusion where they do not say it all.
+        """
+        parts = self._parts(rankings)
+        if "colbert" in parts:
+            return parts, {"weights": (0.0, 0.0, 1.0)}
+        if len(parts) == 1:
+            return parts, {}
+        alpha = 0.5 if rankings.alpha is None else rankings.alpha
+        fusion = self.fusion if rankings.alpha is None else "rrf"
+        return parts, {"weights": (alpha, 1.0 - alpha, 0.0), "fusion": fusion}
+
     def add(
         self,
         new: NewPoints,
@@ -130,6 +149,24 @@ class QdrantCollection:
             return
         flags = _flags(self.parts)
         reps = self.encoder.encode_documents(new.texts, **flags, show_progress=show_progress)
+        self.add_encoded(new, reps, batch_size=batch_size, **options)
+
+    def add_encoded(
+        self,
+        new: NewPoints,
+        reps: Representations,
+        *,
+        batch_size: int | None = None,
+        **options: Any,
+    ) -> None:
+        """Store documents that were encoded before.
+
+        Args:
+            new: The documents.
+            reps: Their representations, with all that the collection keeps.
+            batch_size: As of ``add``.
+            **options: As of ``add``.
+        """
         for batch in self._requests(new, reps, batch_size):
             self.connection.call("upsert", points=batch, **options)
 

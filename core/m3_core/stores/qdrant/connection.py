@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+from inspect import signature
 from json import JSONDecodeError
 from typing import TYPE_CHECKING, Any
 
@@ -176,6 +177,11 @@ class Connection:
             "vectors_config": self.layout.vectors(),
             "sparse_vectors_config": self.layout.sparse_vectors(),
         }
+
+
+def remembers() -> bool:
+    """Say whether a collection can hold metadata of its own: clients do from 1.16 on."""
+    return "metadata" in signature(QdrantClient.create_collection).parameters
 
 
 @contextlib.contextmanager
