@@ -7,6 +7,7 @@ import json
 import re
 from collections import Counter
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 from rich.console import Console
@@ -129,6 +130,14 @@ def test_in_a_pipe_it_is_plain_text_of_80_columns(printed: str) -> None:
     assert "dense ✓             lexical ✗           multi-vector ✓      hybrid ✓" in printed
     assert "dense ✗             lexical ✓           multi-vector ✓      hybrid ✓" in printed
     assert "vaccine → Impfstoff · body → Körper" in printed
+
+
+def test_the_readme_shows_what_it_prints(printed: str) -> None:
+    readme = (Path(__file__).parent.parent / "README.md").read_text(encoding="utf-8")
+    (shown,) = re.findall(r"```text\n(\? .*?)```", readme, re.DOTALL)
+    lines = shown.splitlines()
+    assert len(lines) > 5
+    assert all(line.rstrip(" …") in printed for line in lines)
 
 
 def test_the_code_that_is_shown_is_the_code_that_ran(printed: str) -> None:

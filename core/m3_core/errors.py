@@ -101,6 +101,10 @@ class DatasetError(M3Error):
 class RemoteError(M3Error):
     """A server cannot be reached, refuses, or does not have what was asked of it.
 
+    Args:
+        message: What was asked, what came, and what to do.
+        status: The HTTP status of its reply.
+
     Attributes:
         status: The HTTP status of its reply; ``None`` if there was none.
     """

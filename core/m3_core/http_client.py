@@ -1,13 +1,8 @@
-"""Asking an HTTP server, from any thread and any event loop, after forks too.
-
-One thread of the process runs all requests, on an event loop of its own: connections are pooled
-whoever asks, outlive the loops of users, and whoever is cancelled ends his request.
-"""
+"""Asking an HTTP server, from any thread and any event loop, after forks too."""
 
 from __future__ import annotations
 
 import asyncio
-import atexit
 import email.utils
 import inspect
 import json
@@ -19,7 +14,7 @@ import threading
 import time
 import weakref
 from collections import Counter
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 from urllib.parse import urlsplit, urlunsplit
@@ -28,16 +23,16 @@ from m3_core.errors import BadReplyError, ClosedError, RemoteError
 from m3_core.extras import needs_extra
 from m3_core.forks import survive_forks
 from m3_core.json_text import parse_json
+from m3_core.request_thread import inherited, requests
 from m3_core.values import shown
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Iterable, Iterator, Mapping
+    from collections.abc import Callable, Coroutine, Iterator, Mapping
     from concurrent.futures import Future
 
     import httpx
 
 T = TypeVar("T")
-A = TypeVar("A")
 
 _log = logging.getLogger("m3_core")
 
@@ -95,15 +90,20 @@ class Reply:
         content_type: Without parameters.
         body: The body.
         place: What was asked, for errors.
+        truncated: How many texts were cut to the model's length, if the server says it.
     """
 
     status: int
     content_type: str
     body: bytes
     place: str
+    truncated: int = 0
 
     def json(self) -> Any:
         """Read the body as JSON.
+
+        Returns:
+            What it says.
 
         Raises:
             BadReplyError: It is none.
@@ -178,12 +178,12 @@ class HttpClient:
         self._closed = False
         # Of one element, since the object is no more when its connections are closed.
         self._clients: list[httpx.AsyncClient] = []
-        weakref.finalize(self, _requests.abandon, self._clients).atexit = False
+        weakref.finalize(self, requests.abandon, self._clients).atexit = False
         survive_forks(self)
 
     def after_fork(self) -> None:
         """Leave the connections to the parent: whatever is sent on them would go between its."""
-        _inherited.extend(self._clients)
+        inherited.extend(self._clients)
         self._clients.clear()
 
     @property
@@ -194,7 +194,7 @@ class HttpClient:
     def close(self) -> None:
         """Close the connections; further requests raise ``ClosedError``."""
         self._closed = True
-        _requests.abandon(self._clients)
+        requests.abandon(self._clients)
 
     def run(self, coroutine: Coroutine[Any, Any, T]) -> T:
         """Run a coroutine that makes requests, and wait for it.
@@ -221,7 +221,7 @@ class HttpClient:
         if self._closed:
             coroutine.close()
             raise ClosedError(f"the client of {self.url} was closed: make another one")
-        return _requests.start(coroutine)
+        return requests.start(coroutine)
 
     async def request(
         self, method: str, path: str, body: Any = None, accept: str = "application/json"
@@ -291,8 +291,10 @@ class HttpClient:
         kind = reply.headers.get("content-type", "").partition(";")[0].strip().lower()
         if reply.is_redirect:
             kind = f"to {reply.headers.get('location', 'nowhere')!r:.120}"
+        said = reply.headers.get("x-truncated-texts", "")
+        truncated = int(said) if said.isdecimal() and len(said) < 10 else 0
         return (
-            Reply(reply.status_code, kind, reply.content, place),
+            Reply(reply.status_code, kind, reply.content, place, truncated),
             _retry_after(reply.headers.get("retry-after")),
         )
 
@@ -314,38 +316,8 @@ class HttpClient:
                 verify=_authorities(options.verify) if self.url.startswith("https") else False,
             )
             self._clients.append(made)
-            _requests.clients.add(made)
+            requests.clients.add(made)
         return self._clients[0]
-
-
-async def in_order(
-    items: Iterable[A], work: Callable[[A], Coroutine[Any, Any, T]], in_flight: int
-) -> list[T]:
-    """Do work on several items at once, on the thread of requests.
-
-    Args:
-        items: The items; taken one after another, as places become free.
-        work: What is done with each.
-        in_flight: On how many at once.
-
-    Returns:
-        What it gave, in the order of the items. The first failure ends all the others.
-    """
-    numbered = enumerate(items)
-    results: dict[int, T] = {}
-
-    async def take() -> None:
-        for number, item in numbered:
-            results[number] = await work(item)
-
-    tasks = [asyncio.ensure_future(take()) for _ in range(in_flight)]
-    try:
-        await asyncio.gather(*tasks)
-    finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-    return [results[number] for number in sorted(results)]
 
 
 async def read_beside(reply: Reply, read: Callable[[Reply], T]) -> T:
@@ -361,83 +333,6 @@ async def read_beside(reply: Reply, read: Callable[[Reply], T]) -> T:
     if len(reply.body) <= _BYTES_ON_THE_LOOP:
         return read(reply)
     return await asyncio.get_running_loop().run_in_executor(None, read, reply)
-
-
-class _Requests:
-    """The thread of requests and its event loop; begun when first needed."""
-
-    def __init__(self) -> None:
-        self._loop: asyncio.AbstractEventLoop | None = None
-        self._thread: threading.Thread | None = None
-        self.clients: set[httpx.AsyncClient] = set()
-        # The event loop itself holds its tasks weakly.
-        self._closing: set[asyncio.Task[None]] = set()
-        self.after_fork()
-        survive_forks(self)
-
-    def after_fork(self) -> None:
-        """Begin anew in a forked child, where the thread is not."""
-        # Not closed there: what it waits with is the parent's too.
-        _inherited.extend([self._loop, self.clients])
-        self._lock = threading.Lock()
-        self._loop = self._thread = None
-        self.clients = set()
-
-    def start(self, coroutine: Coroutine[Any, Any, T]) -> Future[T]:
-        with self._lock:
-            if self._loop is None:
-                # Not of the user's policy, whose loops may want something of their thread.
-                self._loop = asyncio.SelectorEventLoop()
-                self._thread = threading.Thread(
-                    target=self._run,
-                    args=(self._loop, self.clients),
-                    name="m3-requests",
-                    daemon=True,
-                )
-                self._thread.start()
-            return asyncio.run_coroutine_threadsafe(coroutine, self._loop)
-
-    def abandon(self, clients: list[httpx.AsyncClient]) -> None:
-        """Close connections that nobody needs any more; without a lock, for finalisers."""
-        loop, held = self._loop, clients[:]
-        clients.clear()
-        if loop is not None and held:
-            with suppress(RuntimeError):  # the loop has ended, and closed them all
-                loop.call_soon_threadsafe(self._close, held)
-
-    def _close(self, clients: list[httpx.AsyncClient]) -> None:
-        for client in clients:
-            self.clients.discard(client)
-            closing = asyncio.ensure_future(client.aclose())
-            self._closing.add(closing)
-            closing.add_done_callback(self._closing.discard)
-
-    def close(self) -> None:
-        """End what runs: it may not while Python is taken down."""
-        with self._lock:
-            loop, thread = self._loop, self._thread
-            self._loop = self._thread = None
-        if loop is not None and thread is not None:
-            loop.call_soon_threadsafe(loop.stop)
-            thread.join(timeout=5)
-
-    @staticmethod
-    def _run(loop: asyncio.AbstractEventLoop, clients: set[httpx.AsyncClient]) -> None:
-        asyncio.set_event_loop(loop)
-        loop.run_forever()
-        tasks = asyncio.all_tasks(loop)
-        for task in tasks:
-            task.cancel()
-        ends = [*tasks, *(client.aclose() for client in clients)]
-        loop.run_until_complete(asyncio.gather(*ends, return_exceptions=True))
-        loop.run_until_complete(loop.shutdown_default_executor())
-        loop.close()
-
-
-# Of the parents of this process: kept, so that nothing of theirs is closed.
-_inherited: list[Any] = []
-_requests = _Requests()
-atexit.register(_requests.close)
 
 
 def _authorities(verify: bool | str) -> Any:  # noqa: FBT001

@@ -41,7 +41,7 @@ class Served:
     """The command in a process of its own; its log goes to a file."""
 
     def __init__(self, model: str, port: int, log: Path) -> None:
-        limits = ["--max-texts", "64", "--max-tokens", "4096", "--max-body", "1"]
+        limits = ["--max-texts", "32", "--max-tokens", "1024", "--max-body", "1"]
         self.command = [
             *(sys.executable, "-m", "m3_core.cli.main", "serve", f"m3={model}"),
             *("--port", str(port), "--dtype", "float32", "--log-level", "debug", *limits),

@@ -79,7 +79,7 @@ ATTACKS = (
     Attack("token ids", post("/v1/embeddings", {"input": [[5, 6]], "model": "m3"}), (400,)),
     Attack("TEI: inputs are numbers", post("/embed", {"inputs": [TEXT, 5]}), (422,)),
     Attack("TEI: none", post("/embed", {"inputs": []}), (400,)),
-    Attack("TEI: too long, uncut", post("/embed", {"inputs": TEXT * 99, "truncate": False}),
+    Attack("TEI: too long, uncut", post("/embed", {"inputs": TEXT * 999, "truncate": False}),
            (413,)),
     Attack("Cohere: no query", post("/v2/rerank", {"documents": [TEXT]}), (422,)),
     Attack("Jina: a field unknown", post("/v1/rerank", {"query": TEXT, "documents": [TEXT],

@@ -12,7 +12,7 @@ import pytest
 
 from m3_core.encoder.encoder import Encoder
 from m3_core.flagembedding import BGEM3FlagModel, FlagModel
-from m3_core.network.loaded import TruncationWarning
+from m3_core.network import TruncationWarning
 from m3_core.testing import tiny_checkpoint
 
 HERE = Path(__file__).parent

@@ -38,7 +38,7 @@ def swapped(name: str, **keywords) -> M3Embeddings:
 
 
 # The texts hold line breaks, which are spaces there. They are cut there too, without a word.
-@pytest.mark.filterwarnings("ignore::m3_core.network.loaded.TruncationWarning")
+@pytest.mark.filterwarnings("ignore::m3_core.network.TruncationWarning")
 @pytest.mark.parametrize("number", range(len(CASES)), ids=str)
 def test_vectors_are_the_same_with_the_same_keywords(number: int) -> None:
     name, keywords = CASES[number]

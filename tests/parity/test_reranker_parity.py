@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from m3_core import Reranker
-from m3_core.network.loaded import TruncationWarning
+from m3_core.network import TruncationWarning
 from m3_core.network.tokens import Tokenizer
 from m3_core.rerankers.pairs import encode_pairs, encoder_layout
 from m3_core.testing.rerankers import tiny_reranker

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import importlib
 from typing import TYPE_CHECKING, Any
 
 from m3_core.bulk.dataset import EncodedDataset
 from m3_core.bulk.progress import Progress
 from m3_core.bulk.recorded import RecordedEncoder
 from m3_core.errors import DatasetError, StoreError
+from m3_core.extras import needs_extra
 
 if TYPE_CHECKING:
     import os
@@ -118,9 +120,12 @@ def load_into_qdrant(
         DatasetError: It is not complete, damaged, without texts, or of another model.
         MissingRepresentationError: A representation was not encoded.
         StoreError: The collection holds other vectors, or those of another model.
+        MissingPackageError: The extra ``qdrant`` is not installed.
         ValueError: A multi-vector is too long for Qdrant, two ids are one point there, or there
             is neither ``client`` nor a place.
     """
+    with needs_extra("loading into Qdrant", "qdrant", "qdrant_client"):
+        importlib.import_module("qdrant_client")
     from m3_core.stores.qdrant import (
         Connection,
         Layout,

@@ -307,17 +307,18 @@ class _Draft:
         self._end()
         if not self._shards:
             raise DatasetError(f"{self._source.root} holds no document")
+        kept = self._options.metadata_columns
+        columns = self._types.columns()
         if self._source.kind == "parquet":
-            kept = self._options.metadata_columns
-            columns = [
-                one
-                for one in parquet_columns(
-                    self._source.files, [one for one in self.reader.used if one is not None]
-                )
-                if kept is None or one.name in kept
-            ]
-        else:
-            columns = self._types.columns()
+            used = [one for one in self.reader.used if one is not None]
+            found = parquet_columns(self._source.files, used)
+            columns = [one for one in found if kept is None or one.name in kept]
+        absent = sorted(set(kept or ()) - {one.name for one in columns} - self.reader.used)
+        if absent:
+            raise DatasetError(
+                f"no row of {self._source.root} has the column {', '.join(map(repr, absent))}, "
+                "which metadata_columns name"
+            )
         return Plan(self._id_column, self._shards, columns, self._skipped)
 
 

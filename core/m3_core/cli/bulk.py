@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import sys
 import warnings
 from functools import partial
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 from typer import Argument, BadParameter, Exit, Option
 
 from m3_core.cli.commands import Command, new_app, write
+from m3_core.extras import needs_extra
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -88,6 +90,7 @@ def encode(
     quiet: Annotated[bool, Option("--quiet", help="Show no progress bar.")] = False,
 ) -> None:
     """Encode a corpus into Parquet; the same command again goes on where it was ended."""
+    _check_installed()
     from m3_core.bulk import EncodeOptions, RayOptions, encode_dataset
 
     options = EncodeOptions(
@@ -161,6 +164,7 @@ def load(
     quiet: Annotated[bool, Option("--quiet", help="Show no progress bar.")] = False,
 ) -> None:
     """Put an encoded corpus into Qdrant, or into a file for stores in memory."""
+    _check_installed()
     from m3_core.bulk import load_into_collection, load_into_qdrant
 
     kind, _, place = to.partition(":")
@@ -196,6 +200,11 @@ def load(
         sys.stderr.write("interrupted: the same command again loads everything\n")
         raise Exit(_INTERRUPTED) from None
     write({"to": to, "documents": count})
+
+
+def _check_installed() -> None:
+    with needs_extra("Parquet", "bulk", "pyarrow"):
+        importlib.import_module("pyarrow")
 
 
 def _say_once_that_texts_were_cut() -> None:

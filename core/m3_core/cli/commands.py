@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import inspect
+import io
 import logging
 import os
 import signal
@@ -77,6 +78,10 @@ class Commands(TyperGroup):
         """Run the command that was asked for."""
         logging.basicConfig(level=logging.INFO, format="%(message)s")
         name = ctx.command_path
+        for stream in (sys.stdout, sys.stderr):
+            # What a stream of another encoding than UTF-8 cannot show is no reason to end.
+            if isinstance(stream, io.TextIOWrapper):
+                stream.reconfigure(errors="backslashreplace")
         try:
             with _one_line_warnings(), _ended_by_signals():
                 result = super().invoke(ctx)

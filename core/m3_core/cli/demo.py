@@ -30,7 +30,7 @@ def demo(
         bool, Option("--json", help="Print what is found as JSON, without the frameworks.")
     ] = False,
 ) -> None:
-    """Search passages in seven languages: what each representation finds, and what hybrid does."""
+    """Show what each representation finds, on texts in seven languages."""
     from m3_core.cli import demo_tour
 
     corpus = demo_tour.load(model)

@@ -93,6 +93,8 @@ def find_matches(corpus: Corpus, answer: Answer, hit: Hit, count: int = 3) -> Ma
     for one in found.alignments:
         if not one.query_place or not one.document_place or one.similarity < _CLOSE:
             continue
+        if min(one.query_place[0], one.document_place[0]) < 0:
+            continue
         score = one.similarity * weights.get(one.query_place, 0.0)
         match = Match(one.query, one.document, (one.document_place,), score)
         # Little words lean on the word that another one is close to.

@@ -21,7 +21,21 @@ _LICENCE = re.compile(rb"^license:[ \t]*([^\r\n]+)", re.MULTILINE)
 _FRONT = 1 << 16
 
 
-@app.command()
+INFO = """\
+Say what a model or an index is.
+
+Representations, sizes, lengths, instructions, files, licence and fingerprint.
+
+Examples:
+  m3-retrieval info m3-small
+  m3-retrieval info BAAI/bge-m3 --json
+  m3-retrieval info docs.m3                  an index: its model, files and passages
+
+An encoder is loaded for it, so what is shown is what works.
+"""
+
+
+@app.command(help=INFO)
 def info(
     model: Annotated[
         str,
@@ -32,17 +46,7 @@ def info(
     *,
     as_json: Json = False,
 ) -> None:
-    """Say what a model or an index is.
-
-    Representations, sizes, lengths, instructions, files, licence and fingerprint.
-
-    Examples:
-      m3-retrieval info m3-small
-      m3-retrieval info BAAI/bge-m3 --json
-      m3-retrieval info docs.m3                  an index: its model, files and passages
-
-    An encoder is loaded for it, so what is shown is what works.
-    """
+    """Say what a model or an index is."""
     found = _of_index(Path(model)) if (Path(model) / "index.json").is_file() else _of_model(model)
     if as_json:
         write(found)

@@ -20,6 +20,7 @@ from m3_core.cli import (
     describing,
     evaluating,
     exporting,
+    indexing,
     scoring,
     searching,
     serving,
@@ -35,6 +36,7 @@ _STOPPED = (130, 143)
 
 app = new_app("m3-retrieval", completion=True)
 app.add_typer(demo.app)
+app.add_typer(indexing.app)
 app.add_typer(searching.app)
 app.add_typer(scoring.app)
 app.add_typer(describing.app)

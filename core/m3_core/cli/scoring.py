@@ -53,7 +53,20 @@ Normalize = Annotated[
 PAPER = (1.0, 0.3, 1.0)
 
 
-@app.command()
+SCORE = """\
+Score documents for a query, in the given order.
+
+Examples:
+  m3-retrieval score "What do pandas eat?" "Pandas eat bamboo." "大熊猫吃竹子。"
+  m3-retrieval score "What do pandas eat?" - --json < passages.txt
+  m3-retrieval score "pandas" "Pandas eat." --model BAAI/bge-reranker-v2-m3 --normalize
+
+An encoder gives its dense, sparse and colbert scores and their weighted mean; a reranker gives
+one score. --json writes an object a line: query, document, score, and scores by representation.
+"""
+
+
+@app.command(help=SCORE)
 def score(
     query: Query,
     documents: Documents,
@@ -65,16 +78,7 @@ def score(
     dtype: Dtype = "auto",
     as_json: Json = False,
 ) -> None:
-    """Score documents for a query, in the given order.
-
-    Examples:
-      m3-retrieval score "What do pandas eat?" "Pandas eat bamboo." "大熊猫吃竹子。"
-      m3-retrieval score "What do pandas eat?" - --json < passages.txt
-      m3-retrieval score "pandas" "Pandas eat." --model BAAI/bge-reranker-v2-m3 --normalize
-
-    An encoder gives its dense, sparse and colbert scores and their weighted mean; a reranker gives
-    one score. --json writes an object a line: query, document, score, and scores by representation.
-    """
+    """Score documents for a query, in the given order."""
     given = _read(documents)
     options = _Options(model, weights, normalize, device, dtype)
     for_each = _scores(query, given, options)
@@ -90,7 +94,21 @@ def score(
     write_table(rows, ["score", *parts, "document"], ["score", *parts])
 
 
-@app.command()
+RERANK = """\
+Order documents for a query, the best first.
+
+Examples:
+  m3-retrieval rerank "What do pandas eat?" "Rivers flow." "Pandas eat bamboo."
+  m3-retrieval rerank "What do pandas eat?" - -n 3 < passages.txt
+  m3-retrieval search docs.m3 "how?" -k 50 --json |
+    m3-retrieval rerank "how?" - -n 5 --json --model BAAI/bge-reranker-v2-m3
+
+Lines of standard input that are JSON objects have their text in "text"; --json writes them
+again with new rank, score and scores, and index: the place in the input, from 0.
+"""
+
+
+@app.command(help=RERANK)
 def rerank(
     query: Query,
     documents: Documents,
@@ -106,17 +124,7 @@ def rerank(
     dtype: Dtype = "auto",
     as_json: Json = False,
 ) -> None:
-    """Order documents for a query, the best first.
-
-    Examples:
-      m3-retrieval rerank "What do pandas eat?" "Rivers flow." "Pandas eat bamboo."
-      m3-retrieval rerank "What do pandas eat?" - -n 3 < passages.txt
-      m3-retrieval search docs.m3 "how?" -k 50 --json |
-        m3-retrieval rerank "how?" - -n 5 --json --model BAAI/bge-reranker-v2-m3
-
-    Lines of standard input that are JSON objects have their text in "text"; --json writes them
-    again with new rank, score and scores, and index: the place in the input, from 0.
-    """
+    """Order documents for a query, the best first."""
     given = _read(documents)
     found = _scores(query, given, _Options(model, weights, normalize, device, dtype))
     order = sorted(range(len(found)), key=lambda place: -found[place].score)[:top_n]
@@ -132,7 +140,20 @@ def rerank(
     write_table(rows, ["rank", "score", "document"], ["rank", "score"])
 
 
-@app.command()
+EXPLAIN = """\
+Say why a document matches a query.
+
+Words in both with their weights, each word's most similar word, and what each of these adds to
+the score.
+
+Examples:
+  m3-retrieval explain "What do pandas eat?" "Pandas eat bamboo."
+  m3-retrieval explain "What do pandas eat?" - --html why.html < panda.txt
+  m3-retrieval explain "pandas" "Pandas eat." --json | jq .contributions
+"""
+
+
+@app.command(help=EXPLAIN)
 def explain(
     query: Query,
     document: Annotated[
@@ -151,16 +172,7 @@ def explain(
     dtype: Dtype = "auto",
     as_json: Json = False,
 ) -> None:
-    """Say why a document matches a query.
-
-    Words in both with their weights, each word's most similar word, and what each of these adds to
-    the score.
-
-    Examples:
-      m3-retrieval explain "What do pandas eat?" "Pandas eat bamboo."
-      m3-retrieval explain "What do pandas eat?" - --html why.html < panda.txt
-      m3-retrieval explain "pandas" "Pandas eat." --json | jq .contributions
-    """
+    """Say why a document matches a query."""
     from m3_core.explanations import explain as explained
 
     text = "\n".join(read_lines(keep_empty=True)) if document == "-" else document

@@ -24,9 +24,10 @@ if TYPE_CHECKING:
         is_loaded_encoder,
         shared_encoder,
     )
-    from m3_core.encoder.remote import RemoteEncoder, RemoteStats, shared_remote
+    from m3_core.encoder.remote import RemoteEncoder, shared_remote
+    from m3_core.encoder.remote_service import RemoteStats
     from m3_core.encoder.results import RepresentationCollector
-    from m3_core.encoder.servers import Found, ServerKind, find_server
+    from m3_core.encoder.served import Found, ServerKind, find_server
     from m3_core.encoder.stats import EncoderStats
 
 __all__ = [
@@ -70,15 +71,15 @@ _HOMES = {
     "EncoderOptions": "options",
     "EncoderStats": "stats",
     "EncodingMethods": "methods",
-    "find_server": "servers",
-    "Found": "servers",
+    "find_server": "served",
+    "Found": "served",
     "is_loaded_encoder": "registry",
     "PARTS": "protocol",
     "RemoteEncoder": "remote",
-    "RemoteStats": "remote",
+    "RemoteStats": "remote_service",
     "RepresentationCollector": "results",
     "Role": "protocol",
-    "ServerKind": "servers",
+    "ServerKind": "served",
     "shared_encoder": "registry",
     "shared_remote": "remote",
     "TextEncoder": "protocol",

@@ -4,64 +4,34 @@ from __future__ import annotations
 
 import hashlib
 import json
-import threading
-import time
-from dataclasses import dataclass, fields
+import warnings
+from dataclasses import fields
 from typing import TYPE_CHECKING, Any
 
 from m3_core.beside import beside
 from m3_core.encoder.direct import TEXTS_ON_THE_LOOP, aside
 from m3_core.encoder.methods import EncodingMethods
 from m3_core.encoder.protocol import PARTS
-from m3_core.encoder.servers import ServerKind, check_reply, nothing_of, open_server
-from m3_core.errors import (
-    BadReplyError,
-    MissingRepresentationError,
-    ModelChangedError,
-    RemoteError,
-)
-from m3_core.forks import survive_forks
+from m3_core.encoder.remote_service import RemoteService, RemoteStats
+from m3_core.encoder.served import nothing_of
+from m3_core.errors import MissingRepresentationError
 from m3_core.http_client import (
     HttpClient,
     HttpOptions,
     SharedClients,
     hidden_headers,
-    in_order,
     plain_key,
     progress,
 )
-from m3_core.network import find_known
+from m3_core.network import TruncationWarning, find_known, level_of_caller
 from m3_core.representations import Representations
 from m3_core.texts import check_pairs, check_texts
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Collection, Iterable, Mapping, Sequence
 
     from m3_core.encoder.protocol import Role
-    from m3_core.encoder.servers import Served, Server
-
-# Servers of others do not say with which model they have encoded: it is asked so often.
-_SECONDS_OF_TRUST = 30.0
-_SCORES = ("colbert", "sparse", "dense", "sparse+dense", "colbert+sparse+dense")
-
-
-@dataclass(frozen=True, slots=True)
-class RemoteStats:
-    """What a client has done so far, all encoders of one address and key together.
-
-    Attributes:
-        requests: Requests that were sent, repeated ones among them.
-        retries: How many of them were repeated.
-        failures: How many found no server, or lost it.
-        bytes: Bytes of all bodies that came back.
-        texts: Texts that were encoded.
-    """
-
-    requests: int = 0
-    retries: int = 0
-    failures: int = 0
-    bytes: int = 0
-    texts: int = 0
+    from m3_core.encoder.served import Served, ServerKind
 
 
 class RemoteEncoder(EncodingMethods):
@@ -88,8 +58,10 @@ class RemoteEncoder(EncodingMethods):
         query_instruction: Put before queries, for servers of others; by default as the makers of
             a known model say. Our server has its own.
         document_instruction: Put before documents, likewise.
-        max_texts: Texts a request at most; by default as the server says.
-        max_characters: Characters a request at most, unless a single text is longer; likewise.
+        max_texts: Texts a request at most, as far as the server takes so many; by default 256, or
+            32 with multi-vectors.
+        max_characters: Characters a request at most, unless a single text is longer; likewise, by
+            default 100,000, or 12,500.
         timeout: Seconds that one request may take.
         retries: How often a request is repeated.
         in_flight: Requests of one call at the same time.
@@ -131,7 +103,7 @@ class RemoteEncoder(EncodingMethods):
                 raise ValueError(f"{name} must be at least 1; got {value!r}")
         if protocol not in ("auto", "m3", "tei", "openai", "vllm"):
             raise ValueError(f"protocol is auto, m3, tei, openai or vllm; got {protocol!r}")
-        self._service = _Service(
+        self._service = RemoteService(
             HttpClient(url, plain_key(api_key), options, "RemoteEncoder"),
             protocol,
             model,
@@ -269,10 +241,7 @@ class RemoteEncoder(EncodingMethods):
                 f"{', '.join(foreign)} cannot be set for a model that a server holds: the server "
                 "is started with it"
             )
-        other = object.__new__(type(self))
-        other._service = self._service
-        other._made_of = self._made_of
-        other._options = {**self._options, **changes}
+        other = self._over_the_same(changes)
         other._check_options(other._served)
         return other
 
@@ -300,17 +269,8 @@ class RemoteEncoder(EncodingMethods):
         if self._options["max_length"] is not None:
             raise ValueError("max_length= of the encoder does not count in scores of the server")
         both = list(zip(queries, documents, strict=True))
-        size = served.max_texts
-        chunks = [both[i : i + size] for i in range(0, len(both), size)]
         http = self._service.http
-
-        async def scored(chunk: Any) -> dict[str, list[float]]:
-            body = {"pairs": chunk, "weights": list(weights), "model": served.name}
-            reply = await http.request("POST", "/v1/score", body)
-            return _read_scores(reply.json(), len(chunk), served.name)
-
-        found = http.run(in_order(chunks, scored, http.options.in_flight))
-        return {key: [one for part in found for one in part[key]] for key in _SCORES}
+        return http.run(self._service.score(self._service.server, both, list(weights)))
 
     def stats(self) -> RemoteStats:
         """Say what was asked of the server so far, by this process."""
@@ -333,6 +293,12 @@ class RemoteEncoder(EncodingMethods):
         changed = {name: value for name, value in self._options.items() if value is not None}
         return _restored, (url, key, given, changed)
 
+    def _over_the_same(self, changes: Mapping[str, Any]) -> RemoteEncoder:
+        other = object.__new__(type(self))
+        other.__dict__.update(self.__dict__)
+        other._options = {**self._options, **changes}
+        return other
+
     @property
     def _served(self) -> Served:
         return self._service.server.served
@@ -352,9 +318,10 @@ class RemoteEncoder(EncodingMethods):
         if not listed:
             return nothing_of(served, parts)
         with progress(len(listed), "Encoding", "text", show=show_progress) as update:
-            found = self._service.http.run(
+            found, cut = self._service.http.run(
                 self._service.encode(self._service.server, *ready, update)
             )
+        _warn_of_cut(cut, len(listed), served)
         return Representations.concatenate(found)
 
     async def _aencode(
@@ -374,9 +341,10 @@ class RemoteEncoder(EncodingMethods):
         if not listed:
             return nothing_of(served, parts)
         with progress(len(listed), "Encoding", "text", show=show_progress) as update:
-            found = await self._service.http.arun(
+            found, cut = await self._service.http.arun(
                 self._service.encode(self._service.server, *ready, update)
             )
+        _warn_of_cut(cut, len(listed), served)
         return await aside(
             len(listed) > TEXTS_ON_THE_LOOP, lambda: Representations.concatenate(found)
         )
@@ -445,112 +413,14 @@ class RemoteEncoder(EncodingMethods):
         )
 
 
-class _Service:
-    """One server, as all encoders of one client see it."""
-
-    def __init__(
-        self,
-        http: HttpClient,
-        kind: ServerKind,
-        model: str | None,
-        limits: tuple[int | None, int | None],
-    ) -> None:
-        self.http = http
-        self.changed: str | None = None
-        self._kind: ServerKind = kind
-        self._model = model
-        self._limits = limits
-        self._server: Server | None = None
-        self._trusted_until = 0.0
-        self._failures = 0
-        self.after_fork()
-        survive_forks(self)
-
-    def after_fork(self) -> None:
-        """Replace the lock, which another thread may have held."""
-        self._lock = threading.Lock()
-
-    @property
-    def is_open(self) -> bool:
-        """Whether the server was asked what it has."""
-        return self._server is not None
-
-    @property
-    def server(self) -> Server:
-        """The server; asked now what it has, if it was not yet."""
-        with self._lock:
-            if self._server is None:
-                self._server = self.http.run(open_server(self.http, self._kind, self._model))
-                self._trust()
-            return self._server
-
-    async def encode(
-        self,
-        server: Server,
-        role: Role,
-        texts: list[str],
-        parts: tuple[str, ...],
-        max_length: int | None,
-        update: Callable[[int], object],
-    ) -> list[Representations]:
-        """Encode texts in as many requests as it takes.
-
-        Args:
-            server: The server.
-            role: Of all texts.
-            texts: With their instructions, for servers of others.
-            parts: What is asked for.
-            max_length: Tokens a text at most; ``None`` for the server's own.
-            update: Told how many texts are done.
-
-        Returns:
-            The representations of successive texts.
-        """
-        if self.changed is not None:
-            raise ModelChangedError(self.changed)
-
-        async def encoded(chunk: list[str]) -> Representations:
-            try:
-                reps = await server.encode(role, chunk, parts, max_length)
-            except RemoteError as error:
-                if error.status != 413 or len(chunk) == 1:
-                    raise
-                middle = len(chunk) // 2
-                halves = [await encoded(chunk[:middle]), await encoded(chunk[middle:])]
-                return Representations.concatenate(halves)
-            reps = check_reply(reps, chunk, parts, server.served)
-            self.http.counts["texts"] += len(chunk)
-            update(len(chunk))
-            return reps
-
-        try:
-            await self._check_identity(server)
-            chunks = _chunks(texts, server.served, self._limits)
-            found = await in_order(chunks, encoded, self.http.options.in_flight)
-            # Somebody else's server may have been started anew meanwhile.
-            await self._check_identity(server)
-        except ModelChangedError as error:
-            self.changed = str(error)
-            raise
-        return found
-
-    async def _check_identity(self, server: Server) -> None:
-        if server.served.kind == "m3" or (
-            time.monotonic() < self._trusted_until
-            and self.http.counts["failures"] == self._failures
-        ):
-            return
-        found, known = await server.identity(), server.served.identity
-        if found != known:
-            raise ModelChangedError(
-                f"{self.http.url} has {found} now, and had {known} before: what was encoded until "
-                "now does not go with it; make a new encoder, and encode all documents anew"
-            )
-        self._trust()
-
-    def _trust(self) -> None:
-        self._trusted_until = time.monotonic() + _SECONDS_OF_TRUST
-        self._failures = self.http.counts["failures"]
+def _warn_of_cut(cut: int, texts: int, served: Served) -> None:
+    if cut:
+        warnings.warn(
+            f"{cut} of {texts} texts were longer than the max_length of {served.name!r} and were "
+            "cut to it by the server",
+            TruncationWarning,
+            stacklevel=level_of_caller(),
+        )
 
 
 def shared_remote(url: str, api_key: Any = None, **options: Any) -> RemoteEncoder:
@@ -575,39 +445,5 @@ def _restored(
     url: str, key: str | None, given: Mapping[str, Any], changed: Mapping[str, Any]
 ) -> RemoteEncoder:
     encoder = shared_remote(url, key, **given)
-    if not changed:
-        return encoder
-    other = object.__new__(RemoteEncoder)
-    other.__dict__.update(encoder.__dict__)
     # Not by with_options, which asks the server.
-    other._options = {**encoder._options, **changed}
-    return other
-
-
-def _chunks(
-    texts: list[str], served: Served, limits: tuple[int | None, int | None]
-) -> Iterator[list[str]]:
-    most_texts = min(limits[0] or served.max_texts, served.max_texts)
-    most_characters = min(limits[1] or served.max_characters, served.max_characters)
-    chunk: list[str] = []
-    characters = 0
-    for text in texts:
-        if chunk and (len(chunk) >= most_texts or characters + len(text) > most_characters):
-            yield chunk
-            chunk, characters = [], 0
-        chunk.append(text)
-        characters += len(text)
-    if chunk:
-        yield chunk
-
-
-def _read_scores(found: Any, count: int, name: str) -> dict[str, list[float]]:
-    scores = found.get("scores") if isinstance(found, dict) else None
-    if not isinstance(scores, dict) or any(
-        not isinstance(scores.get(key), list)
-        or len(scores[key]) != count
-        or not all(isinstance(one, (int, float)) and abs(one) < float("inf") for one in scores[key])
-        for key in _SCORES
-    ):
-        raise BadReplyError(f"the scores of {name!r} are not those of {count} pairs")
-    return {key: [float(one) for one in scores[key]] for key in _SCORES}
+    return encoder._over_the_same(changed) if changed else encoder

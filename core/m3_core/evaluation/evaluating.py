@@ -121,7 +121,8 @@ def evaluate(
         EvaluationDataError: The collection has no documents.
         MissingRepresentationError: The model lacks what was asked for.
         MissingPackageError: ``ir-measures`` is absent.
-        ValueError: There is no such measure, or two documents have the same id.
+        ValueError: There is no such measure, two documents have the same id, or a run is called as
+            a setting is.
     """
     options = options or EvaluationOptions()
     names = options.measures or (MEASURES if data.answers is None else ANSWER_MEASURES)
@@ -131,6 +132,8 @@ def evaluate(
     base = _name_among("reranked", [one.name for one in settings], options.rerank_of)
     reranked = {f"{base} > {name}": one for name, one in (rerankers or {}).items()}
     every = [*(one.name for one in settings), *reranked, *(runs or {})]
+    if twins := {name for name in every if every.count(name) > 1}:
+        raise ValueError(f"two rankings are called {min(twins)!r}: give the run another name")
     baseline = _name_among("the baseline", every, options.baseline)
     queries = tuple(data.queries)
     bars = _Bars(options.show_progress)

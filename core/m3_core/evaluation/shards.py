@@ -133,13 +133,14 @@ def encode_texts(
     shards: list[Shard] = []
     encoded = 0
     seen: set[str] = set()
-    for number, group in enumerate(_groups(texts)):
+    for group in _groups(texts):
         for key, _ in group:
             if key in seen:
                 raise ValueError(f"two texts have the id {key!r}: ids must be different")
             seen.add(key)
-        shard = Shard(own / f"{number:06d}.safetensors", len(ids), len(ids) + len(group))
-        digest = _digest(group)
+        # Named by what it holds, so that other collections lie beside.
+        digest = _digest([text for _, text in group])
+        shard = Shard(own / f"{digest}.safetensors", len(ids), len(ids) + len(group))
         if not _is_there(shard.file, digest):
             reps = encode([text for _, text in group], max_length=max_length, **flags)
             _write(shard.file, digest, reps, half=half)
@@ -163,12 +164,11 @@ def _groups(texts: Iterable[tuple[str, str]]) -> Iterator[list[tuple[str, str]]]
         yield group
 
 
-def _digest(group: Sequence[tuple[str, str]]) -> str:
+def _digest(texts: Iterable[str]) -> str:
     digest = hashlib.blake2b(digest_size=16)
-    for pair in group:
-        for one in pair:
-            content = one.encode("utf-8", "surrogatepass")
-            digest.update(len(content).to_bytes(8, "little") + content)
+    for text in texts:
+        content = text.encode("utf-8", "surrogatepass")
+        digest.update(len(content).to_bytes(8, "little") + content)
     return digest.hexdigest()
 
 

@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING
 from m3_core.collection import DEFAULT_WEIGHTS, DocumentCollection
 from m3_core.encoder import PARTS, CachedEncoder
 from m3_core.errors import IndexFileError
+from m3_core.files import remove_leftovers
 from m3_core.folder_index.passages import estimated_tokens
 from m3_core.folder_index.reading import STDIN, walk
-from m3_core.folder_index.settings import DOCUMENTS, SavedSettings
+from m3_core.folder_index.settings import DOCUMENTS, SETTINGS, SavedSettings
 from m3_core.folder_index.updating import Update
 from m3_core.saved_folders import locked
 
@@ -103,6 +104,8 @@ class FolderIndex:
             ValueError: Passages would be longer than the model reads, or shorter than 16 tokens.
         """
         place = Path(folder)
+        # Of a first run that was killed at once.
+        remove_leftovers(place / SETTINGS)
         if place.exists() and (not place.is_dir() or any(place.iterdir())):
             raise FileExistsError(
                 f"{folder} is there already and is no index: give a new name, or an empty folder"

@@ -35,8 +35,6 @@ if TYPE_CHECKING:
         CHARACTERS_ON_THE_LOOP,
         LoadedModel,
         ModelUser,
-        TruncationWarning,
-        level_of_caller,
         progress_bar,
         shared_model,
     )
@@ -54,6 +52,7 @@ if TYPE_CHECKING:
         network_config,
         packed_attention,
     )
+    from m3_core.network.truncation import TruncationWarning, level_of_caller
     from m3_core.network.weights import AskedShapes, Weights
 
 __all__ = [
@@ -131,7 +130,7 @@ _HOMES = {
     "Head": "checkpoint",
     "is_blocked": "blocks",
     "is_packable": "packed",
-    "level_of_caller": "loaded",
+    "level_of_caller": "truncation",
     "Linear": "layers",
     "load_backbone": "backbone",
     "load_network": "transformers_network",
@@ -163,7 +162,7 @@ _HOMES = {
     "TokenBatch": "tokens",
     "Tokenizer": "tokens",
     "TransformersBackbone": "transformers_network",
-    "TruncationWarning": "loaded",
+    "TruncationWarning": "truncation",
     "varlen_kernel": "packing",
     "Weights": "weights",
     "AskedShapes": "weights",

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import logging
 import os
-import sys
 import threading
 import time
 from contextlib import contextmanager
@@ -34,10 +33,6 @@ if TYPE_CHECKING:
 _log = logging.getLogger("m3_core")
 
 U = TypeVar("U", bound="ModelUser")
-
-
-class TruncationWarning(UserWarning):
-    """Texts were longer than ``max_length`` and were cut."""
 
 
 class Network(Program, Protocol):
@@ -332,20 +327,6 @@ def progress_bar(work: Work, doing: str, unit: str, *, show: bool) -> Iterator[W
 
     with tqdm(total=len(work.tokens.lengths), desc=doing, unit=unit) as bar:
         yield dataclasses.replace(work, progress=bar.update)
-
-
-def level_of_caller() -> int:
-    """The ``stacklevel`` of the first frame outside this distribution's packages.
-
-    Returns:
-        As ``warnings.warn`` wants it from the function that asks.
-    """
-    # The adapters' objects are constructed by pydantic.
-    own = ("m3_core", "langchain_m3", "llamaindex_m3", "pydantic")
-    frame, level = sys._getframe(1), 1
-    while frame.f_globals.get("__name__", "").partition(".")[0] in own and frame.f_back:
-        frame, level = frame.f_back, level + 1
-    return level
 
 
 # Of a source: what only says where the files are, and what is compared by what it comes out as.

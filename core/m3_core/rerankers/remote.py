@@ -16,10 +16,10 @@ from m3_core.http_client import (
     HttpOptions,
     SharedClients,
     hidden_headers,
-    in_order,
     plain_key,
     progress,
 )
+from m3_core.request_thread import in_order
 from m3_core.rerankers.ranking import select_best
 from m3_core.texts import CheckedPairs, check_pairs, pairs_of
 from m3_core.values import shown
@@ -188,7 +188,7 @@ class RemoteReranker:
         both = _pairs(pairs)
         if not both:
             return []
-        judge = self._judge or await beside(self._open)
+        judge = await beside(self._open) if self._judge is None else self._judge
         with progress(len(both), "Reranking", "pair", show=show_progress) as update:
             return await self._http.arun(self._scores(judge, both, update, normalize=normalize))
 

@@ -113,6 +113,10 @@ def test_columns_are_chosen_and_joined(tmp_path):
     bare = EncodeOptions(id_column="id", metadata_columns=["n"], keep_text=False)
     (batch,) = encode_dataset(source, tmp_path / "bare", FakeEncoder(), bare).batches()
     assert (batch.ids, batch.texts, batch.metadatas) == (["x", "y"], None, [{"n": 1}, {"n": 2}])
+    with pytest.raises(DatasetError, match=r"no row of .* has the column 'm'"):
+        encode_dataset(
+            source, tmp_path / "x", FakeEncoder(), EncodeOptions(metadata_columns=["n", "m"])
+        )
     numbered = write_lines(tmp_path / "numbered.jsonl", [{"text": "a"}, {"text": "b"}])
     (batch,) = encode_dataset(numbered, tmp_path / "numbered", FakeEncoder()).batches()
     assert batch.ids == ["0", "1"]

@@ -147,3 +147,37 @@ def test_output_goes_into_pipes(tmp_path, tiny_m3):
     assert "Traceback" not in found.stderr
     # Bars are for terminals.
     assert "%" not in found.stderr
+
+
+WITHOUT = """
+import sys
+sys.modules["{absent}"] = None
+from m3_core.cli.main import main
+main({arguments})
+"""
+
+
+@pytest.mark.parametrize(
+    ("absent", "extra", "arguments"),
+    [
+        ("pyarrow", "bulk", ["encode", "{source}", "{out}", "--model", "m"]),
+        ("ray", "ray", ["encode", "{source}", "{out}", "--model", "m", "--ray-address", "local"]),
+        ("qdrant_client", "qdrant", ["load", "{encoded}", "--to", "qdrant:{out}"]),
+    ],
+)
+def test_an_absent_package_is_named_with_its_extra(tmp_path, corpus, absent, extra, arguments):
+    places = {
+        "source": tmp_path / "corpus.jsonl",
+        "out": tmp_path / "out",
+        "encoded": corpus,
+    }
+    filled = [one.format(**places) for one in arguments]
+    found = subprocess.run(
+        [sys.executable, "-c", WITHOUT.format(absent=absent, arguments=filled)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (found.returncode, found.stdout) == (2, ""), found.stderr
+    assert f"pip install 'm3-retrieval[{extra}]'" in found.stderr
+    assert "Traceback" not in found.stderr

@@ -18,7 +18,7 @@ from tests.core.reference import Reference
 
 from m3_core import Encoder, Representations
 from m3_core.errors import MissingRepresentationError, UnsupportedModelError
-from m3_core.network.loaded import TruncationWarning
+from m3_core.network import TruncationWarning
 from m3_core.network.memory import TokenBudget
 from m3_core.testing import tiny_checkpoint
 from m3_core.testing.rerankers import tiny_reranker
@@ -253,3 +253,14 @@ def test_pickle_and_copy(encoder: Encoder) -> None:
     np.testing.assert_allclose(left, right, atol=1e-6)
     assert copy.deepcopy(short) is short
     assert copy.copy(short) is short
+
+
+def test_tokens_are_counted_without_special_ones(encoder: Encoder) -> None:
+    texts = ["panda bear", "", "river " * 3000]
+    tokenised = encoder.model.tokenizer.encode(texts, 10**6)
+    specials = int(tokenised.lengths[1])
+    counts = encoder.count_tokens(texts)
+    assert counts == [length - specials for length in tokenised.lengths.tolist()]
+    limited = encoder.count_tokens(texts, 10)
+    assert limited[:2] == counts[:2]
+    assert limited[2] > 10

@@ -85,14 +85,20 @@ def test_an_interrupted_run_goes_on_where_it_stopped(beir, tmp_path, monkeypatch
         == (whole.to_json()["results"])
     )
     assert encoder.calls == [("document", 2)]
-    # Another text is encoded anew, and so is what a damaged file held.
+    # Another text is encoded anew; the collection as it was stays beside.
     corpus = beir / "corpus.jsonl"
-    corpus.write_text(corpus.read_text("utf-8").replace("Stadt", "Burg"), "utf-8")
-    (damaged,) = (tmp_path / "kept").glob("documents-*/000000.safetensors")
-    damaged.write_bytes(damaged.read_bytes()[:-1])
-    encoder = FakeEncoder()
+    before = corpus.read_text("utf-8")
+    corpus.write_text(before.replace("Stadt", "Burg"), "utf-8")
+    evaluate(encoder, load_data(beir), options=options)
+    corpus.write_text(before, "utf-8")
     evaluate(encoder, load_data(beir), options=options)
     assert encoder.calls == [("document", 2), ("document", 2)]
+    # So is what a damaged file held.
+    for file in (tmp_path / "kept").glob("documents-*/*"):
+        file.write_bytes(file.read_bytes()[:-1])
+    again = evaluate(encoder, load_data(beir), options=options)
+    assert again.encoded == 6
+    assert again.to_json()["results"] == whole.to_json()["results"]
 
 
 def test_run_files_measure_as_what_wrote_them(beir, tmp_path):
@@ -103,6 +109,8 @@ def test_run_files_measure_as_what_wrote_them(beir, tmp_path):
     beside = evaluate(FakeEncoder(), data, runs={"theirs": runs["dense"]}, options=NO_ADVICE)
     assert beside["theirs"] == found["dense"]
     assert beside.against("dense")["theirs"].p_randomisation == 1.0
+    with pytest.raises(ValueError, match="two rankings are called 'dense'"):
+        evaluate(FakeEncoder(), data, runs={"dense": runs["dense"]}, options=NO_ADVICE)
 
 
 class ShortestFirst:

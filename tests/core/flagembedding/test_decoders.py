@@ -14,7 +14,7 @@ from tests.parity.record_decoders import TEXTS, write_checkpoint
 from m3_core.encoder.encoder import Encoder
 from m3_core.errors import UnsupportedModelError
 from m3_core.flagembedding import FlagAutoModel, FlagICLModel, FlagLLMModel
-from m3_core.network.loaded import TruncationWarning
+from m3_core.network import TruncationWarning
 from m3_core.testing import tiny_checkpoint
 
 EXACT = {"use_fp16": False, "devices": "cpu"}

@@ -17,7 +17,7 @@ from m3_core.flagembedding import (
     LayerWiseFlagLLMReranker,
     LightWeightFlagLLMReranker,
 )
-from m3_core.network.loaded import TruncationWarning
+from m3_core.network import TruncationWarning
 from m3_core.testing import tiny_checkpoint
 from m3_core.testing.rerankers import tiny_reranker
 
@@ -54,7 +54,7 @@ def test_scores_with_flagembeddings_arguments(folders, kind):
             np.testing.assert_allclose(scores, stored["scores"], atol=1e-4, rtol=0)
 
 
-@pytest.mark.filterwarnings("ignore::m3_core.network.loaded.TruncationWarning")
+@pytest.mark.filterwarnings("ignore::m3_core.network.TruncationWarning")
 def test_settings_of_a_call(folders):
     reranker = LightWeightFlagLLMReranker(folders["lightweight"], devices=["cpu"])
     options = {"cutoff_layers": [4, 2], "compress_layers": [3], "compress_ratio": 4}

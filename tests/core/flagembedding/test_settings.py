@@ -13,7 +13,7 @@ import torch
 from m3_core.encoder.encoder import Encoder
 from m3_core.errors import MissingRepresentationError
 from m3_core.flagembedding import BGEM3FlagModel, FlagAutoModel, FlagModel, FlagReranker
-from m3_core.network.loaded import TruncationWarning
+from m3_core.network import TruncationWarning
 from m3_core.testing import tiny_checkpoint
 from m3_core.testing.rerankers import tiny_reranker
 

@@ -291,6 +291,14 @@ def test_standard_input_is_one_document_that_is_replaced(tmp_path):
     assert (text, metadata["root"]) == ("B\n\nSecond.", "")
 
 
+def test_what_a_first_run_left_that_was_killed_at_once_is_no_hindrance(tmp_path, folder):
+    (tmp_path / "index").mkdir()
+    (tmp_path / "index" / f".index.json.{'0' * 16}.tmp").touch()
+    index = make(tmp_path / "index")
+    assert index.update([str(folder)]).files == 4
+    assert {one.name for one in index.folder.iterdir()} == {"documents.m3", "index.json"}
+
+
 def test_an_empty_folder_makes_an_index_without_passages(tmp_path):
     (tmp_path / "docs").mkdir()
     index = make(tmp_path / "index")

@@ -12,7 +12,7 @@ from m3_core.errors import (
     NonFiniteError,
     OutOfMemoryError,
 )
-from m3_core.network.loaded import TruncationWarning
+from m3_core.network import TruncationWarning
 from m3_core.testing.rerankers import tiny_reranker
 
 KINDS = ("cross-encoder", "bert", "llm", "layerwise", "lightweight")
