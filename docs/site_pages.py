@@ -114,8 +114,8 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 def on_page_markdown(
     markdown: str,
     page: Page,
-    config: MkDocsConfig,  # noqa: ARG001 (mkdocs passes it by name)
-    files: Files,  # noqa: ARG001
+    config: MkDocsConfig,
+    files: Files,
 ) -> str:
     """Turn the links of pages that lie elsewhere."""
     name = page.file.src_uri
