@@ -38,6 +38,15 @@ def readable(text: str) -> str:
     return _CODE_BLOCK.sub(_fenced, text)
 
 
+def _is_for_subclasses(attribute: Attribute) -> bool:
+    """Say whether it is there for who writes an adapter, and not for who uses one."""
+    if attribute.name in ("model_config", "origin"):
+        return isinstance(attribute.value, ExprCall)
+    # Griffe's way of saying ClassVar.
+    is_class_variable = "instance-attribute" not in attribute.labels
+    return is_class_variable and attribute.name in ("hidden", "others", "parts", "roles")
+
+
 def _describe_field(attribute: Attribute) -> None:
     """Put the default and the description of a pydantic field in the place of its call."""
     call = attribute.value
@@ -67,4 +76,7 @@ class ReadableDocstrings(Extension):
                 _describe_field(one)
             if one.docstring is not None:
                 one.docstring.value = readable(one.docstring.value)
+            for child in list(one.members.values()):
+                if isinstance(child, Attribute) and _is_for_subclasses(child):
+                    one.del_member(child.name)
             waiting += [child for child in one.members.values() if not isinstance(child, Alias)]
