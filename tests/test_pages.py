@@ -10,6 +10,7 @@ run here says why in a comment before it, ``<!-- not run: … -->``.
 from __future__ import annotations
 
 import importlib.util
+import itertools
 import json
 import re
 import shlex
@@ -191,7 +192,7 @@ def links(page: Path) -> list[str]:
 def anchors(page: Path) -> set[str]:
     """The anchors of its headings, as GitHub and mkdocs make them of simple ones."""
     tokens = MarkdownIt().parse(page.read_text(encoding="utf-8"))
-    heads = [two.content for one, two in zip(tokens, tokens[1:]) if one.type == "heading_open"]
+    heads = [two.content for one, two in itertools.pairwise(tokens) if one.type == "heading_open"]
     plain = [re.sub(r"[^\w\s-]", "", head).strip().lower() for head in heads]
     return {re.sub(r"[\s-]+", "-", head) for head in plain}
 
