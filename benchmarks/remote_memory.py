@@ -18,27 +18,19 @@ import time
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 PIPELINE = """
-import json, sys
+import json
+import sys
+
 from llama_index.core import Document
 from llama_index.core.ingestion import IngestionPipeline
 from llamaindex_m3 import M3Embedding
 
-# In the workers too, which import this file: what each has taken in the end.
-import atexit, multiprocessing, os
-from multiprocessing.util import Finalize
-
-def note():
-    status = open("/proc/self/status").read()
-    peak = next(line.split()[1] for line in status.splitlines() if line.startswith("VmHWM"))
-    with open(sys.argv[4], "a") as file:
-        print(json.dumps([multiprocessing.current_process().name, int(peak), "torch" in sys.modules]), file=file)
-
-Finalize(None, note, exitpriority=1)
-
 if __name__ == "__main__":
     options, count, workers = json.loads(sys.argv[1]), int(sys.argv[2]), int(sys.argv[3])
-    documents = [Document(text=f"Bears number {i} eat fish and {i % 17} berries.") for i in range(count)]
+    documents = [Document(text=f"Bears number {i} eat fish and berries.") for i in range(count)]
     pipeline = IngestionPipeline(transformations=[M3Embedding(**options)], disable_cache=True)
     nodes = pipeline.run(documents=documents, num_workers=workers)
     assert len(nodes) == count and all(node.embedding for node in nodes)
@@ -46,26 +38,37 @@ if __name__ == "__main__":
 
 
 def peak_of(pid: int) -> int:
-    lines = Path(f"/proc/{pid}/status").read_text().splitlines()
-    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
+    """Its peak in KiB; 0 of one that has ended."""
+    try:
+        lines = Path(f"/proc/{pid}/status").read_text().splitlines()
+    except OSError:
+        return 0
+    return next((int(line.split()[1]) for line in lines if line.startswith("VmHWM")), 0)
 
 
-def run(options: dict[str, Any], args: argparse.Namespace, folder: Path) -> list[list[Any]]:
-    script, notes = folder / "pipeline.py", folder / "notes"
+def run(options: dict[str, Any], args: argparse.Namespace, folder: Path) -> list[int]:
+    """Run the pipeline; the peaks of its processes, that of the first one first."""
+    script = folder / "pipeline.py"
     script.write_text(PIPELINE)
-    notes.write_text("")
-    asked = [json.dumps(options), str(args.documents), str(args.workers), str(notes)]
-    subprocess.run([sys.executable, str(script), *asked], check=True)
-    return [json.loads(line) for line in notes.read_text().splitlines()]
+    asked = [json.dumps(options), str(args.documents), str(args.workers)]
+    peaks: dict[int, int] = {}
+    with subprocess.Popen([sys.executable, str(script), *asked]) as process:
+        parent = psutil.Process(process.pid)
+        while process.poll() is None:
+            for one in [parent, *parent.children(recursive=True)]:
+                peaks[one.pid] = max(peaks.get(one.pid, 0), peak_of(one.pid))
+            time.sleep(0.02)
+    if process.returncode:
+        raise SystemExit(f"the pipeline failed with {options}")
+    # Beside the workers there is a small process that tracks their resources.
+    return sorted(peaks.values(), reverse=True)[: args.workers + 1]
 
 
-def report(name: str, processes: list[list[Any]], server: int) -> None:
-    for process, peak, torch in processes:
-        print(f"{name:10} {process:20} {peak >> 10:6} MiB{'  (with torch)' if torch else ''}")
+def report(name: str, processes: list[int], server: int) -> None:
+    shown = " + ".join(str(peak >> 10) for peak in processes)
     if server:
-        print(f"{name:10} {'the server':20} {server >> 10:6} MiB")
-    total = sum(peak for _, peak, _ in processes) + server
-    print(f"{name:10} {'together':20} {total >> 10:6} MiB")
+        shown += f" + {server >> 10} of the server"
+    print(f"{name:10} {shown} = {(sum(processes) + server) >> 10} MiB")
 
 
 def main() -> None:

@@ -134,6 +134,8 @@ class Attack:
     def threads(self, number: int, times: int) -> None:
         """Several threads save at once, each ended by an error or not."""
         failed: list[BaseException] = []
+        # LlamaIndex's own stores look for the folder before they make it, which two may do at once.
+        self.folder.mkdir(exist_ok=True)
 
         def save() -> None:
             try:
@@ -147,7 +149,8 @@ class Attack:
             one.start()
         for one in running:
             one.join()
-        self.results["FAILED threads"] += len(failed)
+        for error in failed:
+            self.results[f"FAILED threads {error!r}"] += 1
         self.check()
 
     def full_disk(self, number: int, seed: int) -> None:

@@ -10,6 +10,7 @@ import json
 import sys
 import unicodedata
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Protocol
 
 from typer import Option
@@ -75,6 +76,18 @@ def clean(text: str, *, lines: bool = False) -> str:
         else:
             shown.append(one)
     return "".join(shown)
+
+
+def near(path: str) -> str:
+    """Shorten a path to what one would write here.
+
+    Args:
+        path: Absolute, with slashes.
+
+    Returns:
+        The path from the current folder, if it lies in there.
+    """
+    return path.removeprefix(f"{Path.cwd().as_posix().rstrip('/')}/")
 
 
 def output() -> Console:

@@ -6,6 +6,7 @@ What they need beyond their options they import when they run, so that ``--help`
 
 from __future__ import annotations
 
+import atexit
 import os
 import sys
 from contextlib import suppress
@@ -20,21 +21,20 @@ from m3_core.cli import (
     describing,
     evaluating,
     exporting,
+    indexing,
     scoring,
     searching,
     serving,
     training,
 )
-from m3_core.cli.commands import new_app
+from m3_core.cli.commands import INTERRUPTED, new_app
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-# Exit statuses after Ctrl-C and after ``SIGTERM``.
-_STOPPED = (130, 143)
-
 app = new_app("m3-retrieval", completion=True)
 app.add_typer(demo.app)
+app.add_typer(indexing.app)
 app.add_typer(searching.app)
 app.add_typer(scoring.app)
 app.add_typer(describing.app)
@@ -80,18 +80,33 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Args:
         arguments: Those after the command's name; the process's own if ``None``.
     """
+    app(arguments, prog_name=app.info.name)
+
+
+def script() -> None:
+    """Run the command as a process of its own, and end that.
+
+    Libraries that are taken down while their threads still end, or that were interrupted while
+    they were being loaded, may abort the process on its way out, as torch does. All that the
+    command had to do is done by then: whoever wants to be told of the end is, and the process ends.
+    """
+    status: object = 0
     try:
-        app(arguments, prog_name=app.info.name)
+        main()
     except SystemExit as end:
-        if end.code not in _STOPPED:
-            raise
-        # Libraries that were interrupted while they were being loaded may abort the process on its
-        # way out, as torch does; all that this command had to do has been done.
+        status = end.code
+    except KeyboardInterrupt:
+        status = INTERRUPTED
+    if not isinstance(status, int):
+        status = int(status is not None)
+    try:
+        atexit._run_exitfuncs()
+    finally:
         for stream in (sys.stdout, sys.stderr):
-            with suppress(OSError):
+            with suppress(OSError, ValueError):
                 stream.flush()
-        os._exit(end.code)
+        os._exit(status)
 
 
 if __name__ == "__main__":
-    main()
+    script()

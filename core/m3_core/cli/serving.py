@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import importlib
-import signal
-import threading
 from typing import Annotated, Any
 
 from typer import Argument, BadParameter, Option
@@ -96,7 +94,7 @@ def serve(
             num_cpus=num_cpus,
             num_gpus=num_gpus,
         )
-        serve_on_ray(entries, options, on_ray, host=host, port=port, stop=_stop_on_signals())
+        serve_on_ray(entries, options, on_ray, host=host, port=port)
         return
     run(
         entries,
@@ -106,11 +104,3 @@ def serve(
         grace_seconds=grace,
         log_level=log_level,
     )
-
-
-def _stop_on_signals() -> threading.Event:
-    """What SIGINT and SIGTERM set."""
-    stop = threading.Event()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        signal.signal(number, lambda *_: stop.set())
-    return stop

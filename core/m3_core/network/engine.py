@@ -255,12 +255,14 @@ class Engine:
         """Start the thread. Several callers may: of their threads the first stays."""
         weakref.finalize(self, _forgotten, room)
         # A thread that held the engine would keep a forgotten model in memory.
-        threading.Thread(
+        thread = threading.Thread(
             target=_serve,
             args=(weakref.ref(self), room),
             name=f"m3-engine {self.name}",
             daemon=True,
-        ).start()
+        )
+        thread.start()
+        _threads.add(thread)
 
     def _give_up(self, job: Job) -> None:
         if job.end(None):
@@ -394,6 +396,7 @@ class Engine:
 
 
 _engines: weakref.WeakSet[Engine] = weakref.WeakSet()
+_threads: weakref.WeakSet[threading.Thread] = weakref.WeakSet()
 
 
 def _serve(engine_ref: weakref.ref[Engine], room: WaitingRoom) -> None:
@@ -432,3 +435,8 @@ def _stop_all() -> None:
     # A thread inside torch while the interpreter is taken down ends the process with a crash.
     for engine in list(_engines):
         engine.close(ClosedError("the interpreter is exiting"))
+    # Those of forgotten models too, which may be the last to hold the weights.
+    for thread in list(_threads):
+        if thread is not threading.current_thread():
+            thread.join()
+    processor.settle()

@@ -106,6 +106,14 @@ class Processor:
         self._tasks.put(task)
         return task.result()
 
+    def settle(self) -> None:
+        """Wait until the thread has let go of all that it was asked for before."""
+        if self._thread is not None and not self.is_here:
+            # It drops a task, and the tensors in it, before it takes the next one.
+            task = _Task(_nothing)
+            self._tasks.put(task)
+            task.result()
+
     def _start(self) -> None:
         with self._starting:
             if self._thread is None:
@@ -114,6 +122,10 @@ class Processor:
                 )
                 thread.start()
                 self._thread = thread
+
+
+def _nothing() -> None:
+    """Compute nothing."""
 
 
 def _serve(tasks: SimpleQueue[_Task[Any]]) -> None:

@@ -7,7 +7,9 @@ under way; how many replicas there are follows, where that is asked for, the tok
 from __future__ import annotations
 
 import math
+import signal
 import threading
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -18,7 +20,7 @@ from m3_core.server.metrics import engine_stats
 from m3_core.server.options import ServerOptions
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Iterator, Mapping
 
     from fastapi import FastAPI
 
@@ -185,7 +187,7 @@ def serve_on_ray(
     port: int = 8000,
     stop: threading.Event | None = None,
 ) -> None:
-    """Serve models with Ray until the event is set, or the process is interrupted.
+    """Serve models with Ray until the event is set, or until SIGINT or SIGTERM.
 
     Args:
         models: As of ``application``.
@@ -203,9 +205,26 @@ def serve_on_ray(
     with connected(ray_options.address, "serving with Ray", namespace="serve"):
         from ray import serve
 
-        serve.start(http_options={"host": host, "port": port})
-        try:
-            serve.run(application(models, options, ray_options), name=NAME, route_prefix="/")
-            (stop or threading.Event()).wait()
-        finally:
-            serve.delete(NAME)
+        with _interrupted_by_sigterm(), suppress(KeyboardInterrupt):
+            serve.start(http_options={"host": host, "port": port})
+            try:
+                serve.run(application(models, options, ray_options), name=NAME, route_prefix="/")
+                (stop or threading.Event()).wait()
+            finally:
+                serve.delete(NAME)
+
+
+@contextmanager
+def _interrupted_by_sigterm() -> Iterator[None]:
+    """Have SIGTERM end what runs as Ctrl-C does, where signals can be had."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    # Only now: the one that Ray sets when it connects aborts the process some seconds later.
+    numbers = (signal.SIGINT, signal.SIGTERM)
+    before = {number: signal.signal(number, signal.default_int_handler) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, signal.SIG_DFL if handler is None else handler)

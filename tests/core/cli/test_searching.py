@@ -18,8 +18,10 @@ STEPS = """
 import os, signal, sys
 from m3_core.collection import DocumentCollection
 from m3_core.folder_index import updating
-from m3_core.cli.main import main
+from m3_core.cli.main import script
 
+# A shell lets what it starts in the background ignore Ctrl-C.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 updating.CHUNK_CHARACTERS = updating.LARGEST_CHUNK = 4000
 step, number, calls, method = int(sys.argv[1]), int(sys.argv[2]), [], sys.argv[3]
 inner = getattr(DocumentCollection, method)
@@ -31,7 +33,8 @@ def counted(*arguments):
     return inner(*arguments)
 
 setattr(DocumentCollection, method, counted)
-main(sys.argv[4:])
+sys.argv[1:] = sys.argv[4:]
+script()
 """
 
 

@@ -28,7 +28,7 @@ def encoder(request):
     elif request.param == "cached":
         yield CachedEncoder(FakeEncoder(), PARTS)
     elif request.param == "loaded":
-        yield request.getfixturevalue("fresh_tiny")
+        yield request.getfixturevalue("fresh_table")
     else:
         with serving(M3App() if request.param == "remote" else TeiApp("dense sparse")) as url:
             made = RemoteEncoder(url)

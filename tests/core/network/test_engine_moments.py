@@ -155,3 +155,31 @@ go.set()
 thread.join()
 assert status == 0
 """)
+
+
+def test_a_forgotten_model_is_freed_before_the_interpreter_is_taken_down() -> None:
+    """Its thread may be the last to hold the weights, which torch must not free later."""
+    printed = ran("""
+import time
+
+class Held:
+    def __del__(self):
+        being_freed.set()
+        time.sleep(1)
+        os.write(1, b"freed")
+
+def slowly(engine, job, error, end=Engine._end):
+    end(engine, job, error)
+    time.sleep(1)
+
+def forgotten():
+    engine = Engine(Sums(), 1000, "sums")
+    engine.program.held = Held()
+    engine.submit(work_of([1])).wait()
+
+being_freed = threading.Event()
+Engine._end = slowly
+forgotten()
+assert being_freed.wait(30)
+""")
+    assert printed == "freed"
