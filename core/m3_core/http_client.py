@@ -170,7 +170,7 @@ class HttpClient:
             import httpx
         self._httpx = httpx
         self._headers = dict(options.headers)
-        if key := _key_of_environment() if api_key is None else api_key.strip():
+        if key := key_of_environment() if api_key is None else api_key.strip():
             _check_header("api_key", key)
             self._headers["Authorization"] = f"Bearer {key}"
         self.counts: Counter[str] = Counter()
@@ -324,8 +324,13 @@ class HttpClient:
         return self._clients[0]
 
 
-def _key_of_environment() -> str:
-    """The first, where there are several, as a server takes them while its key is changed."""
+def key_of_environment() -> str:
+    """Give the key that is sent where none is given.
+
+    Returns:
+        That of ``M3_API_KEY``; the first, where there are several, as servers take them while
+        their key is changed. Empty if there is none.
+    """
     return next(iter(os.environ.get(KEY_VARIABLE, "").split()), "")
 
 
@@ -512,7 +517,7 @@ class SharedClients(Generic[C]):
             for name, value in options.items()
             if value is not None and value != self._defaults.get(name)
         }
-        seen = _key_of_environment() if key is None else key
+        seen = key_of_environment() if key is None else key
         about = server_url(url), seen, json.dumps(given, sort_keys=True, default=str)
         with self._lock:
             known = self._known.get(about)
