@@ -6,6 +6,7 @@ What they need beyond their options they import when they run, so that ``--help`
 
 from __future__ import annotations
 
+import io
 import os
 import sys
 from contextlib import suppress
@@ -25,7 +26,7 @@ from m3_core.cli import (
     serving,
     training,
 )
-from m3_core.cli.commands import new_app
+from m3_core.cli.commands import FAILED, described, new_app
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -80,6 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Args:
         arguments: Those after the command's name; the process's own if ``None``.
     """
+    _occupy_closed_streams()
     try:
         app(arguments, prog_name=app.info.name)
     except SystemExit as end:
@@ -91,6 +93,31 @@ def main(arguments: Sequence[str] | None = None) -> None:
             with suppress(OSError):
                 stream.flush()
         os._exit(end.code)
+    except OSError as error:
+        # Of the help or the version, which no command writes.
+        with suppress(OSError):
+            sys.stderr.write(f"{app.info.name}: {described(error)}\n")
+        sys.exit(FAILED)
+
+
+def _occupy_closed_streams() -> None:
+    """Put something into the place of standard streams that the caller has closed.
+
+    Otherwise the next file that is opened takes their number, and gets what others write to it.
+    """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is not None:
+            continue
+        # What reads standard input finds its end; results that nobody can get are an error.
+        handle = os.open(os.devnull, os.O_RDONLY if name != "stderr" else os.O_WRONLY)
+        try:
+            os.fstat(number)
+        except OSError:
+            os.dup2(handle, number)
+            handle = number
+        # Without a buffer, so that nothing is left to be written when the process ends.
+        file = open(handle, "rb" if name == "stdin" else "wb", buffering=0, closefd=False)  # noqa: SIM115
+        setattr(sys, name, io.TextIOWrapper(file, encoding="utf-8", write_through=True))
 
 
 if __name__ == "__main__":
