@@ -180,11 +180,10 @@ def load_into_qdrant(
 @contextmanager
 def _told(where: Mapping[str, Any]) -> Iterator[None]:
     """Say in one sentence that Qdrant's server does not do what is asked of it."""
-    from qdrant_client.http.exceptions import ApiException
-
+    failure = importlib.import_module("qdrant_client.http.exceptions").ApiException
     try:
         yield
-    except ApiException as error:
+    except failure as error:
         place = where.get("url") or where.get("host") or "its server"
         raise StoreError(
             f"Qdrant at {place} cannot be reached or refuses: {error}; what is loaded stays, and "
