@@ -132,8 +132,8 @@ class Found:
             chosen = [one for one in fitting if one.get("id") == model]
             if not chosen and any(one.get("id") == model for one in self.models):
                 raise RemoteError(
-                    f"the server's model {model!r} is of another kind: of the one that is asked "
-                    f"for it has {names}"
+                    f"the server's model {model!r} is of another kind (encoder, reranker); of the "
+                    f"kind that is asked for it has {names}"
                 )
             if not chosen:
                 raise RemoteError(f"the server has no model {model!r}; it has {names}")

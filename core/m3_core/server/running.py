@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
+import socket
 import threading
 from contextlib import contextmanager
 from typing import TYPE_CHECKING
@@ -45,8 +47,10 @@ def serve(
         log_level: Of the lines of JSON on standard error.
 
     Raises:
+        OSError: The address or the port is not to be had.
         Exception: What loading a model raised.
     """
+    _check_free(host, port)
     log_as_json(log_level)
     _raise_file_limit()
     if host not in _LOCAL and not options.api_keys:
@@ -77,6 +81,24 @@ def serve(
     failure = app.state.service.models.failure
     if failure is not None:
         raise failure
+
+
+def _check_free(host: str, port: int) -> None:
+    """Bind once before anything else: uvicorn says it when models are being loaded already."""
+    try:
+        places = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        for family, kind, protocol, _, address in places:
+            with socket.socket(family, kind, protocol) as trying:
+                if os.name == "posix":
+                    # As uvicorn does: connections that have ended may linger.
+                    trying.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+                if family == socket.AF_INET6:
+                    trying.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+                trying.bind(address)
+    except OSError as error:
+        raise OSError(
+            error.errno, f"cannot listen at {host}, port {port}: {error.strerror}"
+        ) from error
 
 
 @contextmanager

@@ -177,6 +177,19 @@ def test_a_model_that_cannot_be_loaded_ends_the_server(tmp_path):
     assert (wrong.returncode, "max_texts is 0" in wrong.stderr) == (2, True)
 
 
+def test_a_port_that_is_taken_is_told_before_anything_is_loaded(tmp_path):
+    command = [sys.executable, "-m", "m3_core.cli.main", "serve", str(tmp_path / "none"), "--port"]
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = str(taken.getsockname()[1])
+        ended = subprocess.run([*command, port], capture_output=True, text=True, timeout=120)
+    assert ended.returncode == 2
+    (line,) = ended.stderr.splitlines()
+    assert f"cannot listen at 127.0.0.1, port {port}: " in line
+    wrong = subprocess.run([*command, "99999"], capture_output=True, text=True, timeout=120)
+    assert wrong.returncode == 2
+    assert "lessthanorequalto65535" in "".join(wrong.stderr.split())
+
+
 def test_names_of_models(tmp_path):
     (tmp_path / "a=b").mkdir()
     assert list(model_entries(["BAAI/bge-m3", "x=m3-small", str(tmp_path / "a=b")])) == [
