@@ -8,7 +8,7 @@ TOKENIZER ?= models/bge-m3
 
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: install demo test lanes versions check fix wheel-test notebooks docs bench clean
+.PHONY: install demo test lanes versions check fix wheel-test notebooks cookbook docs bench clean
 
 install: $(STAMP)
 
@@ -60,6 +60,10 @@ notebooks: install
 docs: install
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs --quiet build --strict
 	$(BIN)/python docs/check_links.py build/site
+
+# Runs the notebooks and writes what they show into them.
+cookbook: install
+	$(BIN)/python cookbook/store.py
 
 bench: install
 	$(BIN)/python benchmarks/encode.py --tokenizer $(TOKENIZER)
