@@ -138,3 +138,16 @@ def test_examples_of_docstrings_are_code() -> None:
     assert tool("docstrings").readable(text) == (
         "Do it.\n\nExamples:\n    ```python\n    a = 1\n\n    b = 2\n    ```\n"
     )
+
+
+def test_contents_of_a_notebook_have_words_that_are_code() -> None:
+    html = (
+        '<h1 class="x" id="no">No</h1><h1 id="a">A &amp; <code>b</code></h1><h2 id="c">C'
+        '<a class="anchor-link" href="#c">¶</a></h2><h3 id="d">D</h3><h2 id="e">E</h2>'
+    )
+    found = tool("site_pages").headings(html)
+    assert [one["name"] for one in found] == ["A & b"]
+    assert [(one["id"], len(one["children"])) for one in found[0]["children"]] == [
+        ("c", 1),
+        ("e", 0),
+    ]
