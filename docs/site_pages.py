@@ -79,9 +79,9 @@ def relinked(text: str, page: str) -> str:
         source = posixpath.normpath(posixpath.join(folder, path))
         if not (ROOT / source).exists():
             raise PluginError(f"{pages().get(page, page)} links to {target}, which is not there")
-        name = page_of.get(source, source.removeprefix("docs/"))
-        if name == source:
+        if source not in page_of and not source.startswith("docs/"):
             return words[1:-1]
+        name = page_of.get(source, source.removeprefix("docs/"))
         return f"{words}({posixpath.relpath(name, posixpath.dirname(page) or '.')}{mark}{anchor})"
 
     # Not in code: what looks like a link there is none.

@@ -129,6 +129,8 @@ def test_links_of_pages_that_lie_elsewhere_are_turned() -> None:
         "[a](guides/explain.md#x) b `[c](none.md)` [d](https://e.org)"
     )
     assert site.relinked("[a](../CHANGELOG.md)", "cookbook/index.md") == "[a](../changelog.md)"
+    told = "[a](01_three_representations.ipynb)"
+    assert site.relinked(told, "cookbook/index.md") == told
     with pytest.raises(site.PluginError, match=r"none\.md, which is not there"):
         site.relinked("[a](none.md)", "contributing.md")
 
