@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 from m3_core.bulk.dataset import EncodedDataset
@@ -119,7 +120,8 @@ def load_into_qdrant(
         FileNotFoundError: The folder holds no encoded corpus.
         DatasetError: It is not complete, damaged, without texts, or of another model.
         MissingRepresentationError: A representation was not encoded.
-        StoreError: The collection holds other vectors, or those of another model.
+        StoreError: Qdrant cannot be reached or refuses, or the collection holds other vectors, or
+            those of another model.
         MissingPackageError: The extra ``qdrant`` is not installed.
         ValueError: A multi-vector is too long for Qdrant, two ids are one point there, or there
             is neither ``client`` nor a place.
@@ -132,6 +134,7 @@ def load_into_qdrant(
         Names,
         NewPoints,
         QdrantCollection,
+        refusals_told,
         remembers,
         write_document,
     )
@@ -157,8 +160,12 @@ def load_into_qdrant(
     made_with = RecordedEncoder(model).fingerprint(parts)
     made: dict[str, Any] = {"metadata": {_MADE_WITH: made_with}} if remembers() else {}
     made |= collection_create_options or {}
-    connection = Connection(collection_name, layout, where, client, None, create_options=made)
-    try:
+    with (
+        refusals_told(where),
+        closing(
+            Connection(collection_name, layout, where, client, None, create_options=made)
+        ) as connection,
+    ):
         _check_made_with(connection, collection_name, made_with)
         store = QdrantCollection(
             RecordedEncoder(model), connection, long_multi_vectors=long_multi_vectors
@@ -168,8 +175,6 @@ def load_into_qdrant(
             payloads = [write_document(*row, called) for row in rows]
             new = NewPoints(batch.ids, texts, payloads)
             store.add_encoded(new, batch.representations, batch_size=batch_size)
-    finally:
-        connection.close()
     return len(dataset)
 
 
