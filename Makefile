@@ -59,6 +59,7 @@ notebooks: install
 # The site, into build/site; a warning ends it. `.venv/bin/mkdocs serve` shows it while you write.
 docs: install
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs --quiet build --strict
+	$(BIN)/python docs/check_links.py build/site
 
 # Runs the notebooks and writes what they show into them.
 cookbook: install

@@ -6,15 +6,17 @@ to each other are turned into links between pages.
 
 from __future__ import annotations
 
+import html as markup
 import json
 import posixpath
 import re
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from mkdocs.exceptions import PluginError
 from mkdocs.plugins import event_priority
 from mkdocs.structure.files import File
+from mkdocs.structure.toc import get_toc
 
 if TYPE_CHECKING:
     from mkdocs.config.defaults import MkDocsConfig
@@ -49,7 +51,7 @@ def title(notebook: Path) -> str:
     for cell in json.loads(notebook.read_text(encoding="utf-8"))["cells"]:
         found = re.search(r"^# (.+)$", "".join(cell["source"]), re.MULTILINE)
         if cell["cell_type"] == "markdown" and found:
-            return found[1].strip()
+            return found[1].replace("`", "").strip()
     raise PluginError(f"{notebook} has no heading: its first cell must begin with '# '")
 
 
@@ -77,9 +79,9 @@ def relinked(text: str, page: str) -> str:
         source = posixpath.normpath(posixpath.join(folder, path))
         if not (ROOT / source).exists():
             raise PluginError(f"{pages().get(page, page)} links to {target}, which is not there")
-        name = page_of.get(source, source.removeprefix("docs/"))
-        if name == source:
+        if source not in page_of and not source.startswith("docs/"):
             return words[1:-1]
+        name = page_of.get(source, source.removeprefix("docs/"))
         return f"{words}({posixpath.relpath(name, posixpath.dirname(page) or '.')}{mark}{anchor})"
 
     # Not in code: what looks like a link there is none.
@@ -120,3 +122,40 @@ def on_page_markdown(
     """Turn the links of pages that lie elsewhere."""
     name = page.file.src_uri
     return relinked(markdown, name) if name in ELSEWHERE else markdown
+
+
+def on_page_content(html: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """Turn the links of notebooks, and make their table of contents of what they became.
+
+    mkdocs-jupyter leaves links as they are, and its table and titles have no words that are code.
+    """
+    if page.file.src_uri not in {f"cookbook/{one.name}" for one in notebooks()}:
+        return html
+    page.toc = get_toc(headings(html))
+    page.title = title(ROOT / page.file.src_uri)
+    page_of = {source: name for name, source in pages().items()}
+
+    def replace(found: re.Match[str]) -> str:
+        path, mark, anchor = found[1].partition("#")
+        source = posixpath.normpath(posixpath.join("cookbook", path))
+        target = files.get_file_from_path(page_of.get(source, source.removeprefix("docs/")))
+        if target is None:
+            raise PluginError(f"{page.file.src_uri} links to {found[1]}, which is no page")
+        return f'href="{target.url_relative_to(page.file)}{mark}{anchor}"'
+
+    return re.sub(r'href="((?![a-z]+:|#|/)[^"]+)"', replace, html)
+
+
+def headings(html: str) -> list[dict[str, Any]]:
+    """List a page's headings down to the third level, each under the one above it."""
+    top: list[dict[str, Any]] = []
+    above: list[dict[str, Any]] = []
+    for found in re.finditer(r'<h([1-3]) id="([^"]+)".*?>(.*?)</h\1>', html, re.DOTALL):
+        words = re.sub(r'<a class="anchor-link".*?</a>|<[^>]+>', "", found[3], flags=re.DOTALL)
+        name = markup.unescape(words).strip()
+        one = {"level": int(found[1]), "id": found[2], "name": name, "children": []}
+        while above and above[-1]["level"] >= one["level"]:
+            above.pop()
+        (above[-1]["children"] if above else top).append(one)
+        above.append(one)
+    return top
