@@ -8,7 +8,7 @@ TOKENIZER ?= models/bge-m3
 
 PIP := $(BIN)/python -m pip install --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: install demo test lanes versions check fix wheel-test notebooks cookbook bench clean
+.PHONY: install demo test lanes versions check fix wheel-test notebooks cookbook docs bench clean
 
 install: $(STAMP)
 
@@ -55,6 +55,10 @@ wheel-test: install
 
 notebooks: install
 	find cookbook -name '*.ipynb' | xargs -r $(BIN)/python -m pytest --nbmake --nbmake-timeout=600
+
+# The site, into build/site; a warning ends it. `.venv/bin/mkdocs serve` shows it while you write.
+docs: install
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs --quiet build --strict
 
 # Runs the notebooks and writes what they show into them.
 cookbook: install

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from pathlib import Path
 
 import pytest
@@ -35,14 +36,32 @@ class Passes(list[int]):
     def __init__(self, encoder: Encoder, monkeypatch: pytest.MonkeyPatch) -> None:
         super().__init__()
         self.threads: set[str] = set()
-        compute = encoder.model.network.compute
+        self._asked, self._awaited = 0, 0
+        compute, engine = encoder.model.network.compute, encoder.model.engine
+        enter = engine._enter
+
+        def asking(job):
+            enter(job)
+            self._asked += 1
 
         def counting(batch, tasks):
+            patience = time.monotonic() + 30
+            while self._asked < self._awaited and time.monotonic() < patience:
+                time.sleep(0.001)
             self.append(len(batch.lengths))
             self.threads.add(threading.current_thread().name)
             return compute(batch, tasks)
 
         monkeypatch.setattr(encoder.model.network, "compute", counting)
+        monkeypatch.setattr(engine, "_enter", asking)
+
+    def hold(self, requests: int) -> None:
+        """Let the next pass take until so many more calls were handed in.
+
+        Args:
+            requests: How many, the one that has the pass included.
+        """
+        self._awaited = self._asked + requests
 
 
 @pytest.fixture(scope="session")

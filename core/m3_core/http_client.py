@@ -16,6 +16,7 @@ import weakref
 from collections import Counter
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from ipaddress import ip_address
 from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 from urllib.parse import urlsplit, urlunsplit
 
@@ -135,6 +136,7 @@ def server_url(url: str) -> str:
         >>> server_url("http://LOCALHOST:8000/v1/")
         'http://localhost:8000'
     """
+    parts = None
     try:
         parts = urlsplit(url.strip()) if isinstance(url, str) else None
         is_one = parts is not None and parts.scheme in ("http", "https") and parts.port != 0
@@ -167,12 +169,9 @@ class HttpClient:
         with needs_extra(what, "remote", "httpx"):
             import httpx
         self._httpx = httpx
-        key = os.environ.get(KEY_VARIABLE) if api_key is None else api_key
         self._headers = dict(options.headers)
-        if key:
-            if not key.isascii() or not key.isprintable():
-                # Not shown, and not by httpx's own error either, which shows it.
-                raise ValueError("api_key holds characters that no HTTP header can")
+        if key := key_of_environment() if api_key is None else api_key.strip():
+            _check_header("api_key", key)
             self._headers["Authorization"] = f"Bearer {key}"
         self.counts: Counter[str] = Counter()
         self._closed = False
@@ -249,6 +248,9 @@ class HttpClient:
             wished: float | None = None
             try:
                 reply, wished = await self._once(method, path, content, accept, place)
+            except (self._httpx.LocalProtocolError, self._httpx.UnsupportedProtocol) as error:
+                # Of this side: it would be no better the next time.
+                raise RemoteError(f"{place}: {_said(error)}") from error
             except self._httpx.TransportError as error:
                 self.counts["failures"] += 1
                 failed = RemoteError(f"{place}: {_said(error)}; {_tried(tries)}")
@@ -313,11 +315,41 @@ class HttpClient:
                 ),
                 # The key is for this server alone, and a POST would not stay one.
                 follow_redirects=False,
+                # Nor for a proxy of the environment, which would look for the server at home.
+                trust_env=not _is_here(self.url),
                 verify=_authorities(options.verify) if self.url.startswith("https") else False,
             )
             self._clients.append(made)
             requests.clients.add(made)
         return self._clients[0]
+
+
+def key_of_environment() -> str:
+    """Give the key that is sent where none is given.
+
+    Returns:
+        That of ``M3_API_KEY``; the first, where there are several, as servers take them while
+        their key is changed. Empty if there is none.
+    """
+    return next(iter(os.environ.get(KEY_VARIABLE, "").split()), "")
+
+
+def _check_header(name: str, value: Any) -> None:
+    """Refuse what no header can hold, without showing it, as httpx would in its error and log."""
+    if not isinstance(value, str) or not value.isascii() or not value.isprintable():
+        raise ValueError(f"{name} holds characters that no HTTP header can")
+    if value != value.strip():
+        raise ValueError(f"{name} begins or ends with a space")
+
+
+def _is_here(url: str) -> bool:
+    host = urlsplit(url).hostname or ""
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    try:
+        return ip_address(host).is_loopback
+    except ValueError:
+        return False
 
 
 async def read_beside(reply: Reply, read: Callable[[Reply], T]) -> T:
@@ -403,8 +435,16 @@ def hidden_headers(headers: Mapping[str, str] | None) -> tuple[tuple[str, str], 
 
     Returns:
         The same, in the order of their names.
+
+    Raises:
+        ValueError: One cannot be sent.
     """
-    return tuple(sorted((headers or {}).items()))
+    listed = tuple(sorted((headers or {}).items()))
+    for name, value in listed:
+        if not isinstance(name, str) or not re.fullmatch(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+", name):
+            raise ValueError(f"{shown(name)} is no name of an HTTP header")
+        _check_header(f"the header {name}", value)
+    return listed
 
 
 def plain_key(api_key: Any) -> str | None:
@@ -477,7 +517,7 @@ class SharedClients(Generic[C]):
             for name, value in options.items()
             if value is not None and value != self._defaults.get(name)
         }
-        seen = os.environ.get(KEY_VARIABLE) if key is None else key
+        seen = key_of_environment() if key is None else key
         about = server_url(url), seen, json.dumps(given, sort_keys=True, default=str)
         with self._lock:
             known = self._known.get(about)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from m3_core.bulk.dataset import EncodedDataset
@@ -13,7 +14,7 @@ from m3_core.extras import needs_extra
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Collection, Iterator
+    from collections.abc import Collection, Iterator, Mapping
 
     from m3_core.bulk.dataset import EncodedBatch
     from m3_core.encoder import TextEncoder
@@ -119,7 +120,8 @@ def load_into_qdrant(
         FileNotFoundError: The folder holds no encoded corpus.
         DatasetError: It is not complete, damaged, without texts, or of another model.
         MissingRepresentationError: A representation was not encoded.
-        StoreError: The collection holds other vectors, or those of another model.
+        StoreError: Qdrant cannot be reached or refuses, or the collection holds other vectors, or
+            those of another model.
         MissingPackageError: The extra ``qdrant`` is not installed.
         ValueError: A multi-vector is too long for Qdrant, two ids are one point there, or there
             is neither ``client`` nor a place.
@@ -157,8 +159,12 @@ def load_into_qdrant(
     made_with = RecordedEncoder(model).fingerprint(parts)
     made: dict[str, Any] = {"metadata": {_MADE_WITH: made_with}} if remembers() else {}
     made |= collection_create_options or {}
-    connection = Connection(collection_name, layout, where, client, None, create_options=made)
-    try:
+    with (
+        _told(where),
+        closing(
+            Connection(collection_name, layout, where, client, None, create_options=made)
+        ) as connection,
+    ):
         _check_made_with(connection, collection_name, made_with)
         store = QdrantCollection(
             RecordedEncoder(model), connection, long_multi_vectors=long_multi_vectors
@@ -168,9 +174,22 @@ def load_into_qdrant(
             payloads = [write_document(*row, called) for row in rows]
             new = NewPoints(batch.ids, texts, payloads)
             store.add_encoded(new, batch.representations, batch_size=batch_size)
-    finally:
-        connection.close()
     return len(dataset)
+
+
+@contextmanager
+def _told(where: Mapping[str, Any]) -> Iterator[None]:
+    """Say in one sentence that Qdrant's server does not do what is asked of it."""
+    from qdrant_client.http.exceptions import ApiException
+
+    try:
+        yield
+    except ApiException as error:
+        place = where.get("url") or where.get("host") or "its server"
+        raise StoreError(
+            f"Qdrant at {place} cannot be reached or refuses: {error}; what is loaded stays, and "
+            "the same again loads everything"
+        ) from error
 
 
 def _opened(

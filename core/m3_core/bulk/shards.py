@@ -27,6 +27,9 @@ if TYPE_CHECKING:
     from m3_core.bulk.recorded import RecordedModel
 
 _DENSE, _SPARSE, _MULTI = PARTS.values()
+# Each file says which of the job it is: two of equal length could be taken for each other.
+_PART = b"m3-retrieval-part"
+_REMEDY = "delete it, and the command that encoded the corpus writes it anew"
 
 
 def shard_schema(
@@ -128,8 +131,10 @@ def write_shard(path: Path, schema: pa.Schema, tables: Iterable[pa.Table]) -> in
         "write_page_checksum": True,
     }
     rows = 0
+    schema = schema.with_metadata({**(schema.metadata or {}), _PART: path.name.encode()})
     with replacing_file(path) as file, parquet.ParquetWriter(file, schema, **options) as writer:
         for table in tables:
+            table = table.replace_schema_metadata(schema.metadata)
             writer.write_table(table, row_group_size=max(len(table), 1))
             rows += len(table)
     return rows
@@ -148,13 +153,17 @@ def check_shard(path: Path, schema: pa.Schema, rows: int) -> None:
     """
     with _checked(path), _opened(path) as file:
         found = file.schema_arrow
-        about = (found.metadata or {}).get(ABOUT)
-        is_same = found.equals(schema) and about == schema.metadata[ABOUT]
+        told = found.metadata or {}
+        is_same = found.equals(schema) and told.get(ABOUT) == schema.metadata[ABOUT]
+        is_same = is_same and _PART in told
         if not is_same or file.metadata.num_rows != rows:
             raise DatasetError(
                 f"{path} was not written by this job, which has {rows} rows there: use another "
                 "folder, or overwrite"
             )
+        part = told[_PART].decode()
+        if part != path.name:
+            raise DatasetError(f"{path} holds what belongs into {part}: {_REMEDY}")
 
 
 def read_tables(path: Path, columns: Sequence[str]) -> Iterator[pa.Table]:
@@ -191,7 +200,7 @@ def _checked(path: Path) -> Iterator[None]:
     except (FileNotFoundError, PermissionError):
         raise
     except (pa.ArrowException, OSError, ValueError, LookupError, TypeError) as error:
-        raise DatasetError(f"{path} is damaged: {error}") from error
+        raise DatasetError(f"{path} is damaged ({error}): {_REMEDY}") from error
 
 
 def representations_of(table: pa.Table, model: RecordedModel) -> Representations:

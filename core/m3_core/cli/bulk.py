@@ -30,7 +30,9 @@ Parts = Annotated[
 
 
 BaseUrl = Annotated[str | None, Option(help="Ask the server there instead of loading the model.")]
-ServerKey = Annotated[str | None, Option(envvar="M3_API_KEY", help="That server's API key.")]
+ServerKey = Annotated[
+    str | None, Option(help="That server's API key; by default that of M3_API_KEY.")
+]
 
 
 @app.command(cls=Command)
@@ -227,10 +229,13 @@ def _loading(
     """What loads a model, here or in a process of Ray."""
     given = {key: value for key, value in options.items() if value is not None}
     if base_url is not None:
+        from m3_core.http_client import key_of_environment
+
         local = sorted(given.keys() & {"device", "dtype"})
         if local:
             raise BadParameter(f"--{local[0]} is the server's own: leave it out with --base-url")
-        return partial(_remote, base_url, api_key, model=model, **given)
+        # Of the variable: not as an argument, which may hold spaces, but for processes of Ray too.
+        return partial(_remote, base_url, api_key or key_of_environment(), model=model, **given)
     if model is None:
         raise BadParameter("name a model by --model, or a server that has one by --base-url")
     # What is a folder here is one there, wherever the process was started.

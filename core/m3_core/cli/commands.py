@@ -77,6 +77,8 @@ class Commands(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         """Run the command that was asked for."""
         logging.basicConfig(level=logging.INFO, format="%(message)s")
+        # It tells of every request.
+        logging.getLogger("httpx").setLevel(logging.WARNING)
         name = ctx.command_path
         for stream in (sys.stdout, sys.stderr):
             # What a stream of another encoding than UTF-8 cannot show is no reason to end.

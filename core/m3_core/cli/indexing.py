@@ -52,6 +52,7 @@ Examples:
   m3-retrieval index docs notes.md --to docs.m3 --model BAAI/bge-m3 --colbert
   m3-retrieval index src --to code.m3 --include '*.py' --exclude tests
   m3-retrieval index corpus.jsonl --to corpus.m3 --text-field contents
+  m3-retrieval index --to docs.m3 --forget old      a folder that is no longer there
 
 Each line of JSON lines is a document; its other fields are metadata for search --where. What
 cannot be read is named on standard error, and with --json in "skipped".
@@ -115,6 +116,10 @@ def index(
     max_bytes: Annotated[
         int | None, Option(help="Larger files are not read. [default: 64 MiB]", show_default=False)
     ] = None,
+    forget: Annotated[
+        list[str] | None,
+        Option(help="Drop such a folder or file of last time. Can be repeated.", metavar="FOLDER"),
+    ] = None,
     save_every: Annotated[
         float,
         Option(help="Save what is done after so many seconds.", metavar="SECONDS", min=0),
@@ -127,7 +132,7 @@ def index(
     as_json: Json = False,
 ) -> None:
     """Index folders, or bring an index up to date."""
-    from m3_core.folder_index import SavedSettings, check_sources
+    from m3_core.folder_index import SavedSettings, UpdateReport, check_sources
 
     _check_target(to)
     check_sources(sources or [])
@@ -145,8 +150,16 @@ def index(
     reading = replace(known.reading, **{key: one for key, one in given.items() if one is not None})
     if is_new and not sources:
         raise ValueError(f"there is no index {to!r} yet: name a folder to index")
+    if is_new and forget:
+        raise ValueError(f"there is no index {to!r} yet, and --forget drops what is in one")
     made = _open(to, known, is_new, model, dtype, tokens, colbert, device)
-    report = _update(made, sources or [], reading, save_every)
+    forgotten = made.forget(forget) if forget else 0
+    if sources or made.settings.sources:
+        report = _update(made, sources or [], reading, save_every)
+    else:
+        report = UpdateReport(passages=len(made))
+    if forget and not as_json:
+        note(f"dropped {forgotten:,} passages of {', '.join(forget)}")
     settings = made.settings
     if as_json:
         write({"index": to, "model": settings.model, **asdict(report)})
@@ -182,7 +195,7 @@ def _open(
             model=lasting_name(model or DEFAULT_MODEL),
             dtype=dtype or "auto",
             parts=parts,
-            tokens=tokens or known.tokens,
+            tokens=known.tokens if tokens is None else tokens,
         )
         encoder = load_encoder(settings.model, device=device, dtype=settings.dtype)
         if not colbert and "sparse" not in encoder.representations:
@@ -248,7 +261,8 @@ def _tell_skipped(skipped: list[Skipped], *, verbose: bool) -> None:
             others.append(one)
     shown = others if verbose else others[:_TOLD]
     for one in shown:
-        note(f"not read: {near(one.path)}: {one.reason}")
+        done = "read in part" if one.in_part else "not read"
+        note(f"{done}: {near(one.path)}: {one.reason}")
     if len(others) > len(shown):
         note(f"not read: {len(others) - len(shown):,} more, which --verbose names")
     for reason, count in expected.most_common():

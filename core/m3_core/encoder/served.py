@@ -133,7 +133,13 @@ class Found:
             if not chosen:
                 raise RemoteError(f"the server has no model {model!r}; it has {names}")
             return chosen[0]
-        if not fitting or (len(fitting) > 1 and self.kind != "m3"):
+        if not fitting:
+            others = ", ".join(str(one.get("id")) for one in self.models[:20])
+            raise RemoteError(
+                f"the server has no model that can do this; it has {others or 'no model at all'}: "
+                "start it with one that encodes, or reranks, as it is needed here"
+            )
+        if len(fitting) > 1 and self.kind != "m3":
             raise RemoteError(f"name the model: the server has {names}")
         return fitting[0]
 
@@ -165,10 +171,10 @@ async def find_server(http: HttpClient, kind: ServerKind = "auto") -> Found:
         if models and kind in ("auto", "openai", "vllm"):
             is_vllm = kind == "vllm" or (kind == "auto" and "vllm" in owners)
             return Found("vllm" if is_vllm else "openai", prefix, models)
-    known = "m3-retrieval, text-embeddings-inference, vLLM or with OpenAI's protocol"
+    known = "m3-retrieval, text-embeddings-inference, vLLM or OpenAI's protocol"
     raise RemoteError(
-        f"no server is known at {http.url} {known if kind == 'auto' else f'of the kind {kind!r}'}: "
-        "neither /v1/models, /models nor /info say so"
+        f"at {http.url} is no server of {known if kind == 'auto' else f'the kind {kind!r}'}: "
+        "neither /v1/models, /models nor /info say so; the address is that before these paths"
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gzip
+import zlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 Qrels = dict[str, dict[str, int]]
+
+_HEADS = ("query-id", "corpus-id", "score")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +58,11 @@ class Documents:
     def __iter__(self) -> Iterator[tuple[str, str]]:
         for file in self.files:
             for where, row in read_json_lines(file):
-                yield id_of(row, where), self.text_of(row)
+                try:
+                    text = self.text_of(row)
+                except EvaluationDataError as error:
+                    raise EvaluationDataError(f"{where}: {error}") from error
+                yield id_of(row, where), text
 
 
 def title_and_text(row: Mapping[str, Any]) -> str:
@@ -95,7 +102,8 @@ def id_of(row: Mapping[str, Any], where: str) -> str:
     """
     for name in ("_id", "docid", "id", "query_id", "example_id"):
         if isinstance(row.get(name), (str, int)):
-            return str(row[name])
+            # As judgements are read, whose columns may be padded.
+            return str(row[name]).strip()
     raise EvaluationDataError(f"{where}: no '_id'; found {sorted(row)}")
 
 
@@ -103,7 +111,7 @@ def open_lines(file: Path) -> Iterator[tuple[str, str]]:
     """Read the lines of a text file, packed or not.
 
     Args:
-        file: UTF-8; unpacked if it ends in ``.gz``.
+        file: UTF-8, with a mark of that or without; unpacked if it ends in ``.gz``.
 
     Yields:
         File with line number, and the line without its end; empty lines are passed over.
@@ -114,14 +122,14 @@ def open_lines(file: Path) -> Iterator[tuple[str, str]]:
     number = 0
     try:
         with (
-            gzip.open(file, "rt", encoding="utf-8")
+            gzip.open(file, "rt", encoding="utf-8-sig")
             if file.suffix == ".gz"
-            else file.open(encoding="utf-8") as lines
+            else file.open(encoding="utf-8-sig") as lines
         ):
             for number, line in enumerate(lines, 1):
                 if line.strip():
                     yield f"{file}:{number}", line.rstrip("\r\n")
-    except (UnicodeDecodeError, OSError, EOFError) as error:
+    except (UnicodeDecodeError, OSError, EOFError, zlib.error) as error:
         raise EvaluationDataError(f"{file}:{number + 1} cannot be read: {error}") from error
 
 
@@ -152,13 +160,14 @@ def read_qrels(file: Path) -> Qrels:
 
     Args:
         file: Lines of BEIR (``query-id``, ``corpus-id``, ``score``, after a line that names them),
-            of TREC (query, iteration, document, grade), or JSON lines with BEIR's names.
+            of TREC (query, iteration, document, grade), or JSON lines with BEIR's names. Where the
+            first line names BEIR's columns, they may come in any order.
 
     Returns:
         Grades of documents by query.
 
     Raises:
-        EvaluationDataError: A line is none of these.
+        EvaluationDataError: A line is none of these, or contradicts another.
 
     Example:
         >>> import tempfile
@@ -174,13 +183,18 @@ def read_qrels(file: Path) -> Qrels:
         for where, row in read_json_lines(file):
             _judge(qrels, where, row.get("query-id"), row.get("corpus-id"), row.get("score"))
         return qrels
+    order = [0, 1, 2]
     for number, (where, line) in enumerate(open_lines(file)):
         # Ids may hold spaces where tabs stand between the columns.
         columns = line.split("\t") if "\t" in line else line.split()
-        if number == 0 and columns[-1].strip().lower() in ("score", "relevance", "rel"):
+        heads = [one.strip().lower() for one in columns]
+        if number == 0 and sorted(heads) == sorted(_HEADS):
+            order = [heads.index(one) for one in _HEADS]
+            continue
+        if number == 0 and heads[-1] in ("score", "relevance", "rel"):
             continue
         if len(columns) == 3:
-            _judge(qrels, where, *columns)
+            _judge(qrels, where, *(columns[one] for one in order))
         elif len(columns) == 4:
             _judge(qrels, where, columns[0], columns[2], columns[3])
         else:
@@ -194,14 +208,19 @@ def read_qrels(file: Path) -> Qrels:
 def _judge(qrels: Qrels, where: str, query: Any, document: Any, grade: Any) -> None:
     try:
         value = float(grade)
-        if value != int(value) or query is None or document is None:
+        if not value.is_integer() or query is None or document is None:
             raise ValueError
     except (TypeError, ValueError) as error:
         raise EvaluationDataError(
             f"{where}: query {query!r}, document {document!r}, grade {grade!r}; a grade is a "
             "whole number"
         ) from error
-    qrels.setdefault(str(query).strip(), {})[str(document).strip()] = int(value)
+    grades, name = qrels.setdefault(str(query).strip(), {}), str(document).strip()
+    if grades.setdefault(name, int(value)) != int(value):
+        raise EvaluationDataError(
+            f"{where}: query {query!r}, document {document!r} has the grade {int(value)}, and "
+            f"{grades[name]} in a line before"
+        )
 
 
 def judged_only(queries: Mapping[str, str], qrels: Qrels, where: Path) -> dict[str, str]:

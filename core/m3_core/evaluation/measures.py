@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -214,7 +215,8 @@ def read_run(path: str | Path) -> Run:
         Scores of documents by query, in the order of the file.
 
     Raises:
-        EvaluationDataError: A line is none of such a file, or a document comes twice.
+        EvaluationDataError: A line is none of such a file, its score is no number, or a document
+            comes twice.
     """
     run: Run = {}
     for where, line in open_lines(Path(path)):
@@ -222,6 +224,8 @@ def read_run(path: str | Path) -> Run:
         try:
             query, _, document, _, score, *_ = columns
             value = float(score)
+            if math.isnan(value):
+                raise ValueError
         except ValueError as error:
             raise EvaluationDataError(
                 f"{where}: a line of a run is 'query Q0 document rank score name'; got {line!r}"

@@ -194,11 +194,11 @@ def read_mldr(folder: Path, split: str | None, language: str | None) -> Retrieva
     queries, qrels = {}, {}
     for where, row in read_json_lines(_needed(own, f"{split}.jsonl")):
         key = id_of({"query_id": row.get("query_id")}, where)
-        queries[key] = _string(row, "query", where)
+        _add_text(queries, key, _string(row, "query", where), where)
         qrels[key] = {
             id_of(one, where): grade
             for name, grade in (("negative_passages", 0), ("positive_passages", 1))
-            for one in row.get(name) or ()
+            for one in _objects(row.get(name), name, where)
         }
     return RetrievalData(
         f"{own.resolve().name}-{split}",
@@ -239,7 +239,8 @@ def read_mkqa(folder: Path, split: str | None, language: str | None) -> Retrieva
         rows = _of_test_data(_one_language(folder, "*.jsonl*", language, "{}.jsonl"))
     texts, answers = {}, {}
     for key, text, listed in rows:
-        texts[key], answers[key] = text, listed
+        _add_text(texts, key, text, str(folder))
+        answers[key] = listed
     if not texts:
         raise EvaluationDataError(f"{folder} has no questions with short answers in {language!r}")
     return RetrievalData(
@@ -262,13 +263,13 @@ def _of_makers(file: Path, language: str) -> Iterable[tuple[str, str, list[str]]
         if language not in asked:
             raise EvaluationDataError(f"{where}: no {language!r} among {sorted(asked)}")
         # The passages are English, so the English answers count for every language.
-        english = answers.get("en") or []
+        english = _objects(answers.get("en"), "answers", where)
         if any(one.get("type") in _NO_SHORT_ANSWER for one in english):
             continue
-        texts = [[one.get("text"), *(one.get("aliases") or ())] for one in english]
-        listed = [text for group in texts for text in group if text]
+        texts = [[one.get("text"), *_listed(one, "aliases", where)] for one in english]
+        listed = [str(text) for group in texts for text in group if text]
         if listed:
-            yield id_of(row, where), asked[language], listed
+            yield id_of(row, where), _string(asked, language, where), listed
 
 
 def _of_test_data(file: Path) -> Iterable[tuple[str, str, list[str]]]:
@@ -302,7 +303,30 @@ def _read_examples(file: Path, split: str | None, language: str | None) -> Retri
 
 
 def _texts(file: Path) -> dict[str, str]:
-    return {id_of(row, where): _string(row, "text", where) for where, row in read_json_lines(file)}
+    texts: dict[str, str] = {}
+    for where, row in read_json_lines(file):
+        _add_text(texts, id_of(row, where), _string(row, "text", where), where)
+    return texts
+
+
+def _add_text(texts: dict[str, str], key: str, text: str, where: str) -> None:
+    if texts.get(key, text) != text:
+        raise EvaluationDataError(f"{where}: another query has the id {key!r} too")
+    texts[key] = text
+
+
+def _objects(given: Any, name: str, where: str) -> list[Mapping[str, Any]]:
+    found = [] if given is None else given
+    if not isinstance(found, list) or not all(isinstance(one, dict) for one in found):
+        raise EvaluationDataError(f"{where}: {name!r} is no list of objects")
+    return found
+
+
+def _listed(row: Mapping[str, Any], name: str, where: str) -> list[Any]:
+    found = row.get(name) or []
+    if not isinstance(found, list):
+        raise EvaluationDataError(f"{where}: {name!r} is no list")
+    return found
 
 
 def _string(row: Mapping[str, Any], name: str, where: str) -> str:

@@ -60,9 +60,12 @@ def replacing_file(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
                 if sys.platform != "win32":
                     # Still locked, so that nobody takes it for a leftover.
                     temporary.replace(target)
-            except BaseException:
+            except BaseException as error:
                 with suppress(OSError):
                     temporary.unlink(missing_ok=True)
+                if isinstance(error, OSError) and error.errno and error.filename is None:
+                    # A full disk does not say what it was too full for.
+                    error.filename = os.fspath(path)
                 raise
         break
     if sys.platform == "win32":

@@ -314,5 +314,5 @@ def open_tensors(
             yield tensors
         except _DAMAGES as error:
             raise IndexFileError(
-                f"{path} is no {what}, cut or damaged ({error!r}); restore it or make it anew"
+                f"{path} is no {what}, cut or damaged ({error}); restore it or make it anew"
             ) from error

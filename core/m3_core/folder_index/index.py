@@ -11,7 +11,7 @@ from m3_core.encoder import PARTS, CachedEncoder
 from m3_core.errors import IndexFileError
 from m3_core.files import remove_leftovers
 from m3_core.folder_index.passages import estimated_tokens
-from m3_core.folder_index.reading import STDIN, walk
+from m3_core.folder_index.reading import STDIN, Skipped, below, place_of, rooted, walk
 from m3_core.folder_index.settings import DOCUMENTS, SETTINGS, SavedSettings
 from m3_core.folder_index.updating import Update
 from m3_core.saved_folders import locked
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from m3_core.folder_index.updating import Progress, UpdateReport
 
 REPRESENTATIONS = (*PARTS, "hybrid")
+GONE = "no longer there; what it said stays until --forget drops it"
 _SPECIAL_TOKENS = 4
 _LEAST_TOKENS = 16
 
@@ -106,10 +107,7 @@ class FolderIndex:
         place = Path(folder)
         # Of a first run that was killed at once.
         remove_leftovers(place / SETTINGS)
-        if place.exists() and (not place.is_dir() or any(place.iterdir())):
-            raise FileExistsError(
-                f"{folder} is there already and is no index: give a new name, or an empty folder"
-            )
+        _check_free(place)
         most = _most_tokens(encoder)
         if not _LEAST_TOKENS <= settings.tokens <= most:
             raise ValueError(
@@ -119,7 +117,10 @@ class FolderIndex:
         # It refuses what the model does not give.
         fingerprint = CachedEncoder(encoder, settings.parts).fingerprint(settings.parts)
         place.mkdir(parents=True, exist_ok=True)
-        dataclasses.replace(settings, fingerprint=fingerprint).save(place)
+        with locked(place):
+            # Another process may have made one since.
+            _check_free(place)
+            dataclasses.replace(settings, fingerprint=fingerprint).save(place)
         return cls(place, encoder)
 
     def __len__(self) -> int:
@@ -141,7 +142,7 @@ class FolderIndex:
 
         Args:
             sources: Folders and files, ``"-"`` for standard input; by default all that were
-                given before.
+                given before. Of these, what is no longer there is told, and keeps its passages.
             reading: Which files are read, and how; by default as before.
             stdin: Gives what standard input says.
             on_progress: Is told how far it is; always the same object.
@@ -156,14 +157,20 @@ class FolderIndex:
             OSError: The index could not be saved.
         """
         with locked(self.folder, wait=False):
-            if self._state() != self._loaded:
-                # What another process has done meanwhile is not undone.
-                self._load()
+            self._catch_up()
             own = self.settings
             options = reading or own.reading
-            found = walk(list(sources) or list(own.sources), options, self.folder)
+            gone = [] if sources else [one for one in own.sources if not Path(one).exists()]
+            if gone and len(gone) == len(own.sources):
+                raise FileNotFoundError(
+                    f"nothing is there of what {self.folder} was made from: {', '.join(gone)}"
+                )
+            asked = list(sources) or [one for one in own.sources if one not in gone]
+            found = walk(asked, options, self.folder)
+            found.skipped += [Skipped(one, GONE) for one in gone]
             scopes = [one for one in found.scopes if one != STDIN]
             remembered = tuple(dict.fromkeys((*own.sources, *scopes)))
+            found.files = [rooted(one, remembered) for one in found.files]
             self.settings = dataclasses.replace(own, sources=remembered, reading=options)
             if self.settings != own:
                 self.settings.save(self.folder)
@@ -175,6 +182,49 @@ class FolderIndex:
                 # An index of nothing is one too.
                 self.save()
             return report
+
+    def forget(self, sources: Sequence[str]) -> int:
+        """Drop folders and files that were indexed, with their passages.
+
+        Args:
+            sources: As they were given to ``update``; they need not be there any more.
+
+        Returns:
+            How many passages went.
+
+        Raises:
+            BlockingIOError: Another process brings the index up to date.
+            ValueError: One of them is none that was indexed.
+            OSError: The index could not be saved.
+        """
+        with locked(self.folder, wait=False):
+            self._catch_up()
+            own = self.settings
+            named = [place_of(one).as_posix() for one in sources]
+            for given, one in zip(sources, named, strict=True):
+                if one not in own.sources:
+                    raise ValueError(
+                        f"{given!r} is none of what {self.folder} was made from: "
+                        f"{', '.join(own.sources)}"
+                    )
+            kept = tuple(one for one in own.sources if one not in named)
+            # What lies in a folder that stays is read again from there.
+            ids = [
+                one
+                for one in self.collection.ids()
+                if any(below(one.rpartition("#")[0], named))
+                and not any(below(one.rpartition("#")[0], kept))
+            ]
+            self.collection.delete(ids)
+            self.save()
+            self.settings = dataclasses.replace(own, sources=kept)
+            self.settings.save(self.folder)
+            return len(ids)
+
+    def _catch_up(self) -> None:
+        """Take over what another process has done meanwhile, which shall not be undone."""
+        if self._state() != self._loaded or SavedSettings.load(self.folder) != self.settings:
+            self._load()
 
     def search(
         self,
@@ -230,6 +280,17 @@ class FolderIndex:
         """
         self.collection.save(self.folder / DOCUMENTS)
         self._loaded = self._state()
+
+
+def _check_free(place: Path) -> None:
+    if (place / SETTINGS).exists():
+        raise FileExistsError(
+            f"{place} has just been made by another process: run it again to bring it up to date"
+        )
+    if place.exists() and (not place.is_dir() or any(place.iterdir())):
+        raise FileExistsError(
+            f"{place} is there already and is no index: give a new name, or an empty folder"
+        )
 
 
 def _counter(encoder: TextEncoder) -> TokenCounter:

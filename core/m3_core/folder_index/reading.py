@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import codecs
+import errno
 import fnmatch
 import os
 import re
@@ -23,6 +24,7 @@ READ_FORMATS = ("text", "markdown", "html", "jsonl")
 """What a file can be read as."""
 
 STDIN = "-"
+_UNREADABLE = "cannot be read"
 _ENDINGS = {
     **dict.fromkeys((".txt", ".text", ".rst", ".adoc", ".org", ".tex", ""), "text"),
     **dict.fromkeys((".md", ".markdown", ".mdown", ".mkd", ".mdx"), "markdown"),
@@ -81,10 +83,12 @@ class Skipped:
     Attributes:
         path: Where it lies.
         reason: Why.
+        in_part: Whether some of it was read.
     """
 
     path: str
     reason: str
+    in_part: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,8 +151,20 @@ def check_sources(sources: Sequence[str]) -> None:
         FileNotFoundError: One of them is not.
     """
     for source in sources:
-        if source != STDIN and not Path(source).expanduser().exists():
+        if source != STDIN and not place_of(source).exists():
             raise FileNotFoundError(f"there is no file or folder {source!r}")
+
+
+def place_of(source: str) -> Path:
+    """Where a folder or file is, whatever the current folder.
+
+    Args:
+        source: Its path, with a home folder as ``~`` if need be.
+
+    Returns:
+        Its absolute path, without links.
+    """
+    return Path(source).expanduser().resolve()
 
 
 def walk(sources: Sequence[str], options: ReadingOptions, passed_over: Path) -> Walk:
@@ -172,17 +188,36 @@ def walk(sources: Sequence[str], options: ReadingOptions, passed_over: Path) -> 
             found.files.append(SourceFile("", STDIN, options.format or "text"))
             found.scopes.append(STDIN)
             continue
-        place = Path(source).expanduser().resolve()
+        place = place_of(source)
+        if not _is_text(str(place)):
+            raise ValueError(f"the name of {_shown(place)} is not UTF-8: give it another one")
         found.scopes.append(place.as_posix())
         if place.is_dir():
             _Walker(place, options, passed_over.resolve(), found).walk(place)
-        elif problem := _refusal(place.name, place):
+        elif problem := _refusal(place):
             found.skipped.append(Skipped(_shown(place), problem))
         else:
             kind = options.format or _ENDINGS.get(place.suffix.lower(), "text")
             found.files.append(SourceFile(place.parent.as_posix(), place.name, kind))
     found.files = list({one.source: one for one in reversed(found.files)}.values())[::-1]
     return found
+
+
+def rooted(file: SourceFile, folders: Sequence[str]) -> SourceFile:
+    """Name a file by the outermost folder that it lies in, whatever it was found from.
+
+    Args:
+        file: The file.
+        folders: Absolute paths of folders and files.
+
+    Returns:
+        The same file.
+    """
+    if not file.root:
+        return file
+    above = [one for one in below(file.source, folders) if one != file.source]
+    root = min([file.root, *above], key=len)
+    return replace(file, root=root, path=file.source[len(root.rstrip("/")) + 1 :])
 
 
 class _Walker:
@@ -213,7 +248,10 @@ class _Walker:
                 self._skip(place, reason)
             elif entry.is_dir(follow_symlinks=False):
                 yield place
-            elif problem := _refusal(entry.name, place):
+            elif problem := _refusal(place):
+                if problem.startswith(_UNREADABLE) and not _is_gone(place):
+                    # It says something that nobody may read at the moment.
+                    self._found.unread.append(place.as_posix())
                 self._skip(place, problem)
             else:
                 self._take(place)
@@ -346,21 +384,35 @@ def text_blocks_at(text: str, line: int, headings: tuple[str, ...]) -> list[Bloc
     ]
 
 
-def _refusal(name: str, place: Path) -> str:
-    """Why something of this name is no file that can be read."""
+def _is_text(name: str) -> bool:
     try:
         name.encode()
-        str(place).encode()
     except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _refusal(place: Path) -> str:
+    """Why something of this name is no file that can be read."""
+    if not _is_text(str(place)):
         return "its name is not UTF-8"
     try:
         mode = place.stat().st_mode
     except OSError as error:
-        return f"cannot be read: {error.strerror}"
+        return f"{_UNREADABLE}: {error.strerror}"
     kinds = {stat.S_IFIFO: "a pipe", stat.S_IFSOCK: "a socket"}
     if not stat.S_ISREG(mode):
         return f"{kinds.get(stat.S_IFMT(mode), 'a device')}, no regular file"
     return ""
+
+
+def _is_gone(place: Path) -> bool:
+    """Whether nothing is there, or a link that leads nowhere."""
+    try:
+        place.stat()
+    except OSError as error:
+        return error.errno in (errno.ENOENT, errno.ENOTDIR, errno.ELOOP)
+    return False
 
 
 def _fits(path: str, pattern: str) -> bool:

@@ -59,10 +59,16 @@ class SavedSettings:
         path = Path(folder) / SETTINGS
         try:
             found = parse_json(path.read_bytes())
-            if (found.pop("format"), found.pop("version")) != (FORMAT, VERSION):
-                raise ValueError("it is of another format or version")
+            if not isinstance(found, dict) or found.pop("format", None) != FORMAT:
+                raise ValueError(f"it is not of the format {FORMAT}")
+            if (version := found.pop("version", None)) != VERSION:
+                raise ValueError(
+                    f"it is of version {version!r}, and this version of the package reads version "
+                    f"{VERSION}: make the index anew, or use the version that made it"
+                )
             reading = found.pop("reading")
             lists = {key: tuple(one) for key, one in found.items() if isinstance(one, list)}
+            _check(found, reading)
             kept: dict[str, Any] = {
                 key: tuple(v) if isinstance(v, list) else v for key, v in reading.items()
             }
@@ -88,6 +94,23 @@ class SavedSettings:
         described = {"format": FORMAT, "version": VERSION, **dataclasses.asdict(self)}
         with replacing_file(folder / SETTINGS) as file:
             file.write((json.dumps(described, ensure_ascii=False, indent=2) + "\n").encode())
+
+
+def _check(found: dict[str, Any], reading: Any) -> None:
+    """Refuse values that would fail only where they are used."""
+    kinds = {"model": str, "dtype": str, "fingerprint": str, "tokens": int}
+    own = {"hidden": bool, "max_bytes": int}
+    for values, expected, lists in (
+        (found, kinds, ("parts", "sources")),
+        (reading, own, ("include", "exclude")),
+    ):
+        for name, kind in expected.items():
+            if not isinstance(values[name], kind):
+                raise ValueError(f"{name!r} is {values[name]!r}")
+        for name in lists:
+            one = values[name]
+            if not isinstance(one, list) or not all(isinstance(entry, str) for entry in one):
+                raise ValueError(f"{name!r} is {one!r}")
 
 
 def stored_passages(folder: str | os.PathLike[str]) -> int:

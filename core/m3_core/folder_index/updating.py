@@ -195,7 +195,7 @@ class Update:
             for passage in passages_of(record.blocks, self._settings.tokens, self._count)
         ]
         if problem:
-            self._report.skipped.append(Skipped(source, problem))
+            self._report.skipped.append(Skipped(source, problem, in_part=bool(passages)))
         if not passages:
             if not problem:
                 self._skip(file, "no text in it")
@@ -298,6 +298,17 @@ def _digest(data: bytes, file: SourceFile, settings: SavedSettings) -> str:
     """Name what a file says, and all that decides how its passages come out."""
     digest = hashlib.blake2b(data, digest_size=16)
     reading = settings.reading
-    how = (VERSION, file.format, settings.tokens, reading.encoding, reading.text_field)
+    # Options that this file is not read by are none of its.
+    text_field = reading.text_field if file.format == "jsonl" else None
+    encoding = reading.encoding if reading.encoding and not _is_utf8(data) else None
+    how = (VERSION, file.root, file.format, settings.tokens, encoding, text_field)
     digest.update(repr(how).encode())
     return digest.hexdigest()
+
+
+def _is_utf8(data: bytes) -> bool:
+    try:
+        data.decode()
+    except UnicodeDecodeError:
+        return False
+    return True

@@ -8,6 +8,7 @@ import gzip
 import io
 import json
 import random
+from functools import partial
 
 import pyarrow as pa
 import pytest
@@ -278,3 +279,17 @@ def test_damage_is_found(tmp_path):
         file.write_bytes(whole[:cut])
         with pytest.raises(DatasetError):
             list(EncodedDataset.open(tmp_path / "out").batches())
+
+
+def test_a_file_in_the_place_of_another_is_found(tmp_path):
+    """As after a copy that went wrong: both are whole, of this job, and of equal length."""
+    source = write_lines(tmp_path / "corpus.jsonl", rows(40))
+    options = EncodeOptions(shard_rows=10)
+    encode = partial(encode_dataset, source, tmp_path / "out", FakeEncoder(), options)
+    first, second, *_ = encode().files
+    second.write_bytes(first.read_bytes())
+    for again in (encode, lambda: list(EncodedDataset.open(tmp_path / "out").batches())):
+        with pytest.raises(DatasetError, match=f"belongs into {first.name}: delete it"):
+            again()
+    second.unlink()
+    assert_holds(encode(), rows(40))

@@ -88,6 +88,9 @@ def test_what_does_not_fit_is_not_loaded(tmp_path, corpus):
         load_into_collection(corpus, tmp_path / "c", representations=["dense"])
     with pytest.raises(ValueError, match="name a place"):
         load_into_qdrant(corpus)
+    nobody = {"url": "http://127.0.0.1:9", "check_compatibility": False}
+    with pytest.raises(StoreError, match=r"Qdrant at http://127\.0\.0\.1:9 cannot be reached"):
+        load_into_qdrant(corpus, **nobody)
     load_into_qdrant(corpus, path=str(tmp_path / "q"))
     source = tmp_path / "corpus.jsonl"
     encode_dataset(source, tmp_path / "other", other)

@@ -140,12 +140,52 @@ def test_keys(monkeypatch) -> None:
             assert key not in str(error.value)
         with pytest.raises(TypeError, match="api_key must be a str"):
             RemoteEncoder(url, 5)
+        for value in ("a\r\nhush", "hüsh", " hush", 5):
+            with pytest.raises(ValueError, match="the header X-Team") as error:
+                RemoteEncoder(url, headers={"X-Team": value})
+            assert "sh" not in str(error.value)
+        with pytest.raises(ValueError, match="no name of an HTTP header"):
+            RemoteEncoder(url, headers={"X Team": "bears"})
         for one in (given, of_environment):
             one.close()
 
 
+def test_keys_are_taken_from_files_and_lists(monkeypatch) -> None:
+    """A secret that is mounted ends with a newline; servers take several keys of the variable."""
+    app = M3App(key="hush-hush")
+    with serving(app) as url:
+        for given in (" hush-hush ", "hush-hush\n"):
+            one = RemoteEncoder(url, given)
+            one.encode_queries(["a"])
+            one.close()
+        monkeypatch.setenv("M3_API_KEY", "hush-hush the-former\n")
+        one = RemoteEncoder(url)
+        one.encode_queries(["a"])
+        one.close()
+
+
+def test_a_proxy_of_the_environment_is_not_asked_for_this_machine(monkeypatch) -> None:
+    app = M3App()
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.setenv(name, "http://127.0.0.1:9")
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    with serving(app) as url:
+        one = RemoteEncoder(url, retries=0)
+        assert one.dimension == app.encoder.dimension
+        one.close()
+        # Others are asked by way of it.
+        with serving(M3App()) as proxy:
+            monkeypatch.setenv("HTTP_PROXY", proxy)
+            monkeypatch.setenv("http_proxy", proxy)
+            away = RemoteEncoder("http://gpu-host.invalid", retries=0)
+            with pytest.raises(RemoteError, match="is no server of m3-retrieval"):
+                away.dimension  # noqa: B018
+            away.close()
+
+
 @pytest.mark.parametrize(
-    "url", ["", "host:80", "ftp://host", "http://", "http://a?b", "http://a:b"]
+    "url", ["", "host:80", "ftp://host", "http://", "http://a?b", "http://a:b", "http://[::1", None]
 )
 def test_what_is_no_address(url) -> None:
     with pytest.raises(ValueError, match="address"):
@@ -371,7 +411,7 @@ def test_what_is_no_known_server() -> None:
             return {"hello": "world"}
 
     with serving(Empty()) as url:
-        with pytest.raises(RemoteError, match="no server is known"):
+        with pytest.raises(RemoteError, match="is no server of m3-retrieval"):
             RemoteEncoder(url).dimension  # noqa: B018
         with pytest.raises(RemoteError, match="of the kind 'tei'"):
             RemoteEncoder(url, protocol="tei").dimension  # noqa: B018

@@ -4,7 +4,7 @@ import json
 import pytest
 
 from m3_core.errors import EvaluationDataError
-from m3_core.evaluation import EvaluationOptions, evaluate, load_data
+from m3_core.evaluation import EvaluationOptions, evaluate, load_data, read_run
 from m3_core.evaluation.answers import contains, plain_text
 from m3_core.testing import FakeEncoder
 
@@ -223,3 +223,70 @@ def test_what_is_absent_or_something_else_is_told(tmp_path, beir):
     (beir / "corpus.jsonl").unlink()
     with pytest.raises(EvaluationDataError, match=r"corpus.jsonl.gz:1 cannot be read"):
         evaluate(FakeEncoder(), load_data(beir))
+
+
+def test_a_byte_order_mark_is_no_part_of_an_id(beir, tmp_path):
+    plain = load_data(beir)
+    for file in (beir / "corpus.jsonl", beir / "queries.jsonl", beir / "qrels" / "test.tsv"):
+        lines = file.read_text("utf-8").replace("query-id\tcorpus-id\tscore\n", "")
+        file.write_text("\ufeff" + lines.replace("\n", "\r\n"), "utf-8", newline="")
+    data = load_data(beir)
+    assert (data.queries, data.qrels, list(data.corpus)) == (
+        plain.queries,
+        plain.qrels,
+        list(plain.corpus),
+    )
+    run = tmp_path / "run.trec"
+    run.write_text("\ufeffq1 Q0 d1 1 0.5 x\n", "utf-8")
+    assert read_run(run) == {"q1": {"d1": 0.5}}
+
+
+def test_columns_of_judgements_go_by_their_names(beir):
+    plain = load_data(beir)
+    pairs = [(q, d, grade) for q, own in plain.qrels.items() for d, grade in own.items()]
+    lines = "".join(f"{grade}\t{d}\t{q}\n" for q, d, grade in pairs)
+    write(beir / "qrels" / "test.tsv", f"score\tcorpus-id\tquery-id\n{lines}")
+    assert load_data(beir).qrels == plain.qrels
+
+
+@pytest.mark.parametrize(
+    ("file", "text", "message"),
+    [
+        ("qrels/test.tsv", "q1\td1\tinf\n", "test.tsv:1: .*a grade is a whole number"),
+        ("qrels/test.tsv", "q1\td1\t1\nq1\td1\t0\n", r"test.tsv:2: .*the grade 0, and 1 in a line"),
+        (
+            "queries.jsonl",
+            '{"_id": 1, "text": "a"}\n{"_id": "1", "text": "b"}\n',
+            "queries.jsonl:2: another query has the id '1' too",
+        ),
+        ("corpus.jsonl", '{"_id": "d1", "text": ["a"]}\n', "corpus.jsonl:1: .*as strings"),
+    ],
+)
+def test_what_contradicts_itself_is_told_with_its_line(beir, file, text, message):
+    write(beir / file, text)
+    with pytest.raises(EvaluationDataError, match=message):
+        list(load_data(beir).corpus)
+
+
+@pytest.mark.parametrize(
+    "passages", ['["d1"]', "5", '{"docid": "d1"}'], ids=["strings", "number", "object"]
+)
+def test_published_files_of_another_shape_are_refused(tmp_path, passages):
+    row = f'{{"query_id": "q", "query": "x", "positive_passages": {passages}}}\n'
+    write(tmp_path / "test.jsonl", row)
+    write(tmp_path / "corpus.jsonl", [{"docid": "d1", "text": "x"}])
+    with pytest.raises(EvaluationDataError, match="'positive_passages' is no list of objects"):
+        load_data(tmp_path, "mldr")
+    answers = {"en": [{"type": "entity", "text": "x", "aliases": 5}]}
+    write(
+        tmp_path / "mkqa.jsonl",
+        [{"example_id": 1, "queries": {"de": "x"}, "answers": answers}],
+    )
+    with pytest.raises(EvaluationDataError, match="'aliases' is no list"):
+        load_data(tmp_path, "mkqa", language="de")
+
+
+def test_a_score_that_is_no_number_is_no_ranking(tmp_path):
+    (tmp_path / "run.trec").write_text("q1 Q0 d1 1 nan x\n")
+    with pytest.raises(EvaluationDataError, match=r"run.trec:1: a line of a run"):
+        read_run(tmp_path / "run.trec")

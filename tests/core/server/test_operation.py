@@ -186,8 +186,20 @@ def test_names_of_models(tmp_path):
         model_entries(["x", "x=y"])
     with pytest.raises(ValueError, match="must be MODEL or NAME=MODEL"):
         model_entries(["=y"])
-    with pytest.raises(ValueError, match="an API key is empty"):
-        ServerOptions(api_keys=("",))
+
+
+def test_keys_that_nobody_could_send_and_strings_of_keys_are_refused():
+    for keys in (("",), ("a", " ")):
+        with pytest.raises(ValueError, match="an API key is empty"):
+            ServerOptions(api_keys=keys)
+    for key in ("schlüssel", "geheim\n", " geheim", "ge\x00heim"):
+        with pytest.raises(ValueError, match="nobody could send it") as error:
+            ServerOptions(api_keys=(key,))
+        assert "heim" not in str(error.value)
+    # Each of its characters would be a key.
+    with pytest.raises(TypeError, match="api_keys must be several strings"):
+        ServerOptions(api_keys="geheim")
+    assert "geheim" not in repr(ServerOptions(api_keys=("geheim",)))
 
 
 def test_spans_say_what_was_computed_and_belong_to_the_clients_trace(monkeypatch):
