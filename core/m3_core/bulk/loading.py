@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib
-from contextlib import closing, contextmanager
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 from m3_core.bulk.dataset import EncodedDataset
@@ -14,7 +14,7 @@ from m3_core.extras import needs_extra
 
 if TYPE_CHECKING:
     import os
-    from collections.abc import Collection, Iterator, Mapping
+    from collections.abc import Collection, Iterator
 
     from m3_core.bulk.dataset import EncodedBatch
     from m3_core.encoder import TextEncoder
@@ -134,6 +134,7 @@ def load_into_qdrant(
         Names,
         NewPoints,
         QdrantCollection,
+        refusals_told,
         remembers,
         write_document,
     )
@@ -160,7 +161,7 @@ def load_into_qdrant(
     made: dict[str, Any] = {"metadata": {_MADE_WITH: made_with}} if remembers() else {}
     made |= collection_create_options or {}
     with (
-        _told(where),
+        refusals_told(where),
         closing(
             Connection(collection_name, layout, where, client, None, create_options=made)
         ) as connection,
@@ -175,21 +176,6 @@ def load_into_qdrant(
             new = NewPoints(batch.ids, texts, payloads)
             store.add_encoded(new, batch.representations, batch_size=batch_size)
     return len(dataset)
-
-
-@contextmanager
-def _told(where: Mapping[str, Any]) -> Iterator[None]:
-    """Say in one sentence that Qdrant's server does not do what is asked of it."""
-    from qdrant_client.http.exceptions import ApiException
-
-    try:
-        yield
-    except ApiException as error:
-        place = where.get("url") or where.get("host") or "its server"
-        raise StoreError(
-            f"Qdrant at {place} cannot be reached or refuses: {error}; what is loaded stays, and "
-            "the same again loads everything"
-        ) from error
 
 
 def _opened(

@@ -7,6 +7,7 @@ Exit statuses: 0, 1 where a search found nothing, 2 after an error, 130 after Ct
 from __future__ import annotations
 
 import dataclasses
+import errno
 import inspect
 import io
 import logging
@@ -36,6 +37,7 @@ __all__ = [
     "NO_READER",
     "Command",
     "Commands",
+    "described",
     "fields_of",
     "new_app",
     "write",
@@ -96,7 +98,7 @@ class Commands(TyperGroup):
             sys.stderr.write(f"{name} {ctx.invoked_subcommand}: interrupted\n")
             raise typer.Exit(stop.args[0] if stop.args else INTERRUPTED) from None
         except (M3Error, ValueError, OSError) as error:
-            line = clean(" ".join(_described(error).split()))
+            line = clean(" ".join(described(error).split()))
             sys.stderr.write(f"{name} {ctx.invoked_subcommand}: {line}\n")
             raise typer.Exit(FAILED) from error
 
@@ -111,8 +113,17 @@ def _laid_out(text: str | None) -> str | None:
     )
 
 
-def _described(error: Exception) -> str:
-    """An error's text; what the system says, without its number."""
+def described(error: Exception) -> str:
+    """Put an error into words: what the system says comes without its number.
+
+    Args:
+        error: The error.
+
+    Returns:
+        Its text.
+    """
+    if isinstance(error, OSError) and error.errno == errno.EBADF and error.filename is None:
+        return "standard output is closed"
     if isinstance(error, OSError) and error.strerror and not isinstance(error, M3Error):
         return f"{error.filename}: {error.strerror}" if error.filename else error.strerror
     return str(error)

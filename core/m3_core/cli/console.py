@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
 
     from rich.console import Console
+    from rich.table import Table
     from rich.text import Text
 
 Json = Annotated[bool, Option("--json", help="Write JSON, for programs.")]
@@ -34,6 +35,8 @@ DEFAULT_MODEL = "m3-small"
 
 # Wider than any line that is meant for a pipe, so that nothing is wrapped or cut there.
 _PIPE_WIDTH = 1 << 16
+# Of columns whose cells may be wrapped.
+_LEAST_WIDTH = 12
 # Marks that reorder what stands around them.
 _REORDERING = {*range(0x202A, 0x202F), *range(0x2066, 0x206A)}
 
@@ -166,7 +169,7 @@ def write_table(
         )
     for row in rows:
         table.add_row(*(cell if isinstance(cell, Text) else Text(clean(cell)) for cell in row))
-    console.print(table)
+    _print_whole(console, table)
 
 
 def write_pairs(pairs: Iterable[tuple[str, str]]) -> None:
@@ -189,6 +192,20 @@ def write_pairs(pairs: Iterable[tuple[str, str]]) -> None:
     table.add_column(overflow="fold")
     for name, value in listed:
         table.add_row(name, Text(clean(value, lines=True)))
+    _print_whole(console, table)
+
+
+def _print_whole(console: Console, table: Table) -> None:
+    """Print a table with all figures and names whole: narrow terminals wrap its lines."""
+    from rich.cells import cell_len
+
+    for column in table.columns:
+        cells = [str(column.header), *map(str, column.cells)]
+        longest = max(cell_len(one) for one in cells)
+        least = max(_LEAST_WIDTH, cell_len(cells[0]))
+        column.min_width = longest if column.no_wrap else min(longest, least)
+    needed = sum(column.min_width or 0 for column in table.columns) + 3 * len(table.columns)
+    console.width = max(console.width, needed)
     console.print(table)
 
 

@@ -7,6 +7,7 @@ What they need beyond their options they import when they run, so that ``--help`
 from __future__ import annotations
 
 import atexit
+import io
 import os
 import sys
 from contextlib import suppress
@@ -27,7 +28,7 @@ from m3_core.cli import (
     serving,
     training,
 )
-from m3_core.cli.commands import INTERRUPTED, new_app
+from m3_core.cli.commands import FAILED, INTERRUPTED, described, new_app
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -80,7 +81,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     Args:
         arguments: Those after the command's name; the process's own if ``None``.
     """
-    app(arguments, prog_name=app.info.name)
+    try:
+        app(arguments, prog_name=app.info.name)
+    except OSError as error:
+        # Of the help or the version, which no command writes.
+        with suppress(OSError):
+            sys.stderr.write(f"{app.info.name}: {described(error)}\n")
+        sys.exit(FAILED)
 
 
 def script() -> None:
@@ -91,6 +98,7 @@ def script() -> None:
     command had to do is done by then: whoever wants to be told of the end is, and the process ends.
     """
     status: object = 0
+    _occupy_closed_streams()
     try:
         main()
     except SystemExit as end:
@@ -106,6 +114,26 @@ def script() -> None:
             with suppress(OSError, ValueError):
                 stream.flush()
         os._exit(status)
+
+
+def _occupy_closed_streams() -> None:
+    """Put something into the place of standard streams that the caller has closed.
+
+    Otherwise the next file that is opened takes their number, and gets what others write to it.
+    """
+    for number, name in enumerate(("stdin", "stdout", "stderr")):
+        if getattr(sys, name) is not None:
+            continue
+        # What reads standard input finds its end; results that nobody can get are an error.
+        handle = os.open(os.devnull, os.O_RDONLY if name != "stderr" else os.O_WRONLY)
+        try:
+            os.fstat(number)
+        except OSError:
+            os.dup2(handle, number)
+            handle = number
+        # Without a buffer, so that nothing is left to be written when the process ends.
+        file = open(handle, "rb" if name == "stdin" else "wb", buffering=0, closefd=False)  # noqa: SIM115
+        setattr(sys, name, io.TextIOWrapper(file, encoding="utf-8", write_through=True))
 
 
 if __name__ == "__main__":

@@ -20,7 +20,9 @@ def serve(
     ],
     *,
     host: Annotated[str, Option(help="Address to listen at.")] = "127.0.0.1",
-    port: Annotated[int, Option(help="Port to listen at; 0 for any that is free.")] = 8000,
+    port: Annotated[
+        int, Option(min=0, max=65_535, help="Port to listen at; 0 for any that is free.")
+    ] = 8000,
     api_key: Annotated[
         list[str] | None,
         Option(

@@ -127,17 +127,22 @@ class Found:
             RemoteError: There is none, or it must be said which.
         """
         fitting = [one for one in self.models if wanted(one)]
-        names = ", ".join(str(one.get("id")) for one in fitting[:20]) or "none of this kind"
+        names = ", ".join(str(one.get("id")) for one in fitting[:20]) or "none"
         if model is not None:
             chosen = [one for one in fitting if one.get("id") == model]
+            if not chosen and any(one.get("id") == model for one in self.models):
+                raise RemoteError(
+                    f"the server's model {model!r} is of another kind: of the one that is asked "
+                    f"for it has {names}"
+                )
             if not chosen:
                 raise RemoteError(f"the server has no model {model!r}; it has {names}")
             return chosen[0]
         if not fitting:
             others = ", ".join(str(one.get("id")) for one in self.models[:20])
             raise RemoteError(
-                f"the server has no model that can do this; it has {others or 'no model at all'}: "
-                "start it with one that encodes, or reranks, as it is needed here"
+                "the server has no model of the kind that is asked for, an encoder or a reranker; "
+                f"it has {others or 'none at all'}: start it with one"
             )
         if len(fitting) > 1 and self.kind != "m3":
             raise RemoteError(f"name the model: the server has {names}")

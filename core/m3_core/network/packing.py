@@ -58,13 +58,13 @@ def few_counts(tokens: int) -> int:
         tokens: How many rows are needed.
 
     Returns:
-        A multiple of 4, of 8 from 32 on, of 16 from 128 on, of 64 from 512 on.
+        Itself up to 32, for lone queries; a multiple of 8, of 16 from 128 on, of 64 from 512 on.
 
     Example:
         >>> few_counts(10), few_counts(33), few_counts(513)
-        (12, 40, 576)
+        (10, 40, 576)
     """
-    step = 4 if tokens <= 32 else 8 if tokens <= 128 else 16 if tokens <= 512 else 64
+    step = 1 if tokens <= 32 else 8 if tokens <= 128 else 16 if tokens <= 512 else 64
     return -(-tokens // step) * step
 
 

@@ -90,6 +90,8 @@ def create_app(
         title="m3-retrieval",
         version=__version__,
         lifespan=lifespan,
+        # To an address that is made of what the client says, without https behind a proxy.
+        redirect_slashes=False,
         docs_url=None,
         redoc_url=None,
         # Of versions that trace by themselves: their spans and logs name what clients send.

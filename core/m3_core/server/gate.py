@@ -55,7 +55,7 @@ class Gate:
         self._app = app
         self._service = service
         self._protocols = protocols
-        self._keys = [_digest(f"Bearer {key}".encode()) for key in service.options.api_keys]
+        self._keys = [_digest(key.encode()) for key in service.options.api_keys]
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer a request."""
@@ -78,7 +78,9 @@ class Gate:
     def _check(self, scope: Scope) -> None:
         headers = dict(scope["headers"])
         if self._keys and scope["path"] not in _OPEN_PATHS:
-            given = _digest(headers.get(b"authorization", b""))
+            scheme, _, sent = headers.get(b"authorization", b"").partition(b" ")
+            # Schemes are the same in any case.
+            given = _digest(sent.strip() if scheme.lower() == b"bearer" else b"")
             # In a time that does not tell how much of it was right.
             if not any(hmac.compare_digest(given, key) for key in self._keys):
                 raise RequestError(

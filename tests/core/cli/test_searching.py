@@ -1,5 +1,7 @@
+import io
 import json
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -9,6 +11,7 @@ import pytest
 from typer.testing import CliRunner
 
 from m3_core import Encoder
+from m3_core.cli import console
 from m3_core.cli.main import app
 from m3_core.folder_index import FolderIndex
 from m3_core.testing import tiny_checkpoint
@@ -288,3 +291,72 @@ def test_a_folder_of_the_current_one_is_remembered_as_it_is(tmp_path, docs, mode
     monkeypatch.chdir(tmp_path / "else")
     found = json.loads(run("index", "--to", "../index", "--json").stdout)
     assert (found["unchanged"], Path(found["model"])) == (2, model)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="a shell closes streams")
+@pytest.mark.parametrize(
+    ("closed", "arguments", "status", "told"),
+    [
+        (">&-", "info {index}", 2, "m3-retrieval info: standard output is closed\n"),
+        (">&-", "--version", 2, "m3-retrieval: standard output is closed\n"),
+        ("<&-", "search {index} -", 2, "m3-retrieval search: standard input says nothing, and"),
+        ("2>&-", "info {index}", 0, ""),
+    ],
+)
+def test_streams_that_are_closed_are_no_trace(
+    tmp_path, docs, model, closed, arguments, status, told
+):
+    index = tmp_path / "index"
+    assert run("index", docs, "--to", index, "--model", model, "--tokens", "64").exit_code == 0
+    given = arguments.format(index=shlex.quote(str(index)))
+    ended = subprocess.run(
+        ["sh", "-c", f'"$0" -m m3_core.cli.main {given} {closed}', sys.executable],
+        capture_output=True,
+        text=True,
+    )
+    assert (ended.returncode, ended.stderr[: len(told)]) == (status, told)
+    assert "Traceback" not in ended.stderr
+    assert len(ended.stderr.splitlines()) == (1 if told else 0)
+
+
+def test_a_narrow_terminal_cuts_no_figure(monkeypatch):
+    class Terminal(io.StringIO):
+        encoding = "utf-8"
+
+        def isatty(self):
+            return True
+
+    shown = Terminal()
+    monkeypatch.setattr(sys, "stdout", shown)
+    monkeypatch.setenv("COLUMNS", "20")
+    monkeypatch.setenv("TERM", "xterm")
+    console.write_table([["0.5354", "0.8461", "a"]], ["score", "dense", "document"], ["score"])
+    console.write_pairs([("query_instruction", "none")])
+    for whole in ("0.5354", "0.8461", "document", "query_instruction", "none"):
+        assert whole in shown.getvalue()
+
+
+def test_a_folder_that_is_gone_keeps_its_passages_until_it_is_forgotten(tmp_path, docs, model):
+    index, other = tmp_path / "index", tmp_path / "other"
+    other.mkdir()
+    (other / "bear.txt").write_text("Bears eat fish.\n")
+    made = run("index", docs, other, "--to", index, "--model", model, "--tokens", "64")
+    assert made.exit_code == 0
+    (other / "bear.txt").unlink()
+    other.rmdir()
+    (docs / "new.txt").write_text("Rice grows in water.\n")
+    again = run("index", "--to", index)
+    assert again.exit_code == 0
+    assert f"not read: {other}: no longer there; what it said stays" in again.stderr
+    assert len(contents(index, model)) == 4
+    wrong = run("index", "--to", index, "--forget", tmp_path / "never")
+    assert (wrong.exit_code, "is none of what" in wrong.stderr) == (2, True)
+    forgotten = run("index", "--to", index, "--forget", other)
+    assert "dropped 1 passages" in forgotten.stderr
+    assert "no longer there" not in forgotten.stderr
+    assert len(contents(index, model)) == 3
+
+
+def test_no_tokens_are_not_taken_for_the_default(tmp_path, docs, model):
+    refused = run("index", docs, "--to", tmp_path / "index", "--model", model, "--tokens", "0")
+    assert (refused.exit_code, "passages of 0 tokens" in refused.stderr) == (2, True)

@@ -3,6 +3,7 @@ import json
 import os
 import shutil
 import socket
+from pathlib import Path
 
 import pytest
 
@@ -305,3 +306,94 @@ def test_an_empty_folder_makes_an_index_without_passages(tmp_path):
     assert index.update([str(tmp_path / "docs")]).passages == 0
     assert FolderIndex(tmp_path / "index", FakeEncoder()).search("x") == []
     shutil.rmtree(tmp_path / "docs")
+
+
+def test_a_file_has_one_path_whatever_it_was_found_from(tmp_path, folder):
+    encoder = FakeEncoder()
+    index = make(tmp_path / "index", encoder)
+    index.update([str(folder / "notes" / "river.txt")])
+    index.update([str(folder)])
+    (river,) = index.search("rivers", 1, where={"path": "notes/river.txt"})
+    assert river.metadata["root"] == folder.as_posix()
+    before, known = encoded(encoder), contents(index)
+    for sources in ((), [str(folder / "notes")], [str(folder / "notes" / "river.txt")]):
+        index.update(sources)
+        assert (encoded(encoder), contents(index)) == (before, known)
+
+
+def test_options_that_a_file_is_not_read_by_do_not_encode_it_anew(tmp_path, folder):
+    (folder / "old.txt").write_bytes("Größe\n".encode("latin-1"))
+    index = make(tmp_path / "index")
+    index.update([str(folder)])
+    report = index.update(reading=ReadingOptions(encoding="latin-1"))
+    assert (report.added, report.changed, report.unchanged) == (1, 0, 4)
+    report = index.update(reading=ReadingOptions(encoding="latin-1", text_field="title"))
+    assert (report.added, report.changed, report.unchanged) == (0, 1, 4)
+    report = index.update(reading=ReadingOptions(encoding="cp1252"))
+    assert (report.changed, report.unchanged) == (2, 3)
+
+
+def test_files_nobody_may_look_at_now_keep_what_they_said(tmp_path, folder, monkeypatch):
+    index = make(tmp_path / "index")
+    index.update([str(folder)])
+    before, inner = contents(index), Path.stat
+
+    def denied(self, **options):
+        # As in a folder that may be listed and not entered; the tests may run as root.
+        if self.parent.name == "notes":
+            raise PermissionError(errno.EACCES, "Permission denied", str(self))
+        return inner(self, **options)
+
+    monkeypatch.setattr(Path, "stat", denied)
+    report = index.update()
+    assert (report.removed, contents(index)) == (0, before)
+    assert reasons(report, folder)["notes/river.txt"] == "cannot be read: Permission denied"
+
+
+def test_what_was_read_in_part_is_told_as_that(tmp_path, folder):
+    with (folder / "data.jsonl").open("a") as file:
+        file.write("no JSON\n")
+    (folder / "other.jsonl").write_text("no JSON\n")
+    report = make(tmp_path / "index").update([str(folder)])
+    assert {Path(one.path).name: one.in_part for one in report.skipped} == {
+        "data.jsonl": True,
+        "other.jsonl": False,
+    }
+
+
+def test_what_another_process_made_meanwhile_is_kept(tmp_path, folder):
+    make(tmp_path / "index")
+    with pytest.raises(FileExistsError, match="just been made by another process: run it again"):
+        make(tmp_path / "index")
+    first = FolderIndex(tmp_path / "index", FakeEncoder())
+    first.update([str(folder / "faq.md")])
+    second = FolderIndex(tmp_path / "index", FakeEncoder())
+    (folder / "empty").mkdir()
+    # It changes the settings, and no passage.
+    second.update([str(folder / "empty")])
+    first.update([str(folder / "notes")])
+    known = SavedSettings.load(tmp_path / "index").sources
+    assert {Path(one).name for one in known} == {"faq.md", "empty", "notes"}
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("sources", [5]), ("tokens", "x"), ("version", 2), ("reading", {})]
+)
+def test_settings_of_another_kind_are_refused(tmp_path, name, value):
+    make(tmp_path / "index")
+    path = tmp_path / "index" / "index.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | {name: value}))
+    with pytest.raises(IndexFileError, match="not readable as an index's settings"):
+        SavedSettings.load(tmp_path / "index")
+
+
+def test_a_full_disk_is_named(tmp_path, folder, monkeypatch):
+    index = make(tmp_path / "index")
+
+    def full(_):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(OSError, match="No space left") as caught:
+        index.update([str(folder)])
+    assert caught.value.filename == str(tmp_path / "index" / "index.json")

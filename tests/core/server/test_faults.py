@@ -115,6 +115,34 @@ def in_thread(function, *args):
     return thread, found
 
 
+@pytest.mark.parametrize(
+    ("header", "status"),
+    [
+        (f"Bearer {KEY}", 200),
+        (f"bearer {KEY}", 200),
+        (f"Basic {KEY}", 401),
+        (KEY, 401),
+        ("Bearer", 401),
+        (f"Bearer {KEY}{KEY}", 401),
+        (f"Bearer {KEY} {KEY}", 401),
+        ("Bearer schlüssel".encode(), 401),
+        (None, 401),
+    ],
+)
+def test_the_scheme_is_the_same_in_any_case_and_the_key_is_not(strict, header, status):
+    headers = {} if header is None else {"Authorization": header}
+    request = httpx.Request("GET", f"{strict.url}/v1/models", headers=headers)
+    with httpx.HTTPTransport() as transport:
+        assert transport.handle_request(request).status_code == status
+
+
+def test_nobody_is_sent_to_another_address(strict):
+    headers = {"Authorization": f"Bearer {KEY}", "Host": "elsewhere.invalid"}
+    with httpx.Client(base_url=strict.url, headers=headers) as client:
+        for path in ("/v1/models/", "/v1/encode/", "/health/"):
+            assert client.get(path).status_code == 404
+
+
 def test_a_full_server_says_when_to_ask_again():
     slow = Slow()
     with running({"slow": slow}, max_requests=1) as server:

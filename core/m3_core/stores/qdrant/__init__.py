@@ -11,7 +11,7 @@ from m3_core.lazy import lazy_names
 
 if TYPE_CHECKING:
     from m3_core.stores.qdrant.collection import NewPoints, QdrantCollection, ScoredPoint, select
-    from m3_core.stores.qdrant.connection import Connection, remembers
+    from m3_core.stores.qdrant.connection import Connection, refusals_told, remembers
     from m3_core.stores.qdrant.filters import Where, qdrant_filter
     from m3_core.stores.qdrant.layout import (
         Distance,
@@ -42,6 +42,7 @@ __all__ = [
     "point_id",
     "qdrant_filter",
     "read_point",
+    "refusals_told",
     "remembers",
     "select",
     "write_document",
@@ -60,6 +61,7 @@ _HOMES = {
     "QdrantCollection": "collection",
     "Rankings": "queries",
     "read_point": "layout",
+    "refusals_told": "connection",
     "remembers": "connection",
     "ScoredPoint": "collection",
     "Search": "queries",

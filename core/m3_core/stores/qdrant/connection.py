@@ -17,7 +17,7 @@ from m3_core.errors import StoreError
 from m3_core.forks import survive_forks
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from m3_core.stores.qdrant.layout import Layout
 
@@ -182,6 +182,29 @@ class Connection:
 def remembers() -> bool:
     """Say whether a collection can hold metadata of its own: clients do from 1.16 on."""
     return "metadata" in signature(QdrantClient.create_collection).parameters
+
+
+@contextlib.contextmanager
+def refusals_told(where: Mapping[str, Any]) -> Iterator[None]:
+    """Say in one sentence that Qdrant's server does not do what is asked of it.
+
+    Args:
+        where: Arguments of ``QdrantClient``.
+
+    Yields:
+        Nothing.
+
+    Raises:
+        StoreError: The server cannot be reached or refuses.
+    """
+    try:
+        yield
+    except ApiException as error:
+        place = where.get("url") or where.get("host") or "its server"
+        raise StoreError(
+            f"Qdrant at {place} cannot be reached or refuses: {error}; what is loaded stays, and "
+            "the same again loads everything"
+        ) from error
 
 
 @contextlib.contextmanager
