@@ -40,7 +40,7 @@ def load_into_collection(
 
     Args:
         folder: Where ``encode_dataset`` has written.
-        path: The file; an older one is replaced when the new one is whole.
+        path: The file; an older collection is replaced when the new one is whole.
         representations: What is loaded: ``"sparse"`` alone, ``"dense"`` and ``"sparse"``, or all
             three, for ``rerank=True``; by default all that there is.
         encoder: The model that it shall be searched with, to be compared.
@@ -51,13 +51,19 @@ def load_into_collection(
 
     Raises:
         FileNotFoundError: The folder holds no encoded corpus.
-        DatasetError: It is not complete, damaged, without texts, or of another model.
+        DatasetError: It is not complete, damaged, without texts, or of another model; or ``path``
+            is a file of another kind.
         MissingRepresentationError: A representation was not encoded.
         TypeError: Metadata hold something that JSON does not have.
     """
-    from m3_core.collection import DocumentCollection, kept
+    from m3_core.collection import DocumentCollection, is_something_else, kept
     from m3_core.encoder import CachedEncoder
 
+    if is_something_else(path):
+        raise DatasetError(
+            f"{path} is there and is no collection, so it is not replaced: name another file, or "
+            "delete this one first"
+        )
     dataset, parts = _opened(folder, representations, encoder)
     if parts not in _SEARCHED:
         choices = "; ".join(", ".join(one) for one in _SEARCHED)

@@ -9,6 +9,7 @@ from m3_core.lazy import lazy_names
 if TYPE_CHECKING:
     from m3_core.collection.collection import DocumentCollection
     from m3_core.collection.encoding import kept
+    from m3_core.collection.files import is_something_else
     from m3_core.collection.fusion import Hit, check_fusion
     from m3_core.collection.metadata import copied_metadata, metadata_to_json
     from m3_core.collection.search import DEFAULT_WEIGHTS
@@ -19,6 +20,7 @@ __all__ = [
     "Hit",
     "check_fusion",
     "copied_metadata",
+    "is_something_else",
     "kept",
     "metadata_to_json",
 ]
@@ -29,6 +31,7 @@ _HOMES = {
     "DEFAULT_WEIGHTS": "search",
     "DocumentCollection": "collection",
     "Hit": "fusion",
+    "is_something_else": "files",
     "kept": "encoding",
     "metadata_to_json": "metadata",
 }

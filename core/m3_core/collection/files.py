@@ -10,6 +10,7 @@ one of itself, so that nothing in a file can come from another one.
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,6 +22,7 @@ from m3_core.collection.snapshot import Block, DocumentSnapshot
 from m3_core.collection.vectors import DenseRows, MultiRows, check_finite
 from m3_core.errors import IndexFileError, NonFiniteError
 from m3_core.files import (
+    TensorFile,
     TensorParts,
     open_tensors,
     packed_strings,
@@ -36,11 +38,27 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    from m3_core.files import TensorFile
 
 FORMAT, VERSION = "m3-collection", "1"
 # Vectors are read so many bytes at a time.
 PIECE_BYTES = 16 << 20
+
+
+def is_something_else(path: str | os.PathLike[str]) -> bool:
+    """Whether there is a file that was not written as a collection, and should not be replaced.
+
+    Args:
+        path: Where a collection shall be written.
+
+    Returns:
+        False also where there is nothing.
+    """
+    with suppress(FileNotFoundError), Path(path).open("rb") as file:
+        try:
+            return TensorFile(file).metadata.get("format") != FORMAT
+        except (ValueError, KeyError, AttributeError):
+            return True
+    return False
 
 
 @dataclass(frozen=True, slots=True)

@@ -184,3 +184,13 @@ def test_an_absent_package_is_named_with_its_extra(tmp_path, corpus, absent, ext
     assert (found.returncode, found.stdout) == (2, ""), found.stderr
     assert f"pip install 'm3-retrieval[{extra}]'" in found.stderr
     assert "Traceback" not in found.stderr
+
+
+def test_a_file_of_another_kind_is_not_replaced(corpus, tmp_path):
+    notes = tmp_path / "notes.txt"
+    notes.write_text("What a person wrote, longer than the eight bytes of a header.", "utf-8")
+    with pytest.raises(DatasetError, match="is no collection"):
+        load_into_collection(corpus, notes)
+    assert notes.read_text("utf-8").startswith("What a person wrote")
+    for _ in range(2):
+        assert load_into_collection(corpus, tmp_path / "c") == 60
