@@ -191,7 +191,7 @@ def read_mldr(folder: Path, split: str | None, language: str | None) -> Retrieva
     own = folder
     if not _first(folder, "corpus.jsonl"):
         own = _one_language(folder, "mldr-v1.0-*", language, "-{}")
-    queries, qrels = {}, {}
+    queries, qrels = dict[str, str](), Qrels()
     for where, row in read_json_lines(_needed(own, f"{split}.jsonl")):
         key = id_of({"query_id": row.get("query_id")}, where)
         _add_text(queries, key, _string(row, "query", where), where)
@@ -237,7 +237,7 @@ def read_mkqa(folder: Path, split: str | None, language: str | None) -> Retrieva
         rows = _of_makers(whole[0], str(language))
     else:
         rows = _of_test_data(_one_language(folder, "*.jsonl*", language, "{}.jsonl"))
-    texts, answers = {}, {}
+    texts, answers = dict[str, str](), dict[str, list[str]]()
     for key, text, listed in rows:
         _add_text(texts, key, text, str(folder))
         answers[key] = listed
