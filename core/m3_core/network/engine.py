@@ -7,12 +7,10 @@ without a timer: an idle engine starts at once, a busy one finds what has gather
 from __future__ import annotations
 
 import asyncio
-import atexit
 import logging
 import os
 import threading
 import time
-import weakref
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
@@ -22,6 +20,7 @@ import torch
 from m3_core.errors import ClosedError, DeviceError, OutOfMemoryError
 from m3_core.forks import survive_forks
 from m3_core.network.batches import Job, pack
+from m3_core.network.engine_threads import ends_with_the_interpreter, start_thread
 from m3_core.network.failures import another, freed
 from m3_core.network.memory import TokenBudget, is_out_of_memory
 from m3_core.network.pace import Pace
@@ -75,7 +74,7 @@ class Program(Protocol):
 
 
 @dataclass(slots=True)
-class _Pending:
+class Pending:
     """A batch that is being computed, or whose results are on their way to the host."""
 
     shares: list[list[Share]]
@@ -108,7 +107,7 @@ class Engine:
         self._refusal: M3Error | None = None
         self.after_fork()
         survive_forks(self)
-        _engines.add(self)
+        ends_with_the_interpreter(self)
 
     def after_fork(self) -> None:
         """Begin anew in a forked child, where neither the thread nor any waiting caller is."""
@@ -246,23 +245,10 @@ class Engine:
             raise another(room.refusal)
         room.enter(job)
         if room.thread is None:
-            self._start(room)
+            start_thread(self, room)
         if room.refusal is not None and job.has_waiting:
             # It was closed meanwhile, perhaps before this job could be seen.
             self._end(job, another(room.refusal))
-
-    def _start(self, room: WaitingRoom) -> None:
-        """Start the thread. Several callers may: of their threads the first stays."""
-        weakref.finalize(self, _forgotten, room)
-        # A thread that held the engine would keep a forgotten model in memory.
-        thread = threading.Thread(
-            target=_serve,
-            args=(weakref.ref(self), room),
-            name=f"m3-engine {self.name}",
-            daemon=True,
-        )
-        thread.start()
-        _threads.add(thread)
 
     def _give_up(self, job: Job) -> None:
         if job.end(None):
@@ -276,8 +262,15 @@ class Engine:
             job.tell()
         self._room.forget(job)
 
-    def _advance(self, pending: _Pending | None) -> _Pending | None:
-        """Start the next batch, finish the one before it, and return what is on its way."""
+    def advance(self, pending: Pending | None) -> Pending | None:
+        """Start the next batch and finish the one before it; for the engine's thread alone.
+
+        Args:
+            pending: What is on its way.
+
+        Returns:
+            What is on its way now.
+        """
         most = self.budget.tokens
         shares = self._room.take(most, self._pace.tokens(most))
         launched = self._launch(shares) if shares else None
@@ -295,7 +288,7 @@ class Engine:
             return None
         return launched
 
-    def _launch(self, shares: list[Share]) -> _Pending | BaseException:
+    def _launch(self, shares: list[Share]) -> Pending | BaseException:
         """Start computing a batch, or say why that failed."""
         try:
             return self._started(shares)
@@ -321,7 +314,7 @@ class Engine:
             part.clear()
             del alone
 
-    def _started(self, shares: list[Share]) -> _Pending:
+    def _started(self, shares: list[Share]) -> Pending:
         began = time.perf_counter()
         batch, asked = pack(shares)
         tasks = [(task, texts) for task, (texts, _) in asked.items()]
@@ -338,9 +331,9 @@ class Engine:
         arriving = processor.run(compute, threads) if self.device.type == "cpu" else compute()
         self._counts.add(batch, shares, began)
         owners = [owners for _, owners in asked.values()]
-        return _Pending(owners, arriving, len(batch.ids), began)
+        return Pending(owners, arriving, len(batch.ids), began)
 
-    def _finish(self, pending: _Pending) -> None:
+    def _finish(self, pending: Pending) -> None:
         try:
             arrays = pending.results.arrays()
         except Exception as error:  # noqa: BLE001 (a kernel that failed; handed to the callers)
@@ -395,48 +388,6 @@ class Engine:
         self._room.put_back(shares)
 
 
-_engines: weakref.WeakSet[Engine] = weakref.WeakSet()
-_threads: weakref.WeakSet[threading.Thread] = weakref.WeakSet()
-
-
-def _serve(engine_ref: weakref.ref[Engine], room: WaitingRoom) -> None:
-    if not room.claim():
-        return
-    pending: _Pending | None = None
-    try:
-        while True:
-            if pending is None:
-                room.wait()
-            engine = engine_ref()
-            if engine is None or (room.refusal is not None and pending is None):
-                return
-            pending = engine._advance(pending)
-            del engine
-    except BaseException as error:
-        # A fault of the engine itself: whoever waits is told rather than left waiting.
-        _log.exception("the thread %s failed", threading.current_thread().name)
-        room.refusal = ClosedError(f"the engine failed: {error!r}")
-        raise
-    finally:
-        room.end_all(room.refusal or ClosedError("the engine's thread has ended"))
-
-
-def _forgotten(room: WaitingRoom) -> None:
-    room.refuse(ClosedError("the model is no longer in use"))
-
-
 def _resolve(waiting: asyncio.Future[None]) -> None:
     if not waiting.done():
         waiting.set_result(None)
-
-
-@atexit.register
-def _stop_all() -> None:
-    # A thread inside torch while the interpreter is taken down ends the process with a crash.
-    for engine in list(_engines):
-        engine.close(ClosedError("the interpreter is exiting"))
-    # Those of forgotten models too, which may be the last to hold the weights.
-    for thread in list(_threads):
-        if thread is not threading.current_thread():
-            thread.join()
-    processor.settle()
