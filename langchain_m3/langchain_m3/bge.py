@@ -271,11 +271,17 @@ class HuggingFaceBgeEmbeddings(Assignable, Embeddings):
                     stacklevel=4,
                 )
         elif "sparse" in loaded.representations and not (given or self.original_instructions):
-            self.query_instruction = ""
+            own = loaded.query_instruction, loaded.document_instruction
+            takes = "takes no instruction: queries get none"
+            if any(own):
+                takes = f"brings its own instructions: queries get {own[0]!r}, texts {own[1]!r}"
+            self.query_instruction = own[0]
+            if "embed_instruction" not in self.model_fields_set:
+                self.embed_instruction = own[1]
             warnings.warn(
-                f"{self.model_name!r} is an M3 model and takes no instruction: queries get none. "
-                "langchain-community puts its English instruction before them. Pass "
-                f"query_instruction='' to have this without a warning. {how}",
+                f"{self.model_name!r} is an M3 model and {takes}. langchain-community puts its "
+                f"English instruction before queries. Pass query_instruction={own[0]!r} to have "
+                f"this without a warning. {how}",
                 stacklevel=4,
             )
 

@@ -11,7 +11,7 @@ from langchain_tests.unit_tests import EmbeddingsUnitTests
 from pydantic import ValidationError
 from tests.table import table
 
-from langchain_m3 import M3Embeddings
+from langchain_m3 import HuggingFaceBgeEmbeddings, M3Embeddings
 from m3_core import Encoder
 
 
@@ -80,3 +80,16 @@ def test_unknown_options_and_wrong_input_are_refused(tiny_m3: Path) -> None:
     assert "secret" not in repr(embeddings)
     with pytest.raises(TypeError, match="text 0"):
         embeddings.embed_documents([None])
+
+
+def test_the_bge_class_gives_an_m3_model_its_own_instructions(m3_small) -> None:
+    with pytest.warns(UserWarning, match="queries get 'query: ', texts 'passage: '"):
+        embeddings = HuggingFaceBgeEmbeddings(
+            model_name="m3-small", encode_kwargs={"normalize_embeddings": True}
+        )
+    query = m3_small.encode_queries(["what do pandas eat?"]).dense_vecs[0]
+    document = m3_small.encode_documents(["Pandas eat bamboo."]).dense_vecs
+    np.testing.assert_allclose(embeddings.embed_query("what do pandas eat?"), query, atol=1e-5)
+    np.testing.assert_allclose(
+        embeddings.embed_documents(["Pandas eat bamboo."]), document, atol=1e-5
+    )
