@@ -33,7 +33,7 @@ PARTLY = {"m3_core.encoder", "m3_core.rerankers", "m3_core.collection"}
 INSIDE = {
     *("adapters", "arguments", "beside", "cli", "expressions", "extras", "files", "forks"),
     *("http_client", "json_text", "lazy", "lexical_index", "network", "ray_cluster"),
-    *("request_thread", "saved_folders", "stores", "texts", "values", "wire"),
+    *("request_thread", "saved_folders", "shared_clients", "stores", "texts", "values", "wire"),
 }
 
 

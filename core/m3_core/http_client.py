@@ -4,20 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import email.utils
-import inspect
 import json
 import logging
 import os
 import random
 import re
-import threading
 import time
 import weakref
 from collections import Counter
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from ipaddress import ip_address
-from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit, urlunsplit
 
 from m3_core.errors import BadReplyError, ClosedError, RemoteError
@@ -464,66 +462,6 @@ def plain_key(api_key: Any) -> str | None:
         # Not shown: it may be the key in another form.
         raise TypeError(f"api_key must be a str or a SecretStr; got {type(api_key).__name__}")
     return key
-
-
-class Client(Protocol):
-    """What ``SharedClients`` makes."""
-
-    @property
-    def closed(self) -> bool:
-        """Whether it was closed."""
-
-    @property
-    def is_outdated(self) -> bool:
-        """Whether it is of no more use, since the server has another model."""
-
-
-C = TypeVar("C", bound=Client)
-
-
-class SharedClients(Generic[C]):
-    """Objects that ask servers, one for each address, key and options in a process.
-
-    Args:
-        make: Makes one of an address, a key and options.
-    """
-
-    def __init__(self, make: Callable[..., C]) -> None:
-        self._make = make
-        parameters = inspect.signature(make).parameters
-        self._defaults = {name: one.default for name, one in parameters.items()}
-        self._known: dict[Any, C] = {}
-        self.after_fork()
-        survive_forks(self)
-
-    def after_fork(self) -> None:
-        """Replace the lock, which another thread may have held."""
-        self._lock = threading.Lock()
-
-    def get(self, url: str, api_key: Any, options: Mapping[str, Any]) -> C:
-        """Give the one that there is, or make it.
-
-        Args:
-            url: The address.
-            api_key: The key; by default that of the environment.
-            options: Of the constructor; ``None`` stands for its default.
-
-        Returns:
-            The same for equal arguments, unless it was closed or is outdated.
-        """
-        key = plain_key(api_key)
-        given = {
-            name: value
-            for name, value in options.items()
-            if value is not None and value != self._defaults.get(name)
-        }
-        seen = key_of_environment() if key is None else key
-        about = server_url(url), seen, json.dumps(given, sort_keys=True, default=str)
-        with self._lock:
-            known = self._known.get(about)
-            if known is None or known.closed or known.is_outdated:
-                known = self._known[about] = self._make(url, key, **given)
-            return known
 
 
 @contextmanager

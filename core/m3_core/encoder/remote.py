@@ -18,13 +18,13 @@ from m3_core.errors import MissingRepresentationError
 from m3_core.http_client import (
     HttpClient,
     HttpOptions,
-    SharedClients,
     hidden_headers,
     plain_key,
     progress,
 )
 from m3_core.network import TruncationWarning, find_known, level_of_caller
 from m3_core.representations import Representations
+from m3_core.shared_clients import SharedClients
 from m3_core.texts import check_pairs, check_texts
 
 if TYPE_CHECKING:

@@ -14,13 +14,13 @@ from m3_core.forks import survive_forks
 from m3_core.http_client import (
     HttpClient,
     HttpOptions,
-    SharedClients,
     hidden_headers,
     plain_key,
     progress,
 )
 from m3_core.request_thread import in_order
 from m3_core.rerankers.ranking import select_best
+from m3_core.shared_clients import SharedClients
 from m3_core.texts import CheckedPairs, check_pairs, pairs_of
 from m3_core.values import shown
 
