@@ -24,6 +24,7 @@ from llamaindex_m3.qdrant_nodes import (
     Request,
     condition,
     new_points,
+    query_result,
     read_node,
     read_query,
     selector,
@@ -31,7 +32,7 @@ from llamaindex_m3.qdrant_nodes import (
 )
 from m3_core.adapters import explained_search
 from m3_core.encoder import TextEncoder
-from m3_core.stores.qdrant import Connection, Layout, Names, QdrantCollection, ScoredPoint
+from m3_core.stores.qdrant import Connection, Layout, Names, QdrantCollection
 
 # What LlamaIndex's own store takes and this one has another way for.
 _REPLACED: Mapping[str, tuple[tuple[Any, ...], str]] = {
@@ -361,17 +362,17 @@ class QdrantHybridStore(NodeExplaining, EncoderFields, BasePydanticVectorStore):
                 no such vectors.
             FilterError: Qdrant cannot express the filter.
         """
-        asked = self._checked(query, kwargs)
+        asked = read_query(query, kwargs, self._names())
         collection = self._widened(asked)
-        return self._result(collection.search(asked.text, asked.k, asked.search, asked.rankings))
+        found = collection.search(asked.text, asked.k, asked.search, asked.rankings)
+        return query_result(found, self._names())
 
     async def aquery(self, query: VectorStoreQuery, **kwargs: Any) -> VectorStoreQueryResult:
         """Do ``query`` without holding up the event loop."""
-        asked = self._checked(query, kwargs)
+        asked = read_query(query, kwargs, self._names())
         collection = self._widened(asked)
-        return self._result(
-            await collection.asearch(asked.text, asked.k, asked.search, asked.rankings)
-        )
+        found = await collection.asearch(asked.text, asked.k, asked.search, asked.rankings)
+        return query_result(found, self._names())
 
     def search_with_scores(
         self,
@@ -394,7 +395,8 @@ class QdrantHybridStore(NodeExplaining, EncoderFields, BasePydanticVectorStore):
             Nodes, their scores, and those by ``"dense"``, ``"sparse"`` and ``"colbert"``, as far as
             the mode uses them; best first.
         """
-        asked = self._checked(text_query(query, similarity_top_k, filters, mode), kwargs)
+        wanted = text_query(query, similarity_top_k, filters, mode)
+        asked = read_query(wanted, kwargs, self._names())
         found = self._collection.search_with_scores(
             asked.text, asked.k, asked.search, asked.rankings
         )
@@ -411,7 +413,8 @@ class QdrantHybridStore(NodeExplaining, EncoderFields, BasePydanticVectorStore):
         **kwargs: Any,
     ) -> list[tuple[BaseNode, float, dict[str, float]]]:
         """Do ``search_with_scores`` without holding up the event loop."""
-        asked = self._checked(text_query(query, similarity_top_k, filters, mode), kwargs)
+        wanted = text_query(query, similarity_top_k, filters, mode)
+        asked = read_query(wanted, kwargs, self._names())
         found = await self._collection.asearch_with_scores(
             asked.text, asked.k, asked.search, asked.rankings
         )
@@ -449,12 +452,9 @@ class QdrantHybridStore(NodeExplaining, EncoderFields, BasePydanticVectorStore):
         return selector(filters, node_ids, metadata_key=self.metadata_key)
 
     def _needed_parts(self) -> tuple[str, ...]:
-        kept = {
-            "dense": self.dense_vector_name is not None,
-            "sparse": self.sparse_vector_name is not None,
-            "colbert": self.rerank,
-        }
-        return tuple(name for name, is_kept in kept.items() if is_kept)
+        named = {"dense": self.dense_vector_name, "sparse": self.sparse_vector_name}
+        kept = [part for part, name in named.items() if name is not None]
+        return (*kept, "colbert") if self.rerank else tuple(kept)
 
     @property
     def _collection(self) -> QdrantCollection:
@@ -464,19 +464,6 @@ class QdrantHybridStore(NodeExplaining, EncoderFields, BasePydanticVectorStore):
             own._source, own._connection, own.fusion, own.fetch_k, own.long_multi_vectors
         )
 
-    def _checked(self, query: VectorStoreQuery, options: dict[str, Any]) -> Request:
-        asked = read_query(query, options, self.metadata_key)
-        for kind, is_asked, name in (
-            ("dense", asked.rankings.dense, self.dense_vector_name),
-            ("sparse", asked.rankings.sparse, self.sparse_vector_name),
-        ):
-            if is_asked and name is None:
-                raise ValueError(
-                    f"the mode {query.mode.value!r} searches {kind} vectors, which this store has "
-                    f"not, since its {kind}_vector_name is None"
-                )
-        return asked
-
     def _widened(self, asked: Request) -> QdrantCollection:
         """Where ``hybrid_top_k`` says how many nodes, the other number is of candidates."""
         collection = self._collection
@@ -484,14 +471,6 @@ class QdrantHybridStore(NodeExplaining, EncoderFields, BasePydanticVectorStore):
             return collection
         fetch_k = collection.fetch_k or max(4 * asked.k, 100)
         return replace(collection, fetch_k=max(fetch_k, asked.least))
-
-    def _result(self, found: list[ScoredPoint]) -> VectorStoreQueryResult:
-        nodes = [read_node(point, None, self._names()) for point, _ in found]
-        return VectorStoreQueryResult(
-            nodes=nodes,
-            similarities=[score for _, score in found],
-            ids=[node.node_id for node in nodes],
-        )
 
     def _sorted(self, found: list[models.Record], node_ids: Sequence[str] | None) -> list[BaseNode]:
         collection = self._collection

@@ -7,7 +7,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from llama_index.core.schema import BaseNode, MetadataMode, TextNode
-from llama_index.core.vector_stores.types import VectorStoreQuery, VectorStoreQueryMode
+from llama_index.core.vector_stores.types import (
+    VectorStoreQuery,
+    VectorStoreQueryMode,
+    VectorStoreQueryResult,
+)
 from llama_index.core.vector_stores.utils import (
     legacy_metadata_dict_to_node,
     metadata_dict_to_node,
@@ -23,6 +27,7 @@ from m3_core.stores.qdrant import (
     Names,
     NewPoints,
     Rankings,
+    ScoredPoint,
     Search,
     point_id,
     qdrant_filter,
@@ -208,22 +213,21 @@ def text_query(query: str, k: int, filters: NodeFilter | None, mode: str) -> Vec
     )
 
 
-def read_query(
-    query: VectorStoreQuery, options: dict[str, Any], metadata_key: str | None
-) -> Request:
+def read_query(query: VectorStoreQuery, options: dict[str, Any], names: Names) -> Request:
     """Translate a query.
 
     Args:
         query: In the modes default (dense), sparse, text_search, hybrid, semantic_hybrid. Empty
             lists of ``node_ids`` and ``doc_ids`` mean all, as LlamaIndex passes them.
         options: ``qdrant_filters``, a filter of Qdrant besides; and fields of ``Search``.
-        metadata_key: The payload's key of metadata; None if they are the payload.
+        names: Of vectors and payload keys.
 
     Returns:
         The search.
 
     Raises:
-        ValueError: There is no such mode here, an option has no place in it, or it needs a text.
+        ValueError: There is no such mode here, an option has no place in it, it needs a text, or
+            there are no such vectors.
         TypeError: There is no such option.
     """
     mode = VectorStoreQueryMode(query.mode)
@@ -252,8 +256,17 @@ def read_query(
         query.node_ids or None,
         query.doc_ids or None,
         rest.pop("qdrant_filters", None),
-        metadata_key,
+        names.metadata,
     )
+    for kind, is_asked, vector_name in (
+        ("dense", rankings.dense, names.dense),
+        ("sparse", rankings.sparse, names.sparse),
+    ):
+        if is_asked and vector_name is None:
+            raise ValueError(
+                f"the mode {mode.value!r} searches {kind} vectors, which this store has not, since "
+                f"its {kind}_vector_name is None"
+            )
     return Request(
         query.query_str or "",
         k,
@@ -274,3 +287,21 @@ def _rankings(query: VectorStoreQuery, *, is_hybrid: bool, is_sparse: bool) -> t
         return check_count("sparse_top_k", k), Rankings(dense=False, multi=False)
     vector = query.query_embedding
     return query.similarity_top_k, Rankings(sparse=False, multi=False, vector=vector)
+
+
+def query_result(found: Sequence[ScoredPoint], names: Names) -> VectorStoreQueryResult:
+    """Give what was found in LlamaIndex's form.
+
+    Args:
+        found: Points and their scores, best first.
+        names: Of payload keys.
+
+    Returns:
+        Nodes, scores and ids.
+    """
+    nodes = [read_node(point, None, names) for point, _ in found]
+    return VectorStoreQueryResult(
+        nodes=nodes,
+        similarities=[score for _, score in found],
+        ids=[node.node_id for node in nodes],
+    )
