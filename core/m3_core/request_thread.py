@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import atexit
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -86,6 +87,8 @@ class Requests:
             if self._loop is None:
                 # Not of the user's policy, whose loops may want something of their thread.
                 self._loop = asyncio.SelectorEventLoop()
+                # For names of hosts and large replies, told from those of users' loops.
+                self._loop.set_default_executor(ThreadPoolExecutor(thread_name_prefix="m3-replies"))
                 self._thread = threading.Thread(
                     target=self._run,
                     args=(self._loop, self.clients),

@@ -127,6 +127,7 @@ def test_events_and_serialisation(sparse, encoder) -> None:
     assert end.chunks == ["panda"]
     assert sparse.model_dump() == {
         "class_name": "M3SparseEmbedding",
+        "base_url": None,
         "model_name": encoder.name,
         "revision": None,
         "dtype": "float32",
